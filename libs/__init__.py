@@ -1,0 +1,1 @@
+"""Libraries: they know no service."""

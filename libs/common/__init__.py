@@ -1,0 +1,1 @@
+"""What every service shares: contracts, bus, database, doors, clocks, secrets."""

@@ -1,0 +1,168 @@
+"""Action events: what workload did to a cloud, why, and what came of it."""
+
+from typing import ClassVar
+from uuid import UUID
+
+from pydantic import AwareDatetime
+
+from libs.common.contracts.base import Event
+
+
+class MachineFact(Event):
+    """Something happened to one of our machines."""
+
+    machine_id: UUID
+    name: str
+    workload_id: UUID
+    organisation_id: UUID
+    resource_id: UUID
+    cluster_id: UUID
+    host: str | None = None
+    vcpus: int = 0
+    reason: str
+    """In words, with the numbers that bound it: what an administrator reads at 3 a.m."""
+
+    @property
+    def subject(self) -> str:
+        return str(self.machine_id)
+
+
+class MachineRequested(MachineFact):
+    """A machine was decided on and is about to be created."""
+
+    key: ClassVar[str] = "action.machine_requested.v1"
+    guest_token_sha256: str = ""
+    """Hash of the one-time token in the machine's user-data, by which the guest enrols."""
+
+
+class MachineDeployed(MachineFact):
+    """The machine exists, is configured, and runs."""
+
+    key: ClassVar[str] = "action.machine_deployed.v1"
+
+
+class MachineSuspended(MachineFact):
+    """The machine is suspended: no CPU, its work kept."""
+
+    key: ClassVar[str] = "action.machine_suspended.v1"
+
+
+class MachineResumed(MachineFact):
+    """A suspended machine runs again."""
+
+    key: ClassVar[str] = "action.machine_resumed.v1"
+
+
+class MachineDraining(MachineFact):
+    """The machine takes no new work and will be destroyed."""
+
+    key: ClassVar[str] = "action.machine_draining.v1"
+
+
+class MachineDestroyed(MachineFact):
+    """The cloud said twice that the machine is absent."""
+
+    key: ClassVar[str] = "action.machine_destroyed.v1"
+
+
+class MachineFailed(MachineFact):
+    """A stage failed for good or ran out of its deadline."""
+
+    key: ClassVar[str] = "action.machine_failed.v1"
+    stage: str = ""
+
+
+class MachineLost(MachineFact):
+    """A machine that should exist was not in the inventory three times."""
+
+    key: ClassVar[str] = "action.machine_lost.v1"
+
+
+class LimitFact(Event):
+    """A change of limits on a cluster; one id from request to outcome."""
+
+    action_id: UUID
+    resource_id: UUID
+    cluster_id: UUID
+    cap_mhz: float
+    budgets_mhz: dict[str, float]
+    """MHz lent per host (the cloud's reference)."""
+    sampled_at: AwareDatetime
+    """End of the sample that led here, on the cloud's clock: the latency from sample to limit starts here."""
+    reason: str
+
+    @property
+    def subject(self) -> str:
+        return str(self.cluster_id)
+
+
+class LimitsRequested(LimitFact):
+    """A decision asks for these limits."""
+
+    key: ClassVar[str] = "action.limits_requested.v1"
+
+
+class LimitsApplied(LimitFact):
+    """The cloud took the limits."""
+
+    key: ClassVar[str] = "action.limits_applied.v1"
+    changes: int = 0
+    """Machines and pools really reconfigured: each is a task in someone's vCenter."""
+
+
+class LimitsSuperseded(LimitFact):
+    """A newer decision replaced these limits before they were applied."""
+
+    key: ClassVar[str] = "action.limits_superseded.v1"
+
+
+class LimitsFailed(LimitFact):
+    """The cloud refused or did not answer; the next beat tries again with whatever is desired then."""
+
+    key: ClassVar[str] = "action.limits_failed.v1"
+    cause: str = ""
+
+
+class ClusterPaused(Event):
+    """A person pressed the red button: budgets to the floor, nothing new, until resumed by a person."""
+
+    key: ClassVar[str] = "action.cluster_paused.v1"
+    resource_id: UUID
+    cluster_id: UUID
+    actor: str
+    reason: str
+
+    @property
+    def subject(self) -> str:
+        return str(self.cluster_id)
+
+
+class ClusterResumed(ClusterPaused):
+    """A person released the red button."""
+
+    key: ClassVar[str] = "action.cluster_resumed.v1"
+
+
+class SweepStopped(Event):
+    """The sweeper found more strangers than it dares to remove, or another database's machines, and waits for a person."""
+
+    key: ClassVar[str] = "action.sweep_stopped.v1"
+    resource_id: UUID
+    orphans: int
+    machines: int
+    reason: str
+
+    @property
+    def subject(self) -> str:
+        return str(self.resource_id)
+
+
+class ResourceReleased(Event):
+    """Nothing of ours is left on the resource: no machine, no pool, no folder."""
+
+    key: ClassVar[str] = "action.resource_released.v1"
+    resource_id: UUID
+
+    @property
+    def subject(self) -> str:
+        return str(self.resource_id)

@@ -1,0 +1,95 @@
+"""What policy, templates, contribution and identity say: the rules and the goods that workload acts with."""
+
+from enum import StrEnum
+from typing import Any, ClassVar
+from uuid import UUID
+
+from libs.common.contracts.base import Event, StateEvent
+
+
+class Scope(StrEnum):
+    """What a policy is assigned to; the nearest one wins: cluster before resource."""
+
+    RESOURCE = "resource"
+    CLUSTER = "cluster"
+
+
+class PolicyAssigned(StateEvent):
+    """The policy in force for a resource or a cluster, whole; `gone` when none is assigned any more."""
+
+    key: ClassVar[str] = "policy.assigned.v1"
+
+    scope: Scope
+    scope_id: UUID
+    policy_id: UUID
+    policy_name: str
+    policy_revision: int
+    document: dict[str, Any]
+    """The policy document, readable by libs.harvest.document."""
+
+    @property
+    def subject(self) -> str:
+        return f"{self.scope}/{self.scope_id}"
+
+
+class TemplateState(StrEnum):
+    """Only an approved version deploys; a revoked one drains its machines."""
+
+    DRAFT = "draft"
+    APPROVED = "approved"
+    REVOKED = "revoked"
+
+
+class TemplateChanged(StateEvent):
+    """One version of a template, where it is in its resource and whether it may be deployed."""
+
+    key: ClassVar[str] = "template.changed.v1"
+
+    version_id: UUID
+    template_id: UUID
+    organisation_id: UUID
+    name: str
+    version: int
+    resource_id: UUID
+    reference: str
+    """What the driver finds the template by."""
+    disk_gib: float
+    state: TemplateState
+
+    @property
+    def subject(self) -> str:
+        return str(self.version_id)
+
+
+class ContributionChanged(StateEvent):
+    """An organisation lends to a project: where, with which weight, and what a guest needs to attach."""
+
+    key: ClassVar[str] = "contribution.changed.v1"
+
+    contribution_id: UUID
+    organisation_id: UUID
+    project_id: UUID
+    project_name: str
+    project_url: str
+    weight: float
+    active: bool
+    resource_ids: tuple[UUID, ...] | None
+    """The resources that work for it; None: every resource of the organisation."""
+    sealed_authenticator: str
+    """The project's weak account key, sealed; it lets a guest attach and nothing else."""
+
+    @property
+    def subject(self) -> str:
+        return str(self.contribution_id)
+
+
+class TokenRevoked(Event):
+    """A personal API token (and every access token made from it) is void from now on."""
+
+    key: ClassVar[str] = "identity.token_revoked.v1"
+
+    token_id: UUID
+
+    @property
+    def subject(self) -> str:
+        return str(self.token_id)

@@ -1,0 +1,80 @@
+"""Usage of a cluster over one interval, as columns per host: what a driver measures, the bus carries and the engine judges."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import ClassVar
+from uuid import UUID
+
+from libs.common.contracts.base import Event
+
+
+class HostState(StrEnum):
+    """Whether a host can carry our machines."""
+
+    CONNECTED = "connected"
+    MAINTENANCE = "maintenance"
+    """In maintenance, or entering it: ours must leave within 60 s."""
+    STANDBY = "standby"
+    FAILED = "failed"
+
+
+class Quality(StrEnum):
+    """How a sample came about. A back-filled one is history: it never raises a limit."""
+
+    MEASURED = "measured"
+    BACKFILLED = "backfilled"
+    PARTIAL = "partial"
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One interval of one cluster; `hosts` names the columns and every other tuple has its length.
+
+    Ours and total are read at the same timestamps, so owner load is their difference. Values may be impossible
+    (negative, NaN, ours above total): whoever judges decides what that means, and it never means "idle".
+    """
+
+    cluster: str
+    """The cloud's own stable reference (a managed object id), not the display name."""
+    name: str
+    at: datetime
+    """End of the interval on the cloud's clock."""
+    interval_s: float
+    hosts: tuple[str, ...]
+    host_names: tuple[str, ...]
+    states: tuple[HostState, ...]
+    cpu_capacity_mhz: tuple[float, ...]
+    cpu_used_mhz: tuple[float, ...]
+    cpu_ours_mhz: tuple[float, ...]
+    cpu_limit_mhz: tuple[float, ...]
+    """Sum of the CPU limits really set on our running machines of the host; 0 without machines."""
+    memory_capacity_mib: tuple[float, ...]
+    memory_used_mib: tuple[float, ...]
+    memory_ours_mib: tuple[float, ...]
+    contention_percent: tuple[float | None, ...]
+    """Ready time of owner machines where we run, None where it is not measured."""
+    machines: tuple[int, ...]
+    """Our powered-on machines per host."""
+    cap_mhz: float | None = None
+    """The limit really set on our pool; None without a pool."""
+    datastore_capacity_gib: float | None = None
+    datastore_free_gib: float | None = None
+    quality: Quality = Quality.MEASURED
+
+
+class UsageSampled(Event):
+    """One round over one resource: the newest sample of every cluster, or back-filled older ones."""
+
+    key: ClassVar[str] = "usage.sampled.v1"
+
+    resource_id: UUID
+    samples: tuple[Sample, ...]
+    received_at: datetime
+    """When the monitor had the answer, on the monitor's clock: staleness is judged by it."""
+    clock_offset_s: float = 0.0
+    """The cloud's clock minus the monitor's."""
+
+    @property
+    def subject(self) -> str:
+        return str(self.resource_id)

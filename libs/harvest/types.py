@@ -1,0 +1,241 @@
+"""The types of `decide`: frozen, JSON-serialisable where they are stored, with units in their names.
+
+`decide(policy, state, sample, facts) -> (state, Decision)`. Constants are in seconds, never in samples.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime, time
+from enum import IntEnum, StrEnum
+
+from libs.common.contracts.usage import Sample
+
+
+@dataclass(frozen=True, slots=True)
+class Thresholds:
+    """Fractions of capacity used by the owner: idle < stop_new < reclaim. Idle needs all signals, busy any."""
+
+    idle: float
+    stop_new: float
+    reclaim: float
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """A weekly stretch in which lending is allowed; `end` <= `start` runs past midnight."""
+
+    days: frozenset[int]
+    """Monday is 0."""
+    start: time
+    end: time
+
+
+@dataclass(frozen=True, slots=True)
+class MachineSize:
+    """What one machine is made of, and from which template."""
+
+    template: str
+    vcpus: int
+    memory_mib: int
+    disk_gib: float
+
+
+@dataclass(frozen=True, slots=True)
+class Ladder:
+    """Dwell per rung in seconds while the owner stays busy: how long until the next, harder step."""
+
+    stop_new_after_s: float
+    suspend_after_s: float
+    drain_after_s: float
+    drain_grace_s: float
+    suspend: bool
+    """False: skip the suspend rung (datastore short, or the operator's choice)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """An operator's rules for one cluster. Immutable; a change is a new revision."""
+
+    name: str
+    cpu: Thresholds
+    memory: Thresholds | None
+    machine: MachineSize
+    ladder: Ladder
+    target: float = 0.90
+    """Fraction of a host that owner and ours together may reach."""
+    margin: float = 0.02
+    sigma: float = 3.0
+    """Standard deviations of owner load kept free on top of the level."""
+    idle_dwell_s: float = 300.0
+    busy_dwell_s: float = 60.0
+    cooldown_s: float = 600.0
+    """Rest between two growth steps of the count, and after a retreat."""
+    max_share: float = 1.0
+    """Fraction of a host's capacity that may ever be lent."""
+    max_machines: int = 64
+    machines_per_host: int = 1
+    step_machines: int = 2
+    """Machines added per growth step."""
+    floor_mhz_per_vcpu: float = 200.0
+    """Below this a guest stalls; the floor keeps a machine alive, not working."""
+    useful_share: float = 0.08
+    """A budget below this fraction of a host is not worth a machine: it counts as the floor."""
+    dead_band: float = 0.05
+    """Fraction of the budget below which a rise is not worth a task in someone's vCenter."""
+    rise_s: float = 120.0
+    """Time over which a budget climbs; it falls at once."""
+    stale_after_s: float = 60.0
+    """Silence or age beyond which budgets go to the floor (three intervals by default)."""
+    windows: tuple[Window, ...] = ()
+    """Empty: always."""
+    time_zone: str = "UTC"
+    datastore_free_min: float = 0.20
+    release: str = "suspend"
+    """`suspend` or `destroy`: the harder end of the ladder that this operator prefers."""
+
+
+class Verdict(StrEnum):
+    """What the owner's load says."""
+
+    IDLE = "idle"
+    NORMAL = "normal"
+    STOP_NEW = "stop_new"
+    BUSY = "busy"
+    UNKNOWN = "unknown"
+
+
+class Rung(IntEnum):
+    """How far up the ladder of giving back; each rung includes those below."""
+
+    LEND = 0
+    FLOOR = 1
+    NO_NEW = 2
+    SUSPEND = 3
+    DRAIN = 4
+    DESTROY = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Missing:
+    """Stands where a sample should be: the cluster has not been heard of at `now`."""
+
+    now: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class MachineFact:
+    """One of our machines as workload knows it when it asks for a decision."""
+
+    machine: str
+    host: str | None
+    state: str
+    """`running`, `suspended`, `starting` or `draining`."""
+    vcpus: int
+    age_s: float
+    progress_s: float = 0.0
+    """Work that would be lost if it were destroyed now."""
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What the decision must know besides the sample."""
+
+    now: datetime
+    """Sample time: dwell, windows and cooldown use it, never the machine's clock."""
+    machines: tuple[MachineFact, ...] = ()
+    granted_machines: int | None = None
+    """Quota granted beforehand; None: no quota."""
+    paused: str | None = None
+    """Why a person or the resource's mode forbids lending; None: allowed."""
+    draining: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class HostMemory:
+    """What the engine remembers of one host."""
+
+    level: float
+    """Exponentially weighted mean of owner load, fraction of capacity."""
+    variance: float
+    last: float
+    budget_mhz: float
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """What the engine remembers of one cluster: at most 2 KiB as JSON for 32 hosts... see `libs.harvest.state`."""
+
+    sampled_at: datetime | None = None
+    hosts: tuple[tuple[str, HostMemory], ...] = ()
+    verdict: Verdict = Verdict.UNKNOWN
+    verdict_since: datetime | None = None
+    idle_since: datetime | None = None
+    busy_since: datetime | None = None
+    grown_at: datetime | None = None
+    rung: Rung = Rung.FLOOR
+    rung_since: datetime | None = None
+    wanted: int = 0
+
+
+class ReasonCode(StrEnum):
+    """The rule that bound a decision."""
+
+    LENDING = "lending"
+    DWELLING = "dwelling"
+    COOLING_DOWN = "cooling_down"
+    OWNER_CPU = "owner_cpu"
+    OWNER_MEMORY = "owner_memory"
+    NO_HEADROOM = "no_headroom"
+    CAP = "cap"
+    QUOTA = "quota"
+    DATASTORE = "datastore"
+    WINDOW = "window"
+    PAUSED = "paused"
+    DRAINING = "draining"
+    MISSING = "missing"
+    IMPOSSIBLE = "impossible"
+    STALE = "stale"
+    HOSTS = "hosts"
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """Why, as data: `libs.harvest.words.explain` renders it on demand."""
+
+    code: ReasonCode
+    signal: str = ""
+    value: float | None = None
+    bound: float | None = None
+    host: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class HostBudget:
+    """What may be lent on one host now."""
+
+    host: str
+    budget_mhz: float
+    owner_mhz: float
+    capacity_mhz: float
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What is to be true now; nothing is left to choose when it is carried out."""
+
+    at: datetime
+    verdict: Verdict
+    rung: Rung
+    budgets: tuple[HostBudget, ...]
+    cap_mhz: float
+    wanted: int
+    """Machines that should exist (running or suspended) on the cluster."""
+    running: int
+    """Of those, how many should be powered on."""
+    placements: tuple[str, ...]
+    """Hosts for machines that are wanted and do not exist yet, best first."""
+    victims: tuple[str, ...]
+    """Machines to give up first, in order, when fewer are wanted."""
+    reason: Reason
+
+
+Observation = Sample | Missing

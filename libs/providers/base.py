@@ -1,0 +1,240 @@
+"""The driver's contract: what Tides asks of a cloud, and how a cloud says no.
+
+Every method is idempotent or read-only, has a deadline of its own, and may be repeated after a crash. A time-out
+means "unknown": callers read back before anything else.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, Protocol
+from uuid import UUID
+
+from pydantic import BaseModel
+
+from libs.common.clock import Clock
+from libs.common.contracts.usage import Sample
+from libs.common.secrets import Vault
+
+ClusterUsage = Sample
+"""One interval of one cluster: the driver's measurement is what the bus carries."""
+
+
+class Capability(StrEnum):
+    """What a target can do; data that the API shows, not a mixin."""
+
+    LIMITS = "limits"
+    POOLS = "pools"
+    CLONE = "clone"
+    SUSPEND = "suspend"
+    GUEST_SHUTDOWN = "guest_shutdown"
+    HOSTS_VISIBLE = "hosts_visible"
+    PLACEMENT = "placement"
+    BACKFILL = "backfill"
+
+
+class Power(StrEnum):
+    """Power states to ask for and to see. SHUTDOWN asks the guest first and is seen as OFF."""
+
+    ON = "on"
+    OFF = "off"
+    SHUTDOWN = "shutdown"
+    SUSPENDED = "suspended"
+
+
+class Cause(StrEnum):
+    """Why a cloud said no, the same words for every driver."""
+
+    AUTH = "auth"
+    PERMISSION = "permission"
+    TLS = "tls"
+    UNREACHABLE = "unreachable"
+    NOT_FOUND = "not_found"
+    CONFLICT = "conflict"
+    QUOTA = "quota"
+    CAPACITY = "capacity"
+    THROTTLED = "throttled"
+    TIMEOUT = "timeout"
+    INVALID = "invalid"
+    UNKNOWN = "unknown"
+
+
+class ProviderError(Exception):
+    """A cloud's refusal: `cause` in our words, the message in the cloud's; carries no secret."""
+
+    def __init__(self, cause: Cause, detail: str) -> None:
+        super().__init__(f"{cause}: {detail}")
+        self.cause = cause
+        self.detail = detail
+
+
+class Rejected(ProviderError):
+    """The request itself is wrong; repeating it unchanged will never work."""
+
+
+class Unavailable(ProviderError):
+    """The cloud did not answer, or cannot just now; the next beat tries again, with back-off."""
+
+
+class Full(ProviderError):
+    """No room: capacity, quota or datastore."""
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """Whose machine this is: an installation of Tides and a machine of it."""
+
+    installation_id: UUID
+    machine_id: UUID
+
+
+@dataclass(frozen=True, slots=True)
+class MachineSpec:
+    """Everything a driver needs to make one machine; no choice is left to execution time."""
+
+    name: str
+    """`tides-<machine id>`: the name is derived from the id, so a repeat finds what a crash left."""
+    mark: Mark
+    cluster: str
+    host: str | None
+    """The host to stay on; None: the cloud places it (and `machines()` tells where)."""
+    template: str
+    vcpus: int
+    memory_mib: int
+    disk_gib: float
+    limit_mhz: float
+    """CPU limit set before the first power-on. Never unlimited."""
+    user_data: str
+    """cloud-init document, rendered; at most 16 KiB."""
+    network: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class MachineSeen:
+    """One of our machines as the cloud sees it now."""
+
+    name: str
+    mark: Mark
+    cluster: str
+    host: str | None
+    power: Power
+    configured: bool
+    """False while the clone or its configuration is unfinished: call `create` again."""
+    limit_mhz: float | None
+    task: str | None = None
+    """A task of the cloud that is still running on it."""
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TemplateSeen:
+    """A template in the cloud's inventory."""
+
+    reference: str
+    name: str
+    disk_gib: float
+    guest_os: str
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterSeen:
+    """A cluster in scope, for validation's facts."""
+
+    cluster: str
+    name: str
+    hosts: int
+    cores: int
+    cpu_mhz: float
+    memory_mib: float
+
+
+@dataclass(frozen=True, slots=True)
+class MissingPrivilege:
+    """A privilege the account lacks, by the cloud's own name, and what Tides cannot do without it."""
+
+    privilege: str
+    disables: str
+
+
+@dataclass(frozen=True, slots=True)
+class Validation:
+    """What a target is and whether it will do; an empty `missing` means everything works."""
+
+    product: str
+    api_version: str
+    instance_id: str
+    """The cloud's own unique id, by which the same cloud under two addresses is recognised."""
+    clusters: tuple[ClusterSeen, ...]
+    missing: tuple[MissingPrivilege, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
+class Provider(Protocol):
+    """An open session to one resource. Async; blocking SDKs sit behind a bounded thread pool."""
+
+    capabilities: frozenset[Capability]
+
+    async def validate(self) -> Validation:
+        """Facts, missing privileges by name, warnings. Raises Rejected (auth, tls) or Unavailable."""
+
+    async def sample(self, since: datetime | None) -> Sequence[ClusterUsage]:
+        """All clusters in one bulk round, oldest first; with `since`, also what was missed after it (back-fill)."""
+
+    async def machines(self) -> Sequence[MachineSeen]:
+        """Our machines, whatever installation marked them. An unreadable inventory is Unavailable, never empty."""
+
+    async def find_template(self, name: str) -> TemplateSeen | None:
+        """A template by its name or reference in scope; None when it does not exist."""
+
+    async def create(self, spec: MachineSpec) -> None:
+        """Make the machine, configured and powered off; found by name when it exists. Returns when accepted or done."""
+
+    async def delete(self, name: str) -> None:
+        """Destroy the machine with its disks, powering it off first. Absent is success."""
+
+    async def set_power(self, name: str, power: Power) -> None:
+        """Bring the machine to this power state; already there is success. Absent is Rejected(NOT_FOUND)."""
+
+    async def set_limits(self, cluster: str, cap_mhz: float, machines: Mapping[str, float]) -> int:
+        """Set the pool's cap and the CPU limits (MHz) by machine name; returns how many objects really changed."""
+
+    async def release(self, cluster: str) -> None:
+        """Remove our pool and folder of the cluster. Rejected(CONFLICT) while a machine of ours is in it."""
+
+    async def aclose(self) -> None:
+        """End the session."""
+
+
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """Where and as whom to open a session. The secret stays sealed until a driver opens it."""
+
+    resource_id: UUID
+    installation_id: UUID
+    url: str
+    username: str
+    sealed_secret: str
+    ca_pem: str | None = None
+    thumbprint: str | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+
+def sealing_context(url: str, ca_pem: str | None, thumbprint: str | None) -> bytes:
+    """The associated data of a sealed cloud secret: another endpoint or pin cannot open it."""
+    return "\x00".join((url.rstrip("/"), ca_pem or "", (thumbprint or "").lower())).encode()
+
+
+class Driver(Protocol):
+    """An entry point of the group `tides.providers`: a name, a settings model, and a way to open a session."""
+
+    name: str
+    settings: type[BaseModel]
+    """Frozen, extra='forbid'; registry validates a resource's settings with it."""
+
+    def identify(self, url: str, settings: BaseModel) -> str:
+        """The canonical endpoint and scope; two resources with the same identity are duplicates. Raises ValueError
+        with a sentence for a URL this driver cannot use."""
+
+    async def open(self, connection: Connection, vault: Vault, clock: Clock) -> Provider:
+        """Open and log in. Raises Rejected (auth, tls, invalid) or Unavailable."""

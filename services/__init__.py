@@ -1,0 +1,1 @@
+"""Services: independent FastAPI apps with loops; they never import each other."""
