@@ -4,6 +4,7 @@ import base64
 import binascii
 import os
 from collections.abc import Mapping
+from uuid import UUID
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -27,7 +28,9 @@ class Vault:
             raise ValueError("a vault needs at least one key: set TIDES_SEALING_KEYS to id:base64")
         for name, key in keys.items():
             if len(key) != KEY_BYTES or "." in name or not name:
-                raise ValueError(f"sealing key {name!r} must have an id without dots and exactly {KEY_BYTES} bytes")
+                raise ValueError(
+                    f"sealing key {name!r} must have an id without dots and exactly {KEY_BYTES} bytes"
+                )
         self._ciphers = {name: AESGCM(key) for name, key in keys.items()}
         self.current_key_id = list(keys)[-1]
 
@@ -47,7 +50,9 @@ class Vault:
             raw = base64.b64decode(text, altchars=b"-_", validate=True)
             return cipher.decrypt(raw[:_NONCE_BYTES], raw[_NONCE_BYTES:], context).decode()
         except (InvalidTag, binascii.Error, ValueError):
-            raise Unsealable("sealed for another address or pin, or damaged: enter the secret again") from None
+            raise Unsealable(
+                "sealed for another address or pin, or damaged: enter the secret again"
+            ) from None
 
     def is_current(self, sealed: str) -> bool:
         """Whether the newest key sealed it; rotation re-seals what is not."""
@@ -78,3 +83,8 @@ def parse_keys(text: str) -> dict[str, bytes]:
 def fresh_key() -> str:
     """A new random key in the form that `parse_keys` reads, without an id."""
     return base64.urlsafe_b64encode(os.urandom(KEY_BYTES)).decode()
+
+
+def authenticator_context(contribution_id: UUID) -> bytes:
+    """The associated data of a contribution's sealed project key."""
+    return b"contribution/" + str(contribution_id).encode()

@@ -1,1 +1,1 @@
-"""The decision engine: pure functions from policy, state, sample and facts to a decision. No I/O, no clock, no chance."""
+"""The decision engine: policy, state, sample and facts in, a decision out. No I/O, no clock, no chance."""

@@ -12,7 +12,7 @@ from libs.common.contracts.usage import Sample
 
 @dataclass(frozen=True, slots=True)
 class Thresholds:
-    """Fractions of capacity used by the owner: idle < stop_new < reclaim. Idle needs all signals, busy any."""
+    """Fractions of capacity the owner uses: idle < stop_new < reclaim. Idle needs all signals, busy any."""
 
     idle: float
     stop_new: float
@@ -143,37 +143,11 @@ class Facts:
     """Sample time: dwell, windows and cooldown use it, never the machine's clock."""
     machines: tuple[MachineFact, ...] = ()
     granted_machines: int | None = None
-    """Quota granted beforehand; None: no quota."""
+    """Quota granted beforehand for all machines of this cluster, existing ones included; None: no quota."""
     paused: str | None = None
     """Why a person or the resource's mode forbids lending; None: allowed."""
     draining: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class HostMemory:
-    """What the engine remembers of one host."""
-
-    level: float
-    """Exponentially weighted mean of owner load, fraction of capacity."""
-    variance: float
-    last: float
-    budget_mhz: float
-
-
-@dataclass(frozen=True, slots=True)
-class State:
-    """What the engine remembers of one cluster: at most 2 KiB as JSON for 32 hosts... see `libs.harvest.state`."""
-
-    sampled_at: datetime | None = None
-    hosts: tuple[tuple[str, HostMemory], ...] = ()
-    verdict: Verdict = Verdict.UNKNOWN
-    verdict_since: datetime | None = None
-    idle_since: datetime | None = None
-    busy_since: datetime | None = None
-    grown_at: datetime | None = None
-    rung: Rung = Rung.FLOOR
-    rung_since: datetime | None = None
-    wanted: int = 0
+    """Everything of ours is to leave this cluster."""
 
 
 class ReasonCode(StrEnum):
@@ -203,9 +177,53 @@ class Reason:
 
     code: ReasonCode
     signal: str = ""
+    """What was measured: `cpu`, `memory`, `idle` ... or what was wrong with it."""
     value: float | None = None
     bound: float | None = None
     host: str | None = None
+    """The cloud's reference; None: the whole cluster."""
+
+
+@dataclass(frozen=True, slots=True)
+class HostMemory:
+    """What the engine remembers of one host."""
+
+    level: float
+    """Exponentially weighted mean of owner load, fraction of capacity."""
+    variance: float
+    """Of owner load above its level: falling is no risk."""
+    last: float
+    budget_mhz: float
+    capacity_mhz: float = 0.0
+    """0: never measured, `level`, `variance` and `last` mean nothing yet."""
+    room: int = 0
+    """Machines of the policy's size that the host's memory can hold in all; 0 while it is not connected."""
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """What the engine remembers of one cluster; `libs.harvest.state` writes it in about 60 bytes a host."""
+
+    sampled_at: datetime | None = None
+    """End of the newest sample that was believed."""
+    hosts: tuple[tuple[str, HostMemory], ...] = ()
+    """Ordered by the host's reference."""
+    verdict: Verdict = Verdict.UNKNOWN
+    verdict_since: datetime | None = None
+    idle_since: datetime | None = None
+    busy_since: datetime | None = None
+    pressed_since: datetime | None = None
+    """Since when the ladder has been climbed without a break: verdict busy, or outside every window."""
+    grown_at: datetime | None = None
+    """The last growth step or retreat of the count: the cooldown runs from here."""
+    rung: Rung = Rung.FLOOR
+    rung_since: datetime | None = None
+    """None: never judged."""
+    wanted: int = 0
+    disk_room: int | None = None
+    """Further machines that the datastore can hold; None: not measured."""
+    datastore_short: bool = False
+    reason: Reason | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,9 +250,9 @@ class Decision:
     running: int
     """Of those, how many should be powered on."""
     placements: tuple[str, ...]
-    """Hosts for machines that are wanted and do not exist yet, best first."""
+    """Hosts for machines that are wanted and do not exist yet, best first; a host may stand here twice."""
     victims: tuple[str, ...]
-    """Machines to give up first, in order, when fewer are wanted."""
+    """Machines to give up first, in order, when fewer are wanted or may run; not those that drain already."""
     reason: Reason
 
 

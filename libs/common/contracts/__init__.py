@@ -1,1 +1,1 @@
-"""What crosses a border between services: the event catalogue and the values in it. Imports pydantic and the standard library only."""
+"""What crosses a border between services: the event catalogue and the values in it. Knows no other room."""

@@ -144,7 +144,7 @@ class ClusterResumed(ClusterPaused):
 
 
 class SweepStopped(Event):
-    """The sweeper found more strangers than it dares to remove, or another database's machines, and waits for a person."""
+    """The sweeper found more strangers than it dares to remove, and waits for a person."""
 
     key: ClassVar[str] = "action.sweep_stopped.v1"
     resource_id: UUID
@@ -162,6 +162,8 @@ class ResourceReleased(Event):
 
     key: ClassVar[str] = "action.resource_released.v1"
     resource_id: UUID
+    revision: int | None = None
+    """Of the draining ResourceChanged that this answers; an answer to an older one must not end a newer wish."""
 
     @property
     def subject(self) -> str:

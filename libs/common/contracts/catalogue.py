@@ -44,7 +44,13 @@ _BY_ID = "event id"
 
 CATALOGUE: tuple[Entry, ...] = (
     _entry(usage.UsageSampled, "monitor", "workload stats", Kind.SAMPLE, "resource and tick"),
-    _entry(resource.ResourceChanged, "registry", "monitor workload templates policy stats", Kind.STATE, _BY_REVISION),
+    _entry(
+        resource.ResourceChanged,
+        "registry",
+        "monitor workload templates policy stats",
+        Kind.STATE,
+        _BY_REVISION,
+    ),
     _entry(resource.InventoryChanged, "monitor", "registry policy workload stats", Kind.STATE, _BY_REVISION),
     _entry(resource.ResourceDegraded, "monitor", "registry", Kind.FACT, _BY_ID),
     _entry(resource.ResourceRecovered, "monitor", "registry", Kind.FACT, _BY_ID),

@@ -1,4 +1,4 @@
-"""Usage of a cluster over one interval, as columns per host: what a driver measures, the bus carries and the engine judges."""
+"""Usage of a cluster over one interval, as columns per host: measured, carried and judged in this one form."""
 
 from dataclasses import dataclass
 from datetime import datetime

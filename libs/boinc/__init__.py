@@ -1,0 +1,1 @@
+"""BOINC's files and protocols. No service in it, no I/O."""

@@ -1,0 +1,52 @@
+"""What both buses do with one message: call the handler, say what went wrong, wait longer each time."""
+
+import asyncio
+from collections.abc import Iterable
+
+import structlog
+
+from libs.common.bus.base import Handle, Message
+
+log = structlog.get_logger(__name__)
+
+LONGEST_PAUSE_S = 30.0
+REASON_LENGTH = 500
+
+
+def pause_s(deliveries: int) -> float:
+    """Seconds until a message that failed is delivered again, after so many deliveries."""
+    return float(min(2 ** min(deliveries, 16) * 0.1, LONGEST_PAUSE_S))
+
+
+async def attempt(handle: Handle, message: Message, queue: str, deliveries: int) -> str | None:
+    """None if the message was handled, else what went wrong. Nothing but our own cancellation gets out."""
+    try:
+        await handle(message)
+        return None
+    except asyncio.CancelledError:
+        if is_cancelled():
+            raise
+        reason = "the handler was cancelled from inside"
+        log.error(
+            "bus.handler_failed", queue=queue, key=message.key, message=message.id, deliveries=deliveries
+        )
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error}"[:REASON_LENGTH].replace("\0", "")
+        log.exception(
+            "bus.handler_failed", queue=queue, key=message.key, message=message.id, deliveries=deliveries
+        )
+    return reason
+
+
+def is_cancelled() -> bool:
+    """Whether somebody asked the present task to end."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
+async def cancel_all(tasks: Iterable["asyncio.Task[None]"]) -> None:
+    """Cancel the tasks and wait for their end; their failures have been logged where they arose."""
+    pending = [task for task in tasks if task is not asyncio.current_task()]
+    for task in pending:
+        task.cancel()
+    await asyncio.gather(*pending, return_exceptions=True)

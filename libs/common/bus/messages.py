@@ -1,0 +1,42 @@
+"""Between events and messages: CloudEvents 1.0 attributes outside, the event's own JSON inside."""
+
+from pydantic import ValidationError
+
+from libs.common.bus.base import Message
+from libs.common.contracts.base import Event
+from libs.common.contracts.catalogue import BY_KEY
+
+SPEC_VERSION = "1.0"
+
+
+class UnreadableMessage(Exception):
+    """The key is not in the catalogue, or the body is not that event. Names fields, never their values."""
+
+
+def to_message(event: Event, source: str) -> Message:
+    """The message of an event; `source` is a URI reference such as `/tides/monitor`."""
+    headers = {
+        "ce-specversion": SPEC_VERSION,
+        "ce-id": str(event.id),
+        "ce-source": source,
+        "ce-type": event.key,
+        "ce-time": event.at.isoformat(),
+        "ce-subject": event.subject,
+    }
+    return Message(id=str(event.id), key=event.key, body=event.encode(), headers=headers)
+
+
+def decode(message: Message) -> Event:
+    """The event in a message, by its key. Raises UnreadableMessage."""
+    entry = BY_KEY.get(message.key)
+    if entry is None:
+        raise UnreadableMessage(f"no event {message.key} in the catalogue (message {message.id})")
+    try:
+        return entry.event.decode(message.body)
+    except ValidationError as error:
+        raise UnreadableMessage(f"message {message.id} is not {message.key} ({_faults(error)})") from None
+
+
+def _faults(error: ValidationError) -> str:
+    details = error.errors(include_input=False, include_url=False)
+    return ", ".join(f"{'.'.join(map(str, detail['loc'])) or 'body'}: {detail['type']}" for detail in details)

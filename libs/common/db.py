@@ -1,0 +1,120 @@
+"""The database of one service: its own schema and role on one PostgreSQL server, and transactions that emit events."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import datetime
+
+from sqlalchemy import DateTime, MetaData, func, insert, select
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
+
+from libs.common.bus.messages import to_message
+from libs.common.contracts.base import Event
+from libs.common.contracts.catalogue import entry_of
+from libs.common.outbox import outbox
+from libs.common.wake import Wake
+
+CONNECT_TIMEOUT_S = 10
+STATEMENT_TIMEOUT_S = 30
+_NAMING = {
+    "ix": "ix_%(column_0_N_label)s",
+    "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+    "ck": "ck_%(table_name)s_%(constraint_name)s",
+    "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+    "pk": "pk_%(table_name)s",
+}
+
+Utc = DateTime(timezone=True)
+"""Every time column: aware, in UTC."""
+
+
+def new_metadata() -> MetaData:
+    """The metadata of one service's tables: named constraints, no schema name."""
+    return MetaData(naming_convention=_NAMING)
+
+
+def role_of(schema: str) -> str:
+    """The role that owns a service's schema and sees no other."""
+    return f"tides_{schema}"
+
+
+class Session(AsyncSession):
+    """One transaction. Events emitted in it are published if, and only if, it commits."""
+
+    @property
+    def emitted(self) -> list[Event]:
+        """Events of this transaction so far."""
+        emitted: list[Event] = self.sync_session.info.setdefault("emitted", [])
+        return emitted
+
+    def emit(self, event: Event) -> None:
+        """Write the event to the outbox in this transaction. Raises KeyError if it is not in the catalogue."""
+        entry_of(type(event))
+        self.emitted.append(event)
+
+    async def database_now(self) -> datetime:
+        """The database's clock, by which leases run."""
+        now: datetime = (await self.execute(select(func.clock_timestamp()))).scalar_one()
+        return now
+
+
+class Database:
+    """Transactions on one schema. `committed` is woken after each commit that emitted something."""
+
+    def __init__(self, url: str, schema: str, *, committed: Wake, pool_size: int = 5) -> None:
+        self.schema = schema
+        self._source = f"/tides/{schema}"
+        self._committed = committed
+        self.engine: AsyncEngine = create_async_engine(
+            async_url(url),
+            pool_size=pool_size,
+            max_overflow=pool_size,
+            pool_timeout=CONNECT_TIMEOUT_S,
+            pool_pre_ping=False,
+            hide_parameters=True,  # an error text must not hold what was written
+            connect_args={
+                "timeout": CONNECT_TIMEOUT_S,
+                "command_timeout": STATEMENT_TIMEOUT_S,
+                "server_settings": {
+                    "search_path": schema,
+                    "role": role_of(schema),
+                    "application_name": f"tides-{schema}",
+                    "lock_timeout": "10s",
+                    "idle_in_transaction_session_timeout": "60s",
+                },
+            },
+        )
+        self._sessions = async_sessionmaker(self.engine, class_=Session, expire_on_commit=False)
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Session]:
+        """One transaction: commits at the end, rolls back on any exception. No network call belongs inside."""
+        async with self._sessions() as session:
+            async with session.begin():
+                yield session
+                if session.emitted:
+                    await session.execute(
+                        insert(outbox), [self._outbox_row(event) for event in session.emitted]
+                    )
+            if session.emitted:
+                self._committed.set()
+
+    def _outbox_row(self, event: Event) -> dict[str, object]:
+        message = to_message(event, self._source)
+        return {
+            "message_id": event.id,
+            "key": message.key,
+            "body": message.body,
+            "headers": dict(message.headers),
+            "public": entry_of(type(event)).public,
+        }
+
+    async def dispose(self) -> None:
+        """Close every connection."""
+        await self.engine.dispose()
+
+
+def async_url(url: str) -> str:
+    """The SQLAlchemy form of a PostgreSQL URL."""
+    return url.replace("postgresql://", "postgresql+asyncpg://", 1).replace(
+        "postgres://", "postgresql+asyncpg://", 1
+    )

@@ -1,0 +1,122 @@
+"""The outbox: events written with the rows they speak of, published afterwards with confirms, then deleted."""
+
+import asyncio
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+import structlog
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Identity,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Row,
+    String,
+    Table,
+    case,
+    delete,
+    func,
+    or_,
+    select,
+    update,
+)
+from sqlalchemy import DateTime as SqlDateTime
+from sqlalchemy.dialects.postgresql import JSONB, UUID
+
+from libs.common.bus.base import Bus, BusUnavailable, Message
+
+if TYPE_CHECKING:
+    from libs.common.db import Database
+
+log = structlog.get_logger(__name__)
+
+BATCH = 200
+CLAIM = timedelta(seconds=15)
+PARK_AFTER = 20
+
+common_metadata = MetaData()
+"""Tables that stand in every service's schema; `libs.common.migrations` creates them."""
+
+outbox = Table(
+    "outbox",
+    common_metadata,
+    Column("number", BigInteger, Identity(), primary_key=True),
+    Column("message_id", UUID(as_uuid=True), nullable=False),
+    Column("key", String(100), nullable=False),
+    Column("body", LargeBinary, nullable=False),
+    Column("headers", JSONB, nullable=False),
+    Column("public", Boolean, nullable=False),
+    Column("created_at", SqlDateTime(timezone=True), nullable=False, server_default=func.now()),
+    Column("claimed_until", SqlDateTime(timezone=True)),
+    Column("attempts", Integer, nullable=False, server_default="0"),
+    Column("parked_at", SqlDateTime(timezone=True)),
+)
+
+
+async def relay(database: "Database", bus: Bus) -> int:
+    """Publish everything in the outbox, in order of commit as far as possible; returns how many rows went out.
+
+    Rows are claimed for a short while, so replicas do not publish each other's; a crash repeats, never loses.
+    A row that cannot be published is parked after 20 tries and is not in the way. Raises BusUnavailable.
+    """
+    published = 0
+    while rows := await _claim(database):
+        outcomes = await asyncio.gather(*(_publish(bus, row) for row in rows), return_exceptions=True)
+        failed = {
+            row.number: outcome for row, outcome in zip(rows, outcomes, strict=True) if outcome is not None
+        }
+        await _settle(database, [row.number for row in rows if row.number not in failed], failed)
+        published += len(rows) - len(failed)
+        for outcome in failed.values():
+            if isinstance(outcome, BusUnavailable):
+                raise outcome
+    return published
+
+
+async def _claim(database: "Database") -> list[Row[Any]]:
+    due = (
+        select(outbox.c.number)
+        .where(outbox.c.parked_at.is_(None))
+        .where(or_(outbox.c.claimed_until.is_(None), outbox.c.claimed_until < func.clock_timestamp()))
+        .order_by(outbox.c.number)
+        .limit(BATCH)
+        .with_for_update(skip_locked=True)
+    )
+    claim = (
+        update(outbox)
+        .where(outbox.c.number.in_(due))
+        .values(claimed_until=func.clock_timestamp() + CLAIM)
+        .returning(outbox)
+    )
+    async with database.transaction() as session:
+        return sorted((await session.execute(claim)).all(), key=lambda row: row.number)
+
+
+async def _publish(bus: Bus, row: Row[Any]) -> None:
+    message = Message(id=str(row.message_id), key=row.key, body=row.body, headers=row.headers)
+    await bus.publish(message, public=row.public)
+
+
+async def _settle(database: "Database", sent: list[int], failed: dict[int, BaseException]) -> None:
+    async with database.transaction() as session:
+        if sent:
+            await session.execute(delete(outbox).where(outbox.c.number.in_(sent)))
+        lasting = [number for number, error in failed.items() if not isinstance(error, BusUnavailable)]
+        if lasting:
+            tries = outbox.c.attempts + 1
+            await session.execute(
+                update(outbox)
+                .where(outbox.c.number.in_(lasting))
+                .values(attempts=tries, parked_at=case((tries >= PARK_AFTER, func.now()), else_=None))
+            )
+            log.error(
+                "outbox.unpublishable", schema=database.schema, rows=lasting, error=str(failed[lasting[0]])
+            )
+        passing = [number for number in failed if number not in lasting]
+        if passing:
+            await session.execute(
+                update(outbox).where(outbox.c.number.in_(passing)).values(claimed_until=None)
+            )

@@ -1,0 +1,220 @@
+"""The runner: composes services, migrates, declares queues, runs beats and consumers, serves HTTP, stops in order.
+
+`tides run all` and `tides run monitor` are this same code with a longer or shorter list.
+"""
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import structlog
+
+from libs.common.auth import Verifier
+from libs.common.bus import open_bus
+from libs.common.bus.base import Bus, BusUnavailable, Message, Queue
+from libs.common.bus.messages import decode
+from libs.common.clock import Clock, WallClock
+from libs.common.contracts.supply import TokenRevoked
+from libs.common.db import Database, Session
+from libs.common.inbox import first_time, prune, remember_revoked, revoked_tokens
+from libs.common.metrics import Metrics
+from libs.common.migrate import migrate
+from libs.common.outbox import relay
+from libs.common.secrets import Vault, parse_keys
+from libs.common.serve import serving
+from libs.common.service import Beat, Hears, Runtime, Service
+from libs.common.settings import Settings
+from libs.common.wake import Activity, Wake
+
+log = structlog.get_logger(__name__)
+
+Build = Callable[[Runtime], Service]
+RELAY_EVERY_S = 5.0
+HOUSEKEEPING_EVERY_S = 3600.0
+REVOCATIONS_EVERY_S = 30.0
+STOP_WITHIN_S = 20.0
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A running process: its services and the address it serves."""
+
+    services: tuple[Service, ...]
+    bus: Bus
+    activity: Activity
+    clock: Clock
+    url: str
+    failed: asyncio.Future[None]
+    """Done when a loop that must not end has ended."""
+
+
+@dataclass(slots=True)
+class _Composition:
+    runtime: Runtime
+    databases: list[tuple[Database, Wake]] = field(default_factory=list)
+
+
+@asynccontextmanager
+async def running(
+    builders: Sequence[Build], settings: Settings, *, clock: Clock | None = None
+) -> AsyncIterator[Running]:
+    """Run these services until the block ends. Migrates first; stops in order: HTTP, beats, consumers, outbox, bus."""
+    async with AsyncExitStack() as stack:
+        bus = await open_bus(settings.bus_dsn)
+        stack.push_async_callback(bus.aclose)
+        composition = _compose(settings, bus, clock or WallClock())
+        services = tuple(build(composition.runtime) for build in builders)
+        for database, _ in composition.databases:
+            stack.push_async_callback(database.dispose)
+        for service in services:
+            await migrate(settings.database_dsn, service.name, service.migrations)
+        services = tuple(_with_doors(service, composition) for service in services)
+        await bus.declare([queue_of(service, hears) for service in services for hears in service.hears])
+        for service in services:
+            for close in service.closes:
+                stack.push_async_callback(close)
+        registry = composition.runtime.registry
+        metrics = Metrics(registry)
+        failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        loops = _loops(services, composition.runtime, metrics)
+        await stack.enter_async_context(_looping(loops, failed))
+        url = await stack.enter_async_context(serving(services, settings, registry, bus))
+        log.info("runner.started", services=[service.name for service in services], url=url)
+        yield Running(services, bus, composition.runtime.activity, composition.runtime.clock, url, failed)
+        log.info("runner.stopping")
+
+
+def _compose(settings: Settings, bus: Bus, clock: Clock) -> _Composition:
+    activity = Activity()
+    databases: list[tuple[Database, Wake]] = []
+
+    def open_database(schema: str) -> Database:
+        committed = Wake(activity)
+        database = Database(settings.database_dsn, schema, committed=committed, pool_size=settings.pool_size)
+        databases.append((database, committed))
+        return database
+
+    runtime = Runtime(
+        settings=settings,
+        clock=clock,
+        bus=bus,
+        vault=Vault(parse_keys(settings.sealing_keys.get_secret_value())),
+        verifier=Verifier(settings.verify_keys),
+        activity=activity,
+        open_database=open_database,
+    )
+    return _Composition(runtime, databases)
+
+
+def _with_doors(service: Service, composition: _Composition) -> Service:
+    """The service with what every service has: the outbox relay, housekeeping, and ears for revoked tokens."""
+    runtime, database = composition.runtime, service.database
+    committed = next(wake for known, wake in composition.databases if known is database)
+    revocations = runtime.verifier.revocations
+
+    async def relay_outbox() -> None:
+        await relay(database, runtime.bus)
+
+    async def keep_house() -> None:
+        await prune(database)
+
+    async def load_revocations() -> None:
+        revocations.load(await revoked_tokens(database))
+
+    async def revoke(session: Session, event: TokenRevoked) -> None:
+        await remember_revoked(session, event.token_id)
+        revocations.add(event.token_id)
+
+    slow = max(1.0, runtime.settings.beat_floor_s)
+    beats = (
+        Beat("relay", RELAY_EVERY_S * slow, relay_outbox, committed),
+        Beat("housekeeping", HOUSEKEEPING_EVERY_S * slow, keep_house, runtime.wake()),
+        Beat("revocations", REVOCATIONS_EVERY_S * slow, load_revocations, runtime.wake()),
+    )
+    return replace(
+        service, beats=(*service.beats, *beats), hears=(*service.hears, Hears(TokenRevoked, revoke))
+    )
+
+
+def queue_of(service: Service, hears: Hears) -> Queue:
+    """The queue in which replicas of a service compete for an event."""
+    key = hears.event.key
+    return Queue(f"{service.name}.{key}", (key,), expires_s=hears.expires_s, prefetch=hears.prefetch)
+
+
+@asynccontextmanager
+async def _looping(
+    loops: Sequence[Coroutine[Any, Any, None]], failed: asyncio.Future[None]
+) -> AsyncIterator[None]:
+    """Run loops that must not end; cancelled and awaited when the block ends. One that dies by itself is said aloud."""
+    tasks = [asyncio.create_task(loop) for loop in loops]
+    for task in tasks:
+        task.add_done_callback(lambda done: _note_end(done, failed))
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks, timeout=STOP_WITHIN_S)
+
+
+def _note_end(task: "asyncio.Task[None]", failed: asyncio.Future[None]) -> None:
+    if task.cancelled() or failed.done():
+        return
+    failed.set_exception(task.exception() or RuntimeError(f"{task.get_name()} ended"))
+
+
+def _loops(
+    services: Sequence[Service], runtime: Runtime, metrics: Metrics
+) -> list[Coroutine[Any, Any, None]]:
+    beats = [_beat(service, beat, runtime, metrics) for service in services for beat in service.beats]
+    ears = [
+        runtime.bus.consume(queue_of(service, hears), _handler(service, hears, runtime, metrics))
+        for service in services
+        for hears in service.hears
+    ]
+    return [*beats, *ears]
+
+
+async def _beat(service: Service, beat: Beat, runtime: Runtime, metrics: Metrics) -> None:
+    every_s = max(beat.every_s, runtime.settings.beat_floor_s)
+    chance = random.Random()
+    runtime.activity.begin()
+    try:
+        while True:
+            next_s = await _run_once(service, beat, metrics)
+            pause = every_s if next_s is None else max(0.0, min(next_s, every_s))
+            await beat.wake.wait(runtime.clock, pause * (1 + 0.1 * runtime.settings.jitter * chance.random()))
+    finally:
+        runtime.activity.end()
+
+
+async def _run_once(service: Service, beat: Beat, metrics: Metrics) -> float | None:
+    try:
+        with metrics.beat(service.name, beat.name):
+            return await beat.run()
+    except BusUnavailable as error:
+        log.warning("beat.bus_unavailable", service=service.name, beat=beat.name, error=str(error))
+    except Exception:
+        log.exception("beat.failed", service=service.name, beat=beat.name)
+    return None
+
+
+def _handler(
+    service: Service, hears: Hears, runtime: Runtime, metrics: Metrics
+) -> Callable[[Message], Awaitable[None]]:
+    async def handle(message: Message) -> None:
+        event = decode(message)
+        with runtime.activity.busy(), metrics.event(service.name, message.key):
+            async with service.database.transaction() as session:
+                if hears.once and not await first_time(session, event.id, hears.event.key):
+                    return
+                await hears.react(session, event)
+            for wake in hears.wakes:
+                wake.set()
+
+    return handle

@@ -1,0 +1,84 @@
+"""A service is a value: its name, tables, app, what it hears and how it beats. The runner owns everything else."""
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from fastapi import FastAPI
+from prometheus_client import CollectorRegistry
+from sqlalchemy import MetaData
+
+from libs.common.auth import Verifier
+from libs.common.bus.base import Bus
+from libs.common.clock import Clock
+from libs.common.contracts.base import Event
+from libs.common.db import Database, Session
+from libs.common.secrets import Vault
+from libs.common.settings import Settings
+from libs.common.wake import Activity, Wake
+
+
+@dataclass(frozen=True, slots=True)
+class Runtime:
+    """What the runner lends to every service at composition."""
+
+    settings: Settings
+    clock: Clock
+    bus: Bus
+    vault: Vault
+    verifier: Verifier
+    activity: Activity
+    open_database: Callable[[str], Database]
+    """By schema name, which is the service's name."""
+    registry: CollectorRegistry = field(default_factory=CollectorRegistry)
+    """Where a service registers instruments of its own; served at `/metrics`."""
+
+    def wake(self) -> Wake:
+        """A new signal, counted in this process's activity."""
+        return Wake(self.activity)
+
+
+React = Callable[[Session, Any], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Hears:
+    """One event and the transaction it causes: inbox row, `react`, outbox rows, commit, acknowledge."""
+
+    event: type[Event]
+    react: React
+    once: bool = True
+    """False: `react` is a no-op on a repeat by itself, so no inbox row is written."""
+    expires_s: float | None = None
+    prefetch: int = 10
+    wakes: tuple[Wake, ...] = ()
+    """Beats that should look now instead of at their next time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Beat:
+    """A loop: claim (tx), act on the cloud (no tx), settle (tx). The next beat is the retry."""
+
+    name: str
+    every_s: float
+    run: Callable[[], Awaitable[float | None]]
+    """Does what is due; may return the seconds until it next wants to run, if sooner than `every_s`."""
+    wake: Wake
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """What `build(runtime)` of a service's main returns."""
+
+    name: str
+    metadata: MetaData
+    migrations: str
+    """Import path of the alembic version scripts, e.g. `services.registry.migrations`."""
+    database: Database
+    app: FastAPI
+    prefixes: tuple[str, ...]
+    """URL prefixes that belong to the app, e.g. `/v1/resources`."""
+    hears: Sequence[Hears] = ()
+    beats: Sequence[Beat] = ()
+    closes: Sequence[Callable[[], Awaitable[None]]] = field(default=())
+    """Called in order at an orderly stop, after beats and consumers have ended."""

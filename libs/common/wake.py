@@ -1,0 +1,70 @@
+"""Being busy, and being woken: how loops wait, and how an accelerated run knows that nothing is left to do."""
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from libs.common.clock import Clock
+
+
+class Activity:
+    """Counts what is going on in this process. Zero means: time may move on."""
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    def begin(self) -> None:
+        self._count += 1
+        self._idle.clear()
+
+    def end(self) -> None:
+        self._count -= 1
+        if self._count == 0:
+            self._idle.set()
+
+    @contextmanager
+    def busy(self) -> Iterator[None]:
+        """Counted as busy while inside."""
+        self.begin()
+        try:
+            yield
+        finally:
+            self.end()
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing is going on at this moment."""
+        return self._count == 0
+
+    async def idle(self) -> None:
+        """Return once nothing is going on."""
+        await self._idle.wait()
+
+
+class Wake:
+    """A signal for one waiter: setting it twice before it is taken is one wake. A hint only, it carries no data."""
+
+    def __init__(self, activity: Activity) -> None:
+        self._activity = activity
+        self._event = asyncio.Event()
+
+    def set(self) -> None:
+        """Wake the waiter, now or when it next waits."""
+        if not self._event.is_set():
+            self._activity.begin()
+            self._event.set()
+
+    async def wait(self, clock: Clock, seconds: float) -> None:
+        """Wait to be woken, at most this long on the clock. The caller counts as busy again when this returns."""
+        timer = clock.call_later(seconds, self.set)
+        self._activity.end()
+        try:
+            await self._event.wait()
+        except BaseException:
+            self._activity.begin()
+            raise
+        finally:
+            timer.cancel()
+        self._event.clear()

@@ -1,0 +1,93 @@
+"""The MHz that may be lent on one host: what is left above a safe upper bound of the owner's load.
+
+Down at once, up gently: a rise waits until it is worth a task in someone's vCenter,
+then climbs over `rise_s`.
+"""
+
+import math
+from dataclasses import dataclass, replace
+
+from libs.harvest.owner import HostLoad
+from libs.harvest.types import HostMemory, Policy
+
+LEVEL_S = 600.0
+"""Memory of the level and of the variance."""
+PRIOR_SD = 0.05
+"""Spread assumed of a host that was never seen before: what 30-second load has around its 5-minute mean."""
+_GRAIN = 0.01
+"""Of capacity: budgets are cut in steps of this, so that noise is not a task per sample."""
+_SHARE_DIGITS = 5
+_SHARE_STEPS = 100_000
+_VARIANCE_DIGITS = 7
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How a budget may move on this sample."""
+
+    elapsed_s: float
+    """Since the sample before; bounded, so that a gap is not taken for observed time."""
+    may_rise: bool
+    """False for history: a back-filled sample never raises a limit."""
+
+
+def learn(known: HostMemory | None, load: HostLoad, elapsed_s: float) -> HostMemory:
+    """Take one believable measurement into a host's level and upward variance; the budget stays."""
+    if known is None or known.capacity_mhz <= 0:
+        budget = known.budget_mhz if known else 0.0
+        return HostMemory(_share(load.cpu), PRIOR_SD**2, _ceil_share(load.cpu), budget, _capacity(load))
+    weight = 1.0 - math.exp(-max(0.0, elapsed_s) / LEVEL_S)
+    # Only what stands above the level is spread (twice, for the missing half): less load never lends less.
+    above = max(0.0, load.cpu - known.level)
+    return replace(
+        known,
+        level=_share(known.level + weight * (load.cpu - known.level)),
+        variance=round((1.0 - weight) * (known.variance + 2.0 * weight * above * above), _VARIANCE_DIGITS),
+        last=_ceil_share(load.cpu),
+        capacity_mhz=_capacity(load),
+    )
+
+
+def upper_bound(policy: Policy, memory: HostMemory) -> float:
+    """The share of a host that its owner will hardly pass before the next sample."""
+    return max(memory.level, memory.last) + policy.sigma * math.sqrt(max(0.0, memory.variance))
+
+
+def bounded_floor(policy: Policy, floor: float, capacity_mhz: float) -> float:
+    """The floor of a host, never above the share that may ever be lent there; capacity 0 is unknown."""
+    if policy.max_share <= 0:
+        return 0.0
+    return min(floor, float(math.floor(policy.max_share * capacity_mhz))) if capacity_mhz > 0 else floor
+
+
+def offer(policy: Policy, memory: HostMemory) -> float:
+    """What the owner leaves of a host in whole MHz; 0 when it is too little to be useful."""
+    spare = policy.target - policy.margin - upper_bound(policy, memory)
+    share = min(math.floor(spare / _GRAIN) * _GRAIN, policy.max_share)
+    return (
+        float(math.floor(share * memory.capacity_mhz)) if share > 0 and share >= policy.useful_share else 0.0
+    )
+
+
+def move(policy: Policy, memory: HostMemory, desired: float, floor: float, pace: Pace) -> float:
+    """The budget after this sample, on the way from the present one to `desired` (not below `floor`)."""
+    present = memory.budget_mhz
+    if desired <= present or not pace.may_rise:
+        return min(desired, present)
+    if desired * (1.0 - policy.dead_band) <= present:
+        return max(floor, present)
+    share = pace.elapsed_s / policy.rise_s if policy.rise_s > 0 else 1.0
+    return max(floor, min(desired, float(math.floor(present + share * memory.capacity_mhz))))
+
+
+def _capacity(load: HostLoad) -> float:
+    return round(load.capacity_mhz, 1)
+
+
+def _share(value: float) -> float:
+    return round(value, _SHARE_DIGITS)
+
+
+def _ceil_share(value: float) -> float:
+    """Rounded up: the last measurement is never understated."""
+    return min(1.0, math.ceil(value * _SHARE_STEPS) / _SHARE_STEPS)

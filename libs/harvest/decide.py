@@ -1,0 +1,134 @@
+"""The one door of the engine: what was measured and what is known in, what is to be true out.
+
+Pure and total: no I/O, no clock, no chance, and no observation raises. A decision is a function of policy,
+state and facts alone, so an observation that changes no state repeats the decision before it.
+"""
+
+from collections.abc import Mapping
+from dataclasses import fields, replace
+from datetime import UTC, datetime
+from typing import Any
+
+from libs.common.contracts.usage import Sample
+from libs.harvest.budgets import bounded_floor
+from libs.harvest.count import bound_wanted, count_running, find_room, place_missing
+from libs.harvest.fleet import Fleet, floor_mhz, group_by_host, order_victims
+from libs.harvest.hear import hear, hear_nothing
+from libs.harvest.owner import FUTURE_S, find_fault
+from libs.harvest.types import (
+    Decision,
+    Facts,
+    HostBudget,
+    HostMemory,
+    Missing,
+    Observation,
+    Policy,
+    Reason,
+    ReasonCode,
+    Rung,
+    State,
+)
+
+
+def decide(policy: Policy, state: State, observation: Observation, facts: Facts) -> tuple[State, Decision]:
+    """Judge one observation: the next state, and all that is to be true now.
+
+    A sample not newer than the newest believed one changes nothing. A sample that cannot be believed, and
+    silence of more than `stale_after_s`, bring every budget to the floor. A naive time is taken for UTC.
+    """
+    facts = replace(facts, now=_aware(facts.now))
+    if isinstance(observation, Missing):
+        facts = replace(facts, now=max(facts.now, _aware(observation.now)))
+        state = _forget_future(state, facts.now)
+        return _conclude(policy, _hear_silence(policy, state, facts), facts)
+    sample = replace(observation, at=_aware(observation.at))
+    state = _forget_future(state, facts.now)
+    if state.sampled_at is not None and sample.at <= state.sampled_at:
+        return _conclude(policy, state, facts)
+    return _conclude(policy, _hear_sample(policy, state, sample, facts), facts)
+
+
+def _hear_silence(policy: Policy, state: State, facts: Facts) -> State:
+    if state.sampled_at is None:
+        return hear_nothing(policy, state, facts, Reason(ReasonCode.MISSING, "never"))
+    silent_s = (facts.now - state.sampled_at).total_seconds()
+    if silent_s <= policy.stale_after_s:
+        return hear_nothing(policy, state, facts, None)
+    return hear_nothing(
+        policy, state, facts, Reason(ReasonCode.MISSING, "silence", silent_s, policy.stale_after_s)
+    )
+
+
+def _hear_sample(policy: Policy, state: State, sample: Sample, facts: Facts) -> State:
+    fault = find_fault(sample, facts.now, policy.stale_after_s)
+    if fault is not None:
+        code, what, value = fault
+        bound = policy.stale_after_s if code is ReasonCode.STALE else None
+        return hear_nothing(policy, state, facts, Reason(code, what, value, bound))
+    if state.sampled_at is not None and (sample.at - state.sampled_at).total_seconds() > policy.stale_after_s:
+        state = _hear_silence(policy, state, replace(facts, now=sample.at))
+    return hear(policy, state, sample, facts)
+
+
+def _conclude(policy: Policy, state: State, facts: Facts) -> tuple[State, Decision]:
+    known = dict(state.hosts)
+    fleet = group_by_host(facts.machines, known)
+    hosts = _hold_down(policy, known, fleet) if facts.paused is not None or facts.draining else known
+    rung = max(
+        state.rung, Rung.DRAIN if facts.draining else Rung.NO_NEW if facts.paused is not None else Rung.LEND
+    )
+    gone = facts.draining or rung is Rung.DESTROY
+    wanted = 0 if gone else bound_wanted(policy, facts, state.wanted)
+    room = find_room(policy, hosts, fleet, state.disk_room)
+    decision = Decision(
+        at=facts.now,
+        verdict=state.verdict,
+        rung=rung,
+        budgets=tuple(_to_budget(host, memory) for host, memory in hosts.items()),
+        cap_mhz=sum(memory.budget_mhz for memory in hosts.values()),
+        wanted=wanted,
+        running=count_running(rung, state.verdict, wanted, room),
+        placements=place_missing(rung, state.verdict, wanted, room),
+        victims=order_victims(fleet, [host for host, memory in hosts.items() if memory.budget_mhz > 0]),
+        reason=_name_reason(state, facts),
+    )
+    return state, decision
+
+
+def _hold_down(policy: Policy, hosts: Mapping[str, HostMemory], fleet: Fleet) -> dict[str, HostMemory]:
+    """The hosts with no budget above its floor."""
+    held = {}
+    for host, memory in hosts.items():
+        floor = bounded_floor(policy, floor_mhz(policy, fleet.get(host, ())), memory.capacity_mhz)
+        held[host] = replace(memory, budget_mhz=min(memory.budget_mhz, floor))
+    return held
+
+
+def _to_budget(host: str, memory: HostMemory) -> HostBudget:
+    owner_mhz = round(memory.last * memory.capacity_mhz, 1)
+    return HostBudget(host, memory.budget_mhz, owner_mhz, memory.capacity_mhz)
+
+
+def _name_reason(state: State, facts: Facts) -> Reason:
+    if facts.draining:
+        return Reason(ReasonCode.DRAINING)
+    if facts.paused is not None:
+        return Reason(ReasonCode.PAUSED, facts.paused)
+    return state.reason or Reason(ReasonCode.MISSING, "never")
+
+
+def _forget_future(state: State, now: datetime) -> State:
+    """After a clock was set back: times ahead become the present, and the last sample is forgotten."""
+    ahead: dict[str, Any] = {}
+    for field in fields(state):
+        value = getattr(state, field.name)
+        if isinstance(value, datetime) and (value - now).total_seconds() > FUTURE_S:
+            ahead[field.name] = None if field.name == "sampled_at" else now
+    return replace(state, **ahead) if ahead else state
+
+
+def _aware(time: datetime) -> datetime:
+    try:
+        return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
+    except OverflowError:
+        return time.replace(tzinfo=UTC)

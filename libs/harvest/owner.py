@@ -1,0 +1,135 @@
+"""What the owner of each host uses, and whether the measurement can be believed.
+
+Owner load is total minus ours at the same timestamps. What cannot be true never means "idle": an unbelievable
+host counts as full, an unbelievable sample as silence.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+from libs.common.contracts.usage import HostState, Sample
+from libs.harvest.types import HostMemory, ReasonCode
+
+FUTURE_S = 60.0
+"""A timestamp further ahead of the present than this is a broken clock."""
+TOLERANCE = 0.02
+"""Of capacity: how far ours may stand above the total, by rounding and skew, before it is impossible."""
+_TURBO = 4.0
+"""Of capacity: turbo and hyper-threading pass 100 %, nothing passes this."""
+_MOST = 1e9
+"""MHz, MiB or GiB that no single host has."""
+
+
+@dataclass(frozen=True, slots=True)
+class HostLoad:
+    """One host of a believable sample."""
+
+    host: str
+    connected: bool
+    capacity_mhz: float
+    """0: unknown."""
+    cpu: float
+    """Owner load, fraction of capacity, 0 to 1; 1 when it cannot be believed."""
+    memory: float
+    """Owner's memory, fraction, 0 to 1; 1 when it cannot be believed or is not measured."""
+    memory_capacity_mib: float
+    """0: unknown."""
+    memory_ours_mib: float
+    fault: str | None = None
+    """What is impossible about its CPU."""
+    memory_fault: str | None = None
+
+
+def find_fault(
+    sample: Sample, now: datetime, stale_after_s: float
+) -> tuple[ReasonCode, str, float | None] | None:
+    """Why the whole sample cannot be used: code, what is wrong, and by how many seconds. None: it can."""
+    age_s = (now - sample.at).total_seconds()
+    if age_s < -FUTURE_S:
+        return ReasonCode.IMPOSSIBLE, "future", -age_s
+    if age_s > stale_after_s:
+        return ReasonCode.STALE, "age", age_s
+    columns = (
+        sample.host_names,
+        sample.states,
+        sample.cpu_capacity_mhz,
+        sample.cpu_used_mhz,
+        sample.cpu_ours_mhz,
+        sample.cpu_limit_mhz,
+        sample.memory_capacity_mib,
+        sample.memory_used_mib,
+        sample.memory_ours_mib,
+        sample.contention_percent,
+        sample.machines,
+    )
+    if any(len(column) != len(sample.hosts) for column in columns):
+        return ReasonCode.IMPOSSIBLE, "columns", None
+    if len(set(sample.hosts)) != len(sample.hosts) or "" in sample.hosts:
+        return ReasonCode.IMPOSSIBLE, "hosts_named_twice", None
+    if not sample.hosts:
+        return ReasonCode.HOSTS, "none", None
+    return None
+
+
+def read_hosts(sample: Sample, known: Mapping[str, HostMemory]) -> tuple[HostLoad, ...]:
+    """The hosts of a sample that `find_fault` accepts, ordered by reference."""
+    measured = memory_is_measured(sample)
+    loads = [_read_host(sample, index, known.get(host), measured) for index, host in enumerate(sample.hosts)]
+    return tuple(sorted(loads, key=lambda load: load.host))
+
+
+def memory_is_measured(sample: Sample) -> bool:
+    """False when every memory column is plainly empty: a cloud that does not say."""
+    columns = (sample.memory_capacity_mib, sample.memory_used_mib, sample.memory_ours_mib)
+    return any(number(value) != 0.0 for column in columns for value in column)
+
+
+def _read_host(sample: Sample, index: int, known: HostMemory | None, memory_measured: bool) -> HostLoad:
+    capacity = _capacity(sample.cpu_capacity_mhz[index])
+    cpu, fault = _owner_share(capacity, sample.cpu_used_mhz[index], sample.cpu_ours_mhz[index])
+    memory_capacity = _capacity(sample.memory_capacity_mib[index]) if memory_measured else None
+    memory, memory_fault = 1.0, None
+    if memory_measured:
+        memory, memory_fault = _owner_share(
+            memory_capacity, sample.memory_used_mib[index], sample.memory_ours_mib[index]
+        )
+    return HostLoad(
+        host=sample.hosts[index],
+        connected=sample.states[index] == HostState.CONNECTED,
+        capacity_mhz=capacity or (known.capacity_mhz if known else 0.0),
+        cpu=cpu,
+        memory=memory,
+        memory_capacity_mib=memory_capacity or 0.0,
+        memory_ours_mib=number(sample.memory_ours_mib[index]) or 0.0,
+        fault=fault,
+        memory_fault=memory_fault,
+    )
+
+
+def _owner_share(capacity: float | None, used: object, ours: object) -> tuple[float, str | None]:
+    """Owner's fraction of a capacity, or full and the reason why it cannot be known."""
+    total, lent = number(used), number(ours)
+    if capacity is None:
+        return 1.0, "capacity"
+    if total is None or lent is None:
+        return 1.0, "not_a_number"
+    if total < 0 or lent < 0:
+        return 1.0, "negative"
+    if total > _TURBO * capacity:
+        return 1.0, "above_capacity"
+    if lent > total + TOLERANCE * capacity:
+        return 1.0, "ours_above_total"
+    return min(1.0, max(0.0, (total - lent) / capacity)), None
+
+
+def _capacity(value: object) -> float | None:
+    capacity = number(value)
+    return capacity if capacity is not None and 1.0 <= capacity <= _MOST else None
+
+
+def number(value: object) -> float | None:
+    """A finite number of a plausible size, or None."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return float(value) if abs(value) <= _MOST else None

@@ -1,0 +1,55 @@
+"""Open sessions of one process: one per resource, re-opened when the connection changes."""
+
+import asyncio
+import contextlib
+from uuid import UUID
+
+import structlog
+
+from libs.common.clock import Clock
+from libs.common.secrets import Vault
+from libs.providers.base import Connection, Provider
+from libs.providers.registry import find_driver
+
+log = structlog.get_logger(__name__)
+
+CLOSE_WITHIN_S = 5
+
+
+class Sessions:
+    """Sticky sessions, opened on first use: who holds a resource's lease holds its session."""
+
+    def __init__(self, vault: Vault, clock: Clock) -> None:
+        self._vault = vault
+        self._clock = clock
+        self._open: dict[UUID, tuple[Connection, Provider]] = {}
+        self._opening: dict[UUID, asyncio.Lock] = {}
+
+    async def get(self, driver: str, connection: Connection) -> Provider:
+        """A resource's session; a changed address or secret opens a new one. Raises ProviderError, UnknownDriver."""
+        async with self._opening.setdefault(connection.resource_id, asyncio.Lock()):
+            known = self._open.get(connection.resource_id)
+            if known is not None and known[0] == connection:
+                return known[1]
+            await self.drop(connection.resource_id)
+            provider = await find_driver(driver).open(connection, self._vault, self._clock)
+            self._open[connection.resource_id] = (connection, provider)
+            return provider
+
+    async def drop(self, resource_id: UUID) -> None:
+        """End a resource's session, if there is one; a cloud that does not answer is left alone after a few seconds."""
+        known = self._open.pop(resource_id, None)
+        if known is None:
+            return
+        with contextlib.suppress(Exception):
+            async with asyncio.timeout(CLOSE_WITHIN_S):
+                await known[1].aclose()
+
+    async def keep(self, resource_ids: set[UUID]) -> None:
+        """End the sessions of every other resource."""
+        for resource_id in set(self._open) - resource_ids:
+            await self.drop(resource_id)
+
+    async def aclose(self) -> None:
+        """End all sessions."""
+        await self.keep(set())

@@ -1,0 +1,198 @@
+"""The vSphere driver: vCenter, and a single ESXi host as far as it can serve."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from libs.common.clock import Clock
+from libs.common.contracts.usage import Sample
+from libs.common.secrets import Unsealable, Vault
+from libs.providers.base import (
+    Capability,
+    Cause,
+    Connection,
+    MachineSeen,
+    MachineSpec,
+    Power,
+    Rejected,
+    TemplateSeen,
+    Validation,
+    sealing_context,
+)
+from libs.providers.vsphere.actions import Yard, delete_machine, set_power
+from libs.providers.vsphere.api import Api
+from libs.providers.vsphere.deploy import Workshop, create_machine
+from libs.providers.vsphere.fleet import Labels, describe_fleet, find_folders, read_fleet
+from libs.providers.vsphere.inventory import Cluster, read_clusters
+from libs.providers.vsphere.limits import Limits, release_cluster
+from libs.providers.vsphere.pools import Shares, give_way, sum_siblings
+from libs.providers.vsphere.rounds import Rounds
+from libs.providers.vsphere.session import Login, Session
+from libs.providers.vsphere.settings import VSphereSettings, identify, parse_url
+from libs.providers.vsphere.templates import Templates
+from libs.providers.vsphere.transport import Trust, parse_thumbprint
+from libs.providers.vsphere.validate import validate
+
+ROUND_TIMEOUT_S = 60.0
+SIBLINGS_KEPT = timedelta(minutes=5)
+_ALWAYS = frozenset(
+    {
+        Capability.LIMITS,
+        Capability.SUSPEND,
+        Capability.GUEST_SHUTDOWN,
+        Capability.HOSTS_VISIBLE,
+        Capability.BACKFILL,
+    }
+)
+
+
+class VSphereProvider:
+    """An open session to a vCenter or ESXi host."""
+
+    def __init__(
+        self, session: Session, connection: Connection, settings: VSphereSettings, clock: Clock
+    ) -> None:
+        self.capabilities: frozenset[Capability] = _ALWAYS
+        self._session = session
+        self._settings = settings
+        self._clock = clock
+        self._siblings: dict[str, tuple[datetime, Shares]] = {}
+        self._labels = Labels()
+        self._templates = Templates(settings)
+        self._rounds = Rounds(settings, self._labels)
+        self._yard = Yard(session, settings, connection.installation_id, self._labels)
+        self._limits = Limits(self._yard, self._shares)
+        self._workshop = Workshop(session, settings, self._labels, self._templates, self._shares, {})
+        self._creating: dict[str, asyncio.Lock] = {}
+
+    async def start(self) -> None:
+        """Log in and learn what this target can do. Raises Rejected or Unavailable."""
+        self.capabilities = await self._session.call(self._learn, "opening the session")
+
+    def _learn(self, api: Api) -> frozenset[Capability]:
+        clones = str(api.content.about.apiType) != "HostAgent"
+        pools = any(cluster.pools_possible for cluster in read_clusters(api, self._settings))
+        return (
+            _ALWAYS
+            | (frozenset({Capability.CLONE, Capability.PLACEMENT}) if clones else frozenset())
+            | (frozenset({Capability.POOLS}) if pools else frozenset())
+        )
+
+    def _shares(self, api: Api, cluster: Cluster) -> Shares:
+        """Our pool's shares beside its siblings, which are summed anew every few minutes."""
+        now = self._clock.now()
+        known = self._siblings.get(cluster.id)
+        if known is None or now - known[0] > SIBLINGS_KEPT:
+            known = (now, sum_siblings(api, cluster, self._settings))
+            self._siblings[cluster.id] = known
+        return give_way(known[1])
+
+    async def validate(self) -> Validation:
+        """Facts, missing privileges by name, warnings."""
+        return await self._session.call(
+            lambda api: validate(api, self._settings), "validating", ROUND_TIMEOUT_S
+        )
+
+    async def sample(self, since: datetime | None) -> Sequence[Sample]:
+        """One bulk round over all clusters in scope, oldest first."""
+        return await self._session.call(
+            lambda api: self._rounds.sample(api, since), "sampling", ROUND_TIMEOUT_S
+        )
+
+    async def machines(self) -> Sequence[MachineSeen]:
+        """Our machines in scope. Raises Unavailable when the inventory cannot be read."""
+        return await self._session.call(self._read_machines, "listing machines", ROUND_TIMEOUT_S)
+
+    def _read_machines(self, api: Api) -> Sequence[MachineSeen]:
+        clusters = read_clusters(api, self._settings)
+        fleet = read_fleet(api, find_folders(api, self._settings, clusters), self._labels)
+        return describe_fleet(api, fleet, clusters)
+
+    async def find_template(self, name: str) -> TemplateSeen | None:
+        """A template, or a plain VM that serves as one, by name or object id."""
+        found = await self._session.call(
+            lambda api: self._templates.find(api, name), f"finding template {name}", ROUND_TIMEOUT_S
+        )
+        return found.seen if found is not None else None
+
+    async def create(self, spec: MachineSpec) -> None:
+        """Clone, place, configure and mark a machine, powered off; resumes what an earlier call began."""
+        if Capability.CLONE not in self.capabilities:
+            raise Rejected(Cause.INVALID, "a single ESXi host cannot clone: register its vCenter instead")
+        lock = self._creating.setdefault(spec.name, asyncio.Lock())
+        try:
+            async with lock:
+                await create_machine(self._workshop, spec)
+        finally:
+            if not lock.locked():
+                self._creating.pop(spec.name, None)
+
+    async def delete(self, name: str) -> None:
+        """Destroy our machine; absent is success."""
+        await delete_machine(self._yard, name)
+
+    async def set_power(self, name: str, power: Power) -> None:
+        """Bring our machine to this power state."""
+        await set_power(self._yard, name, power)
+
+    async def set_limits(self, cluster: str, cap_mhz: float, machines: Mapping[str, float]) -> int:
+        """Set the pool's cap and machines' CPU limits; returns how many objects changed."""
+        return await self._limits.set(cluster, cap_mhz, machines)
+
+    async def release(self, cluster: str) -> None:
+        """Remove our pool of the cluster, and our folder when it is empty."""
+        await release_cluster(self._yard, cluster)
+
+    async def aclose(self) -> None:
+        """Log out."""
+        await self._session.aclose()
+
+
+class VSphereDriver:
+    """Opens sessions to vSphere."""
+
+    name = "vsphere"
+    settings: type[BaseModel] = VSphereSettings
+
+    def identify(self, url: str, settings: BaseModel) -> str:
+        """Canonical endpoint and scope. Raises ValueError for a URL that vSphere cannot have."""
+        return identify(url, VSphereSettings.model_validate(settings.model_dump()))
+
+    async def open(self, connection: Connection, vault: Vault, clock: Clock) -> VSphereProvider:
+        """Log in. Raises Rejected (auth, tls, invalid) or Unavailable."""
+        try:
+            settings = VSphereSettings.model_validate(dict(connection.settings))
+            endpoint = parse_url(connection.url)
+            trust = Trust(connection.ca_pem, parse_thumbprint(connection.thumbprint))
+            trust.make_context()
+        except ValidationError as error:
+            raise Rejected(Cause.INVALID, _first_problem(error.errors())) from None
+        except (ValueError, OSError) as error:
+            raise Rejected(Cause.INVALID, f"the connection cannot be used: {error}") from None
+        session = Session(
+            endpoint, trust, Login(connection.username, lambda: _open_secret(connection, vault))
+        )
+        provider = VSphereProvider(session, connection, settings, clock)
+        try:
+            await provider.start()
+        except BaseException:
+            await session.aclose()
+            raise
+        return provider
+
+
+def _open_secret(connection: Connection, vault: Vault) -> str:
+    context = sealing_context(connection.url, connection.ca_pem, connection.thumbprint)
+    try:
+        return vault.open(connection.sealed_secret, context)
+    except Unsealable as error:
+        raise Rejected(Cause.AUTH, str(error)) from None
+
+
+def _first_problem(problems: Sequence[Any]) -> str:
+    """The first thing that is wrong with the settings, without the value."""
+    first = problems[0]
+    return f"setting {'.'.join(str(part) for part in first['loc'])}: {first['msg']}"

@@ -1,0 +1,106 @@
+"""What vSphere's faults mean in Tides' words: which are final, which pass, and why."""
+
+import http.client
+import socket
+import ssl
+from typing import Any
+from xml.parsers.expat import ExpatError
+
+from pyVmomi import vim, vmodl
+
+from libs.providers.base import Cause, Full, ProviderError, Rejected, Unavailable
+
+_Kind = type[ProviderError]
+
+# The first row that fits decides: NotAuthenticated is a NoPermission, NoDiskSpace a VimFault, and so on.
+_FAULTS: tuple[tuple[tuple[type[Any], ...], _Kind, Cause], ...] = (
+    ((vim.fault.NotAuthenticated,), Unavailable, Cause.AUTH),
+    ((vim.fault.InvalidLogin, vim.fault.NoClientCertificate), Rejected, Cause.AUTH),
+    ((vim.fault.NoPermission, vim.fault.RestrictedVersion), Rejected, Cause.PERMISSION),
+    ((vmodl.fault.SecurityError,), Rejected, Cause.PERMISSION),
+    ((vmodl.fault.ManagedObjectNotFound, vim.fault.NotFound, vim.fault.NoHost), Rejected, Cause.NOT_FOUND),
+    ((vim.fault.NoDiskSpace, vim.fault.InsufficientResourcesFault), Full, Cause.CAPACITY),
+    ((vim.fault.LicenseEntityNotFound, vmodl.fault.NotEnoughLicenses), Full, Cause.QUOTA),
+    ((vim.fault.DuplicateName, vim.fault.AlreadyExists), Rejected, Cause.CONFLICT),
+    ((vim.fault.TaskInProgress, vim.fault.ConcurrentAccess), Unavailable, Cause.CONFLICT),
+    ((vim.fault.HostConnectFault, vmodl.fault.HostCommunication), Unavailable, Cause.UNREACHABLE),
+    ((vim.fault.InvalidState, vim.fault.ResourceInUse, vim.fault.FileLocked), Unavailable, Cause.CONFLICT),
+    ((vim.fault.Timedout,), Unavailable, Cause.TIMEOUT),
+    ((vim.fault.InvalidName, vim.fault.InvalidDatastore, vim.fault.VmConfigFault), Rejected, Cause.INVALID),
+    ((vmodl.fault.InvalidArgument, vmodl.fault.InvalidRequest), Rejected, Cause.INVALID),
+    ((vmodl.fault.NotSupported, vmodl.fault.NotImplemented), Rejected, Cause.INVALID),
+    ((vmodl.fault.RequestCanceled,), Unavailable, Cause.CONFLICT),
+    ((vmodl.MethodFault,), Unavailable, Cause.UNKNOWN),
+)
+
+_WIRE: tuple[tuple[tuple[type[BaseException], ...], Cause], ...] = (
+    ((TimeoutError,), Cause.TIMEOUT),
+    ((socket.gaierror,), Cause.UNREACHABLE),
+    ((http.client.HTTPException, ExpatError, OSError), Cause.UNREACHABLE),
+)
+
+
+class PinMismatch(Exception):
+    """The server showed another certificate than the pinned one; nothing was sent to it."""
+
+    def __init__(self, seen: str) -> None:
+        super().__init__(seen)
+        self.seen = seen
+
+
+class TaskFailed(Exception):
+    """A task of the cloud ended with this fault."""
+
+    def __init__(self, fault: Any) -> None:
+        super().__init__(describe(fault))
+        self.fault = fault
+
+
+def describe(fault: Any) -> str:
+    """A fault in one line: its type, the cloud's own sentence, and the privilege where one was missing."""
+    kind = type(fault).__name__.rpartition(".")[2]
+    text = next(filter(None, (getattr(fault, name, None) for name in ("msg", "localizedMessage"))), "")
+    details = [
+        f"{label} {value}"
+        for label, name in (
+            ("privilege", "privilegeId"),
+            ("property", "invalidProperty"),
+            ("name", "name"),
+            ("datastore", "datastore"),
+        )
+        if isinstance(value := getattr(fault, name, None), str) and value
+    ]
+    return " ".join(filter(None, (f"{kind}:" if text or details else kind, str(text).strip(), *details)))
+
+
+def translate(error: BaseException, doing: str) -> ProviderError:
+    """The error as Tides' callers know it; `doing` says what was tried. Unknown ones keep their own text."""
+    if isinstance(error, ProviderError):
+        return error
+    if isinstance(error, PinMismatch):
+        return Rejected(Cause.TLS, _pin_advice(error.seen))
+    if isinstance(error, TaskFailed):
+        error = error.fault
+    for kinds, kind, cause in _FAULTS:
+        if isinstance(error, kinds):
+            return kind(cause, f"{doing}: {describe(error)}")
+    cause = next((cause for wires, cause in _WIRE if isinstance(error, wires)), Cause.UNKNOWN)
+    return Unavailable(cause, f"{doing}: {type(error).__name__}: {error}".rstrip(": "))
+
+
+def _pin_advice(seen: str) -> str:
+    return (
+        f"the server's certificate has the SHA-256 thumbprint {seen}, not the pinned one; nothing was sent. "
+        "If the certificate was renewed on purpose, give the new one with --thumbprint"
+    )
+
+
+def untrusted(error: ssl.SSLCertVerificationError, seen: str | None) -> Rejected:
+    """The certificate was refused: what to do about it, with the thumbprint that was seen."""
+    shown = f" (SHA-256 thumbprint {seen})" if seen else ""
+    pin = f" or pin it with --thumbprint {seen}" if seen else " or pin its SHA-256 with --thumbprint"
+    return Rejected(
+        Cause.TLS,
+        f"the server's certificate{shown} is not trusted: {error.verify_message}. "
+        f"Give the CA that signed it with --ca-file,{pin} after comparing it with the server's own",
+    )

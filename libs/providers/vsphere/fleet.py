@@ -1,0 +1,162 @@
+"""Our machines as the inventory shows them: only what lies in our folder and bears a mark that agrees with its name."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pyVmomi import vim
+
+from libs.providers.base import Cause, MachineSeen, Power, Unavailable
+from libs.providers.vsphere.api import Api
+from libs.providers.vsphere.inventory import (
+    Cluster,
+    Row,
+    find_child,
+    find_folder,
+    read_datacenters,
+    read_objects,
+    read_related,
+    read_view,
+    ref_id,
+)
+from libs.providers.vsphere.marks import PREFIX, Label, read_label
+from libs.providers.vsphere.settings import VSphereSettings
+
+_PATHS = {
+    vim.VirtualMachine: (
+        "name",
+        "runtime.host",
+        "runtime.powerState",
+        "runtime.connectionState",
+        "config.template",
+        "config.cpuAllocation.limit",
+        "summary.quickStats.overallCpuUsage",
+        "summary.quickStats.hostMemoryUsage",
+    )
+}
+_POWERS = {"poweredOn": Power.ON, "poweredOff": Power.OFF, "suspended": Power.SUSPENDED}
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """One of our machines."""
+
+    ref: Any
+    name: str
+    label: Label
+    host_id: str | None
+    power: Power
+    limit_mhz: float | None
+    """None is unlimited: never by us, but an administrator can."""
+    quick_cpu_mhz: float
+    quick_memory_mib: float
+    connection: str
+
+    @property
+    def id(self) -> str:
+        return ref_id(self.ref)
+
+
+class Labels:
+    """Labels of finished machines, remembered because they never change: a VM's whole extraConfig is heavy."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[str, str], Label] = {}
+
+    def read(self, api: Api, rows: Sequence[Row]) -> dict[str, Label]:
+        """Labels by object id of those VMs that are ours."""
+        named = {row.id: (row.id, str(row.properties.get("name", ""))) for row in rows}
+        unknown = [row.ref for row in rows if named[row.id] not in self._known]
+        fresh: dict[str, Label] = {}
+        for row in read_objects(api, "machines", unknown, {vim.VirtualMachine: ("config.extraConfig",)}):
+            label = read_label(named[row.id][1], row.properties.get("config.extraConfig") or ())
+            if label is None:
+                continue
+            fresh[row.id] = label
+            if label.configured:
+                self._known[named[row.id]] = label
+        return fresh | {ref: self._known[key] for ref, key in named.items() if key in self._known}
+
+
+def read_fleet(api: Api, folders: Iterable[Any], labels: Labels) -> list[Machine]:
+    """Every machine of ours in these folders. Raises Unavailable when a VM there cannot be read."""
+    found: list[Machine] = []
+    for folder in folders:
+        rows = read_view(api, "machines", folder, _PATHS, recursive=False)
+        if any("name" not in row.properties for row in rows):
+            raise Unavailable(Cause.PERMISSION, "a machine in our folder cannot be read by this account")
+        rows = [
+            row
+            for row in rows
+            if row.properties["name"].startswith(PREFIX) and not row.properties.get("config.template")
+        ]
+        ours = labels.read(api, rows)
+        found.extend(_make_machine(row, ours[row.id]) for row in rows if row.id in ours)
+    return found
+
+
+def find_folders(api: Api, settings: VSphereSettings, clusters: Iterable[Cluster] = ()) -> list[Any]:
+    """Our folders in the datacenters of these clusters, or of the whole scope."""
+    roots = {ref_id(cluster.vm_folder): cluster.vm_folder for cluster in clusters}
+    if not roots:
+        roots = {row.id: row.properties["vmFolder"] for row in read_datacenters(api, settings)}
+    folders = (find_folder(api, root, settings.folder) for root in roots.values())
+    return [folder for folder in folders if folder is not None]
+
+
+def find_machine(api: Api, settings: VSphereSettings, labels: Labels, name: str) -> Machine | None:
+    """Our machine of this name; a look-alike without our mark is not found."""
+    vms = (find_child(api, folder, name) for folder in find_folders(api, settings))
+    rows = read_objects(api, "machines", [vm for vm in vms if isinstance(vm, vim.VirtualMachine)], _PATHS)
+    rows = [row for row in rows if row.properties.get("name") == name]
+    ours = labels.read(api, rows)
+    return next((_make_machine(row, ours[row.id]) for row in rows if row.id in ours), None)
+
+
+def _make_machine(row: Row, label: Label) -> Machine:
+    got = row.properties
+    limit = got.get("config.cpuAllocation.limit")
+    host = got.get("runtime.host")
+    return Machine(
+        ref=row.ref,
+        name=got["name"],
+        label=label,
+        host_id=None if host is None else ref_id(host),
+        power=_POWERS.get(str(got.get("runtime.powerState")), Power.OFF),
+        limit_mhz=None if limit is None or limit < 0 else float(limit),
+        quick_cpu_mhz=float(got.get("summary.quickStats.overallCpuUsage") or 0),
+        quick_memory_mib=float(got.get("summary.quickStats.hostMemoryUsage") or 0),
+        connection=str(got.get("runtime.connectionState", "connected")),
+    )
+
+
+def describe_fleet(api: Api, machines: Sequence[Machine], clusters: Sequence[Cluster]) -> list[MachineSeen]:
+    """Machines of these clusters as the driver's callers see them, with the task that is running on each."""
+    cluster_of = {host.id: cluster.id for cluster in clusters for host in cluster.hosts}
+    mine = [machine for machine in machines if machine.host_id in cluster_of]
+    tasks = _running_tasks(api, mine)
+    return [
+        MachineSeen(
+            name=machine.name,
+            mark=machine.label.mark,
+            cluster=cluster_of[machine.host_id or ""],
+            host=machine.host_id,
+            power=machine.power,
+            configured=machine.label.configured,
+            limit_mhz=machine.limit_mhz,
+            task=tasks.get(machine.id),
+            error=None if machine.connection == "connected" else f"the machine is {machine.connection}",
+        )
+        for machine in sorted(mine, key=lambda machine: machine.name)
+    ]
+
+
+def _running_tasks(api: Api, machines: Sequence[Machine]) -> dict[str, str]:
+    paths = {vim.Task: ("info.state", "info.descriptionId", "info.entity")}
+    rows = read_related(api, "machines", [machine.ref for machine in machines], "recentTask", paths)
+    return {
+        ref_id(row.properties["info.entity"]): str(row.properties.get("info.descriptionId"))
+        for row in rows
+        if str(row.properties.get("info.state")) in ("running", "queued")
+        and row.properties.get("info.entity") is not None
+    }

@@ -1,0 +1,136 @@
+"""Specifications for a clone and its configuration: what a machine of ours is made of."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pyVmomi import vim
+
+from libs.providers.base import Cause, MachineSpec, Rejected
+from libs.providers.vsphere.api import Api
+from libs.providers.vsphere.inventory import Cluster, read_objects, read_related
+from libs.providers.vsphere.marks import annotation, finished_options, identity_options
+from libs.providers.vsphere.pools import whole_mhz
+
+_KIB_PER_GIB = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a machine is made."""
+
+    folder: Any
+    pool: Any
+    host: Any | None
+    datastore: Any | None
+    snapshot: Any | None = None
+    """A linked clone's base."""
+
+
+def clone_spec(spec: MachineSpec, place: Place) -> Any:
+    """A clone that stays off and bears the mark from its first moment."""
+    location = vim.vm.RelocateSpec(pool=place.pool, host=place.host)
+    if place.snapshot is not None:
+        location.diskMoveType = "createNewChildDiskBacking"
+    elif place.datastore is not None:
+        location.datastore = place.datastore
+    return vim.vm.CloneSpec(
+        location=location,
+        snapshot=place.snapshot,
+        template=False,
+        powerOn=False,
+        config=vim.vm.ConfigSpec(
+            instanceUuid=str(spec.mark.machine_id),
+            annotation=annotation(spec.mark),
+            extraConfig=identity_options(spec.mark),
+        ),
+    )
+
+
+def config_spec(spec: MachineSpec, changes: Sequence[Any]) -> Any:
+    """The whole configuration in one change; the mark says that it is done."""
+    low = vim.SharesInfo(level=vim.SharesInfo.Level.low, shares=0)
+    return vim.vm.ConfigSpec(
+        numCPUs=spec.vcpus,
+        memoryMB=spec.memory_mib,
+        annotation=annotation(spec.mark),
+        cpuAllocation=vim.ResourceAllocationInfo(reservation=0, limit=whole_mhz(spec.limit_mhz), shares=low),
+        memoryAllocation=vim.ResourceAllocationInfo(reservation=0, limit=-1, shares=low),
+        deviceChange=list(changes),
+        extraConfig=finished_options(spec),
+    )
+
+
+def limit_spec(limit_mhz: float) -> Any:
+    """A change of nothing but the CPU limit."""
+    return vim.vm.ConfigSpec(cpuAllocation=vim.ResourceAllocationInfo(limit=whole_mhz(limit_mhz)))
+
+
+def read_devices(api: Api, vm: Any) -> list[Any]:
+    """The devices of a VM."""
+    rows = read_objects(api, "machines", [vm], {vim.VirtualMachine: ("config.hardware.device",)})
+    return list(rows[0].properties.get("config.hardware.device") or ()) if rows else []
+
+
+def device_changes(devices: Iterable[Any], spec: MachineSpec, network: Any | None, linked: bool) -> list[Any]:
+    """What must change on a fresh clone: a larger first disk, and the operator's network on the first card."""
+    devices = list(devices)
+    changes = []
+    disk = next((device for device in devices if isinstance(device, vim.vm.device.VirtualDisk)), None)
+    wanted_kib = round(spec.disk_gib * _KIB_PER_GIB)
+    if disk is not None and not linked and disk.capacityInKB < wanted_kib:
+        changes.append(_change(_enlarge(disk, wanted_kib), "edit"))
+    if network is not None:
+        changes.append(_network_change(devices, network))
+    return changes
+
+
+def _enlarge(disk: Any, kib: int) -> Any:
+    disk.capacityInKB = kib
+    disk.capacityInBytes = kib * 1024
+    return disk
+
+
+def _network_change(devices: Sequence[Any], backing: Any) -> Any:
+    kind = vim.vm.device.VirtualEthernetCard
+    card = next((device for device in devices if isinstance(device, kind)), None)
+    if card is None:
+        card = vim.vm.device.VirtualVmxnet3(key=-100, backing=backing)
+        card.connectable = vim.vm.device.VirtualDevice.ConnectInfo(
+            startConnected=True, allowGuestControl=True
+        )
+        return _change(card, "add")
+    card.backing = backing
+    return _change(card, "edit")
+
+
+def _change(device: Any, operation: str) -> Any:
+    return vim.vm.device.VirtualDeviceSpec(operation=operation, device=device)
+
+
+def find_network(api: Api, cluster: Cluster, name: str) -> Any:
+    """The backing of a network of this cluster. Raises Rejected(NOT_FOUND)."""
+    paths = {
+        vim.Network: ("name",),
+        vim.dvs.DistributedVirtualPortgroup: ("key", "config.distributedVirtualSwitch"),
+    }
+    for row in read_related(api, "inventory", [cluster.ref], "network", paths):
+        if row.properties.get("name") != name:
+            continue
+        if not isinstance(row.ref, vim.dvs.DistributedVirtualPortgroup):
+            return vim.vm.device.VirtualEthernetCard.NetworkBackingInfo(deviceName=name, network=row.ref)
+        return _port_backing(api, row.properties)
+    raise Rejected(Cause.NOT_FOUND, f"cluster {cluster.name} has no network named {name!r}")
+
+
+def _port_backing(api: Api, group: dict[str, Any]) -> Any:
+    switch = group.get("config.distributedVirtualSwitch")
+    rows = read_objects(
+        api, "inventory", [switch] if switch else [], {vim.DistributedVirtualSwitch: ("uuid",)}
+    )
+    if not rows:
+        raise Rejected(
+            Cause.PERMISSION, "the distributed switch of the network cannot be read by this account"
+        )
+    port = vim.dvs.PortConnection(portgroupKey=group["key"], switchUuid=rows[0].properties["uuid"])
+    return vim.vm.device.VirtualEthernetCard.DistributedVirtualPortBackingInfo(port=port)

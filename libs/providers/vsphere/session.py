@@ -1,0 +1,149 @@
+"""One logged-in session: blocking pyVmomi behind a bounded pool of threads, every call with a deadline."""
+
+import asyncio
+import ssl
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import structlog
+from pyVmomi import vim, vmodl
+
+from libs.providers.base import Cause, Rejected, Unavailable
+from libs.providers.vsphere.api import Api
+from libs.providers.vsphere.faults import TaskFailed, describe, translate, untrusted
+from libs.providers.vsphere.inventory import read_objects
+from libs.providers.vsphere.settings import Endpoint
+from libs.providers.vsphere.transport import THREADS, Stub, Trust, choose_version, see_thumbprint
+
+CALL_TIMEOUT_S = 20.0
+_POLL_FIRST_S = 0.1
+_POLL_MOST_S = 2.0
+_MARGIN_S = 1.0
+
+T = TypeVar("T")
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Login:
+    """As whom to log in; `open_secret` opens the sealed password each time it is needed."""
+
+    username: str
+    open_secret: Callable[[], str] = field(repr=False)
+
+
+class Session:
+    """A session on one vSphere API. `call` runs blocking work; a lost session is opened again once per call."""
+
+    def __init__(self, endpoint: Endpoint, trust: Trust, login: Login) -> None:
+        self._endpoint = endpoint
+        self._trust = trust
+        self._login = login
+        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="vsphere")
+        self._lock = threading.Lock()
+        self._api: Api | None = None
+        self._stub: Stub | None = None
+        self.closed = False
+
+    async def call(self, work: Callable[[Api], T], doing: str, timeout_s: float = CALL_TIMEOUT_S) -> T:
+        """Run blocking work in a thread; it may run twice, after a new login: idempotent. Raises ProviderError."""
+        if self.closed:
+            raise Unavailable(Cause.UNREACHABLE, f"{doing}: the session is closed")
+        deadline = time.monotonic() + timeout_s
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(timeout_s + _MARGIN_S):
+                return await loop.run_in_executor(self._threads, self._work, work, deadline)
+        except ssl.SSLCertVerificationError as error:
+            seen = await loop.run_in_executor(self._threads, see_thumbprint, self._endpoint)
+            raise untrusted(error, seen) from None
+        except Exception as error:
+            raise translate(error, doing) from None
+
+    def _work(self, work: Callable[[Api], T], deadline: float) -> T:
+        api = self._connect(None, deadline)
+        try:
+            with api.stub.deadline(deadline):
+                return work(api)
+        except vim.fault.NotAuthenticated:
+            log.info("vsphere.session_lost", endpoint=self._endpoint.text)
+            api = self._connect(api, deadline)
+            with api.stub.deadline(deadline):
+                return work(api)
+
+    def _connect(self, lost: Api | None, deadline: float) -> Api:
+        """The session's api; logs in when there is none, or when it is still the one that was lost."""
+        with self._lock:
+            if self._api is not None and self._api is not lost:
+                return self._api
+            self._api = None
+            if self._stub is None:
+                version = choose_version(self._endpoint, self._trust, deadline)
+                self._stub = Stub(self._endpoint, self._trust, version)
+            with self._stub.deadline(deadline):
+                api = Api(self._stub)
+                try:
+                    api.content.sessionManager.Login(self._login.username, self._login.open_secret())
+                except vim.fault.InvalidLogin as refusal:
+                    # The fault's own text may name the account's domain, never the password.
+                    raise Rejected(
+                        Cause.AUTH, f"login as {self._login.username}: {describe(refusal)}"
+                    ) from None
+            self._api = api
+            return api
+
+    async def finish(self, task: Any, doing: str, timeout_s: float = CALL_TIMEOUT_S) -> Any:
+        """Wait for a task and return its result. Raises ProviderError; Unavailable(TIMEOUT) while it still runs."""
+        until = time.monotonic() + timeout_s
+        pause = _POLL_FIRST_S
+        while True:
+            state, result = await self.call(lambda api: _look_at(api, task), doing)
+            if state == "success":
+                return result
+            if state == "error":
+                raise translate(TaskFailed(result), doing)
+            if time.monotonic() >= until:
+                raise Unavailable(Cause.TIMEOUT, f"{doing}: still {state} after {timeout_s:.0f} s")
+            await asyncio.sleep(pause)
+            pause = min(_POLL_MOST_S, pause * 1.5)
+
+    async def do(self, start: Callable[[Api], Any], doing: str, timeout_s: float = CALL_TIMEOUT_S) -> Any:
+        """Start a task and wait for it."""
+        return await self.finish(await self.call(start, doing), doing, timeout_s)
+
+    async def aclose(self) -> None:
+        """Log out, as far as the server lets us, and let go of threads and connections."""
+        if self.closed:
+            return
+        api = self._api
+        if api is not None:
+            try:
+                await self.call(_log_out, "logging out", timeout_s=5)
+            except Exception as error:  # the session is going away either way
+                log.info("vsphere.logout_failed", endpoint=self._endpoint.text, reason=str(error))
+        self.closed = True
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        if self._stub is not None:
+            self._stub.drop()
+
+
+def _log_out(api: Api) -> None:
+    try:
+        api.content.sessionManager.Logout()
+    except vim.fault.NotAuthenticated:
+        return
+
+
+def _look_at(api: Api, task: Any) -> tuple[str, Any]:
+    """State and result (or fault) of a task, by leaf paths: `task.info` as a whole cannot be read for file tasks."""
+    paths = {vim.Task: ("info.state", "info.result", "info.error")}
+    rows = read_objects(api, "tasks", [task], paths)
+    if not rows:
+        raise vmodl.fault.ManagedObjectNotFound(msg="the task is no longer known", obj=task)
+    properties = rows[0].properties
+    state = str(properties.get("info.state"))
+    return state, properties.get("info.error") if state == "error" else properties.get("info.result")

@@ -1,0 +1,167 @@
+"""The wire to a vSphere API: TLS that is always verified, a pin that is checked before anything is sent, deadlines."""
+
+import hmac
+import select
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from hashlib import sha256
+from http.client import HTTPSConnection
+from typing import Any
+from xml.etree import ElementTree
+
+from pyVmomi.SoapAdapter import SoapStubAdapter
+from pyVmomi.VmomiSupport import versionMap
+
+from libs.providers.vsphere.faults import PinMismatch
+from libs.providers.vsphere.settings import Endpoint
+
+CONNECT_TIMEOUT_S = 10.0
+THREADS = 8
+IDLE_S = 60
+# The oldest namespace first: everything Tides reads exists in 6.5, and every vCenter then answers in the same shape.
+_NAMESPACES = ("6.5", "6.7", "7.0.0.0", "8.0.0.0", "9.0.0.0", "6.0", "5.5")
+
+
+@dataclass(frozen=True, slots=True)
+class Trust:
+    """Whom to believe: a pinned SHA-256 (lower hex), else these CAs, else the system's."""
+
+    ca_pem: str | None = None
+    thumbprint: str | None = None
+
+    def make_context(self) -> ssl.SSLContext:
+        """A context of its own; only a pin, which is checked on every connection, replaces the CA check."""
+        context = ssl.create_default_context(cadata=self.ca_pem)
+        if self.thumbprint is not None:
+            context.check_hostname = False
+            context.verify_mode = ssl.CERT_NONE
+        return context
+
+
+def parse_thumbprint(text: str | None) -> str | None:
+    """A SHA-256 thumbprint with or without colons as lower hex. Raises ValueError with a sentence."""
+    if text is None or not text.strip():
+        return None
+    plain = text.replace(":", "").replace(" ", "").strip().lower()
+    if len(plain) != 64 or set(plain) - set("0123456789abcdef"):
+        raise ValueError("a thumbprint is a SHA-256 in hexadecimal: 64 digits, with or without colons")
+    return plain
+
+
+class _CheckedConnection(HTTPSConnection):
+    """Checks the pin whenever it connects, also when http.client reconnects by itself."""
+
+    pin: str | None = None
+
+    def connect(self) -> None:
+        super().connect()
+        if self.pin is None:
+            return
+        seen = sha256(self.sock.getpeercert(binary_form=True) or b"").hexdigest()
+        if not hmac.compare_digest(seen, self.pin):
+            self.close()
+            raise PinMismatch(seen)
+
+
+class Stub(SoapStubAdapter):
+    """pyVmomi's stub with verified connections and a deadline per thread; it never repeats a call by itself."""
+
+    def __init__(self, endpoint: Endpoint, trust: Trust, version: str) -> None:
+        host = f"[{endpoint.host}]" if ":" in endpoint.host else endpoint.host
+        super().__init__(  # type: ignore[no-untyped-call]
+            host=host,
+            port=endpoint.port,
+            path=endpoint.path,
+            version=version,
+            poolSize=THREADS,
+            connectionPoolTimeout=IDLE_S,
+            sslContext=trust.make_context(),
+        )
+        self._trust = trust
+        self._thread = threading.local()
+        self.scheme = self._make_connection  # type: ignore[assignment]
+
+    def _make_connection(self, **arguments: Any) -> HTTPSConnection:
+        connection = _CheckedConnection(timeout=min(CONNECT_TIMEOUT_S, self._left()), **arguments)
+        connection.pin = self._trust.thumbprint
+        return connection
+
+    def drop(self) -> None:
+        """Close the idle connections."""
+        self.DropConnections()  # type: ignore[no-untyped-call]
+
+    @contextmanager
+    def deadline(self, at: float) -> Iterator[None]:
+        """Refuse to send anything from this thread after `at` (monotonic), so that nothing happens unseen later."""
+        self._thread.at = at
+        try:
+            yield
+        finally:
+            self._thread.at = None
+
+    def _left(self) -> float:
+        at = getattr(self._thread, "at", None)
+        if at is None:
+            return CONNECT_TIMEOUT_S
+        left = float(at) - time.monotonic()
+        if left <= 0:
+            raise TimeoutError("the deadline has passed")
+        return left
+
+    def GetConnection(self) -> Any:
+        left = self._left()
+        connection = super().GetConnection()  # type: ignore[no-untyped-call]
+        if connection.sock is not None and _is_stale(connection.sock):
+            connection.close()
+        connection.timeout = min(CONNECT_TIMEOUT_S, left)
+        if connection.sock is None:
+            connection.connect()
+        connection.sock.settimeout(left)
+        return connection
+
+
+def _is_stale(sock: socket.socket) -> bool:
+    """An idle connection has nothing to say; one that has was closed by the other side."""
+    poll = select.poll()
+    poll.register(sock, select.POLLIN | select.POLLHUP | select.POLLERR)
+    return bool(poll.poll(0))
+
+
+def choose_version(endpoint: Endpoint, trust: Trust, deadline: float) -> str:
+    """pyVmomi's name of the API version to speak, from the list that the server publishes."""
+    stub = Stub(endpoint, trust, "vim.version.version9")
+    with stub.deadline(deadline):
+        connection = stub.GetConnection()
+        try:
+            connection.request("GET", f"{endpoint.path}/vimServiceVersions.xml")
+            answer = connection.getresponse()
+            text = answer.read(1_000_000) if answer.status == 200 else b""
+        finally:
+            connection.close()
+    try:
+        offered = {element.text for element in ElementTree.fromstring(text).iter("version")}
+    except ElementTree.ParseError:
+        offered = set()
+    known = (f"vim25/{name}" for name in _NAMESPACES if name in offered)
+    return str(versionMap[next((name for name in known if name in versionMap), "vim25/5.5")])
+
+
+def see_thumbprint(endpoint: Endpoint) -> str | None:
+    """The SHA-256 of the certificate that the server shows; sends nothing to it. None when it cannot be had."""
+    context = ssl.create_default_context()
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    try:
+        with (
+            socket.create_connection((endpoint.host, endpoint.port), CONNECT_TIMEOUT_S) as plain,
+            context.wrap_socket(plain, server_hostname=endpoint.host) as sock,
+        ):
+            certificate = sock.getpeercert(binary_form=True)
+    except OSError:
+        return None
+    return sha256(certificate).hexdigest() if certificate else None

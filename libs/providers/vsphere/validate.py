@@ -1,0 +1,144 @@
+"""What a vSphere target is, what the account may not do there, and what its operator should know."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from libs.providers.base import ClusterSeen, MissingPrivilege, Validation
+from libs.providers.vsphere.api import Api
+from libs.providers.vsphere.inventory import Cluster, choose_datastore, find_folder, read_clusters, ref_id
+from libs.providers.vsphere.settings import VSphereSettings
+from libs.providers.vsphere.templates import any_template
+
+OLD_API = (7, 0)
+
+_ON_FOLDER = {
+    "Folder.Create": "making the folder of our machines",
+    "Folder.Delete": "removing that folder at the end",
+    "VirtualMachine.Inventory.CreateFromExisting": "deploying machines",
+    "VirtualMachine.Inventory.Delete": "destroying machines",
+    "VirtualMachine.Provisioning.DeployTemplate": "deploying machines from a template",
+    "VirtualMachine.Provisioning.Clone": "deploying machines from a plain machine",
+    "VirtualMachine.Config.AddNewDisk": "deploying machines with their disks",
+    "VirtualMachine.Config.AdvancedConfig": "marking machines as ours and giving them their user data",
+    "VirtualMachine.Config.Annotation": "explaining machines in their notes",
+    "VirtualMachine.Config.CPUCount": "sizing machines",
+    "VirtualMachine.Config.Memory": "sizing machines",
+    "VirtualMachine.Config.DiskExtend": "sizing machines' disks",
+    "VirtualMachine.Config.Resource": "limiting machines' CPU: without it nothing may be lent",
+    "VirtualMachine.Config.EditDevice": "putting machines into their own network",
+    "VirtualMachine.Interact.PowerOn": "starting machines",
+    "VirtualMachine.Interact.PowerOff": "stopping machines",
+    "VirtualMachine.Interact.Suspend": "suspending machines when the owner needs the host",
+}
+_ON_CLUSTER = {
+    "Resource.AssignVMToPool": "deploying machines",
+    "Resource.ColdMigrate": "moving a fresh machine to its host",
+    "Resource.CreatePool": "the pool that gives way to everyone else",
+    "Resource.EditPool": "capping the pool",
+    "Resource.DeletePool": "removing the pool at the end",
+    "Host.Inventory.EditCluster": "keeping machines on their hosts and out of HA restarts",
+}
+_ON_DATASTORE = {"Datastore.AllocateSpace": "deploying machines"}
+_ON_ROOT = {
+    "Global.ManageCustomFields": "showing the machine id as a custom attribute",
+    "Global.SetCustomField": "showing the machine id as a custom attribute",
+}
+
+
+def validate(api: Api, settings: VSphereSettings) -> Validation:
+    """Facts, missing privileges by name with what they disable, and warnings."""
+    about = api.content.about
+    clusters = read_clusters(api, settings)
+    return Validation(
+        product=str(about.fullName or about.name),
+        api_version=str(about.apiVersion),
+        instance_id=str(about.instanceUuid or about.name),
+        clusters=tuple(_describe(cluster) for cluster in clusters),
+        missing=tuple(_find_missing(api, clusters, settings)),
+        warnings=tuple(_warnings(api, clusters, settings)),
+    )
+
+
+def _describe(cluster: Cluster) -> ClusterSeen:
+    return ClusterSeen(
+        cluster=cluster.id,
+        name=cluster.name,
+        hosts=len(cluster.hosts),
+        cores=sum(host.cores for host in cluster.hosts),
+        cpu_mhz=sum(host.cpu_mhz for host in cluster.hosts),
+        memory_mib=round(sum(host.memory_mib for host in cluster.hosts)),
+    )
+
+
+def _find_missing(
+    api: Api, clusters: Sequence[Cluster], settings: VSphereSettings
+) -> Iterable[MissingPrivilege]:
+    places: list[tuple[Mapping[str, str], dict[str, Any]]] = [
+        (_ON_FOLDER, _unique(_folder_of(api, cluster, settings) for cluster in clusters)),
+        (_ON_CLUSTER, _unique(cluster.ref for cluster in clusters)),
+        (
+            _ON_DATASTORE,
+            _unique(store.ref for cluster in clusters if (store := choose_datastore(cluster, settings))),
+        ),
+        (_ON_ROOT, _unique([api.content.rootFolder])),
+    ]
+    for privileges, entities in places:
+        lacking = _lacking(api, list(privileges), list(entities.values()))
+        yield from (MissingPrivilege(name, privileges[name]) for name in privileges if name in lacking)
+
+
+def _folder_of(api: Api, cluster: Cluster, settings: VSphereSettings) -> Any:
+    return find_folder(api, cluster.vm_folder, settings.folder) or cluster.vm_folder
+
+
+def _unique(refs: Iterable[Any]) -> dict[str, Any]:
+    return {ref_id(ref): ref for ref in refs}
+
+
+def _lacking(api: Api, privileges: list[str], entities: list[Any]) -> set[str]:
+    """Privileges that are missing on at least one of the entities."""
+    if not entities:
+        return set()
+    session = api.content.sessionManager.currentSession
+    if session is None:
+        return set(privileges)
+    answers = api.content.authorizationManager.HasPrivilegeOnEntities(entities, session.key, privileges)
+    return {each.privId for answer in answers for each in answer.privAvailability or () if not each.isGranted}
+
+
+def _warnings(api: Api, clusters: Sequence[Cluster], settings: VSphereSettings) -> Iterable[str]:
+    about = api.content.about
+    if str(about.apiType) == "HostAgent":
+        yield "This is a single ESXi host, not a vCenter: it can be observed, but machines cannot be cloned on it."
+    if _version(str(about.apiVersion)) < OLD_API:
+        yield f"API version {about.apiVersion} is old: its vendor no longer supports it."
+    if settings.network is None:
+        yield (
+            "No network is named: machines keep the template's. Name a port group of their own, "
+            "so that they reach nothing but what you choose."
+        )
+    for cluster in clusters:
+        yield from _cluster_warnings(cluster, settings)
+    found = {cluster.name for cluster in clusters}
+    for name in settings.clusters:
+        if name not in found:
+            yield f"No cluster named {name!r} is visible to this account."
+    if not any_template(api, settings):
+        yield "No template is visible; publish one before machines can be deployed."
+
+
+def _cluster_warnings(cluster: Cluster, settings: VSphereSettings) -> Iterable[str]:
+    if not cluster.pools_possible:
+        yield (
+            f"DRS is off in cluster {cluster.name}: there is no resource pool, "
+            "shares and limits are set on each machine alone."
+        )
+    if not cluster.hosts:
+        yield f"Cluster {cluster.name} shows no hosts."
+    if choose_datastore(cluster, settings) is None:
+        wanted = f"named {settings.datastore!r}" if settings.datastore else "that all its hosts share"
+        yield f"Cluster {cluster.name} has no usable datastore {wanted}."
+
+
+def _version(text: str) -> tuple[int, ...]:
+    return tuple(int(part) if part.isdigit() else 0 for part in text.split(".")[:2])

@@ -1,0 +1,5 @@
+"""`python -m services.cli` is `tides`."""
+
+from services.cli import main
+
+main()

@@ -1,0 +1,71 @@
+"""`tides run`: any list of services in one process, on given or embedded parts."""
+
+import asyncio
+import signal
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from importlib import import_module
+
+from pydantic import SecretStr
+
+from libs.common.clock import Clock
+from libs.common.embedded import EmbeddedPostgres
+from libs.common.log import configure
+from libs.common.runner import Build, Running, running
+from libs.common.settings import InvalidSettings, Settings
+from services.cli.keep import complete
+
+SERVICES = ("identity", "registry", "policy", "templates", "contribution", "monitor", "workload", "stats")
+
+
+def builders(names: Sequence[str]) -> list[Build]:
+    """The `build` of each service by name; `all` is every one. Raises InvalidSettings for a name there is not."""
+    wanted = SERVICES if "all" in names else tuple(dict.fromkeys(names))
+    for name in wanted:
+        if name not in SERVICES:
+            raise InvalidSettings(f"no service named {name!r}; there are: all, {', '.join(SERVICES)}")
+    return [import_module(f"services.{name}.main").build for name in wanted]
+
+
+@asynccontextmanager
+async def parts(settings: Settings, *, durable: bool = True) -> AsyncIterator[Settings]:
+    """The settings with an embedded PostgreSQL where none is named, for as long as the block lasts."""
+    if settings.database_url is not None:
+        yield settings
+        return
+    server = await EmbeddedPostgres.start(settings.data_dir / "postgres", durable=durable)
+    try:
+        yield settings.model_copy(update={"database_url": SecretStr(server.url)})
+    finally:
+        await server.stop()
+
+
+@asynccontextmanager
+async def started(
+    names: Sequence[str], settings: Settings, *, clock: Clock | None = None, durable: bool = True
+) -> AsyncIterator[tuple[Running, Settings]]:
+    """Run services until the block ends."""
+    async with (
+        parts(complete(settings), durable=durable) as whole,
+        running(builders(names), whole, clock=clock) as run,
+    ):
+        yield run, whole
+
+
+async def run_process(names: Sequence[str], settings: Settings) -> None:
+    """Run until SIGINT or SIGTERM, or until a loop that must not end has ended."""
+    configure(settings.log_level, settings.log_format)
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
+    async with started(names, settings) as (process, _):
+        stopping = asyncio.ensure_future(_wait(stop))
+        await asyncio.wait([stopping, process.failed], return_when=asyncio.FIRST_COMPLETED)
+        stopping.cancel()
+        if process.failed.done():
+            process.failed.result()
+
+
+async def _wait(event: asyncio.Event) -> None:
+    await event.wait()

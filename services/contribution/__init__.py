@@ -1,0 +1,1 @@
+"""Projects, and what organisations lend to them."""

@@ -1,0 +1,259 @@
+"""What can be done with projects and contributions: one function, one transaction."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+from sqlalchemy import delete, func, select
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.exc import IntegrityError
+
+from libs.boinc.account import canonical_url
+from libs.common.auth import Principal, Role
+from libs.common.contracts.action import (
+    MachineDeployed,
+    MachineDestroyed,
+    MachineDraining,
+    MachineFact,
+    MachineRequested,
+)
+from libs.common.contracts.supply import ContributionChanged
+from libs.common.db import Session
+from libs.common.errors import conflict, invalid, not_found
+from libs.common.ids import new_id, state_id
+from libs.common.secrets import Vault, authenticator_context
+from services.contribution.domain import RefusedKey, Stage, check_key, works_for
+from services.contribution.models import Contribution, Machine, Project
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What a person says about a contribution."""
+
+    project_id: UUID
+    weight: float
+    resource_ids: tuple[UUID, ...] | None
+    authenticator: str
+
+    def __repr__(self) -> str:
+        return f"Terms(project_id={self.project_id})"
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """What shall be different; None leaves it. `resource_ids` counts only with `sets_resources`."""
+
+    weight: float | None = None
+    active: bool | None = None
+    authenticator: str | None = None
+    resource_ids: tuple[UUID, ...] | None = None
+    sets_resources: bool = False
+
+    def __repr__(self) -> str:
+        return f"Changes(weight={self.weight}, active={self.active})"
+
+
+_STAGES: dict[type[MachineFact], Stage] = {
+    MachineRequested: Stage.REQUESTED,
+    MachineDeployed: Stage.RUNNING,
+    MachineDraining: Stage.DRAINING,
+    MachineDestroyed: Stage.DESTROYED,
+}
+
+
+async def add_project(session: Session, name: str, url: str, now: datetime) -> Project:
+    """Keep a project under its canonical address. Raises 422 at `url`, 409 when it is known already."""
+    try:
+        url = canonical_url(url)
+    except ValueError as error:
+        raise invalid("url", f"The address {error}.", "Give the project's master URL.") from None
+    project = Project(id=new_id(), name=name, url=url, created_at=now)
+    session.add(project)
+    try:
+        await session.flush()
+    except IntegrityError:
+        raise conflict("A project of this address exists.", field="url") from None
+    return project
+
+
+async def find_project(session: Session, project_id: UUID) -> Project:
+    """One project. Raises 404."""
+    project = await session.get(Project, project_id)
+    if project is None:
+        raise not_found("project")
+    return project
+
+
+async def remove_project(session: Session, project_id: UUID) -> None:
+    """Forget a project that nobody ever lent to. Raises 409 otherwise."""
+    await find_project(session, project_id)
+    try:
+        await session.execute(delete(Project).where(Project.id == project_id))
+    except IntegrityError:
+        raise conflict("Somebody lends, or has lent, to this project.") from None
+
+
+async def projects(session: Session, after: UUID | None, limit: int) -> Sequence[Project]:
+    """Projects in the order they were added, beginning after this id."""
+    query = select(Project).order_by(Project.id).limit(limit)
+    return (await session.scalars(query if after is None else query.where(Project.id > after))).all()
+
+
+async def contribute(
+    session: Session, who: Principal, vault: Vault, terms: Terms, now: datetime
+) -> Contribution:
+    """Begin to lend. Raises 422 at `authenticator` or `project_id`, 409 when the organisation does so already."""
+    _check(terms.authenticator)
+    project = await session.get(Project, terms.project_id)
+    if project is None:
+        raise invalid("project_id", "No project with this id is known.", "Add the project first.")
+    contribution_id = new_id()
+    contribution = Contribution(
+        id=contribution_id,
+        organisation_id=who.organisation_id,
+        project_id=project.id,
+        weight=terms.weight,
+        active=True,
+        gone=False,
+        resource_ids=None if terms.resource_ids is None else list(terms.resource_ids),
+        sealed_authenticator=vault.seal(terms.authenticator, authenticator_context(contribution_id)),
+        revision=1,
+        created_at=now,
+        updated_at=now,
+    )
+    session.add(contribution)
+    try:
+        await session.flush()
+    except IntegrityError:
+        raise conflict(
+            "Your organisation lends to this project already.", "Change that contribution."
+        ) from None
+    session.emit(_changed(contribution, project, now))
+    return contribution
+
+
+async def change(
+    session: Session, who: Principal, vault: Vault, contribution_id: UUID, changes: Changes, now: datetime
+) -> Contribution:
+    """Change what is given. Raises 404, 422."""
+    contribution = await find(session, who, contribution_id, lock=True)
+    if changes.authenticator is not None:
+        _check(changes.authenticator)
+        context = authenticator_context(contribution_id)
+        contribution.sealed_authenticator = vault.seal(changes.authenticator, context)
+    if changes.weight is not None:
+        contribution.weight = changes.weight
+    if changes.active is not None:
+        contribution.active = changes.active
+    if changes.sets_resources:
+        contribution.resource_ids = None if changes.resource_ids is None else list(changes.resource_ids)
+    await _say(session, contribution, now)
+    return contribution
+
+
+async def end(session: Session, who: Principal, contribution_id: UUID, now: datetime) -> None:
+    """Stop lending to the project. Raises 404 when it has ended already."""
+    contribution = await find(session, who, contribution_id, lock=True)
+    contribution.active = False
+    contribution.gone = True
+    await _say(session, contribution, now)
+
+
+async def find(
+    session: Session, who: Principal, contribution_id: UUID, *, lock: bool = False
+) -> Contribution:
+    """A living contribution of the caller's organisation; an admin sees all. Raises 404."""
+    query = select(Contribution).where(Contribution.id == contribution_id, Contribution.gone.is_(False))
+    found = await session.scalar(query.with_for_update() if lock else query)
+    if found is None or not _may_see(who, found.organisation_id):
+        raise not_found("contribution")
+    return found
+
+
+async def contributions(
+    session: Session, who: Principal, after: UUID | None, limit: int
+) -> Sequence[Contribution]:
+    """Living contributions in the order they began, beginning after this id."""
+    query = select(Contribution).where(Contribution.gone.is_(False)).order_by(Contribution.id).limit(limit)
+    if who.role is not Role.ADMIN:
+        query = query.where(Contribution.organisation_id == who.organisation_id)
+    return (await session.scalars(query if after is None else query.where(Contribution.id > after))).all()
+
+
+async def projects_of(session: Session, contributions: Sequence[Contribution]) -> dict[UUID, Project]:
+    """The projects of these contributions, by id."""
+    ids = {contribution.project_id for contribution in contributions}
+    return {row.id: row for row in await session.scalars(select(Project).where(Project.id.in_(ids)))}
+
+
+async def count_machines(
+    session: Session, contributions: Sequence[Contribution]
+) -> dict[UUID, dict[Stage, int]]:
+    """Machines that work for each contribution, by stage; those that were destroyed do not count."""
+    query = (
+        select(Machine.organisation_id, Machine.resource_id, Machine.stage, func.count())
+        .where(Machine.stage < Stage.DESTROYED)
+        .where(Machine.organisation_id.in_({row.organisation_id for row in contributions}))
+        .group_by(Machine.organisation_id, Machine.resource_id, Machine.stage)
+    )
+    counts: dict[UUID, dict[Stage, int]] = {row.id: dict.fromkeys(Stage, 0) for row in contributions}
+    for organisation_id, resource_id, stage, count in (await session.execute(query)).all():
+        for row in contributions:
+            if row.organisation_id == organisation_id and works_for(resource_id, row.resource_ids):
+                counts[row.id][Stage(stage)] += count
+    return counts
+
+
+async def learn_machine(session: Session, event: MachineFact) -> None:
+    """Move a machine on; what comes late moves nothing back."""
+    stage = _STAGES[type(event)]
+    row = insert(Machine).values(
+        id=event.machine_id,
+        organisation_id=event.organisation_id,
+        resource_id=event.resource_id,
+        vcpus=event.vcpus,
+        stage=stage,
+        at=event.at,
+    )
+    await session.execute(
+        row.on_conflict_do_update(
+            index_elements=["id"], set_={"stage": stage, "at": event.at}, where=Machine.stage < stage
+        )
+    )
+
+
+async def _say(session: Session, contribution: Contribution, now: datetime) -> None:
+    contribution.revision += 1
+    contribution.updated_at = now
+    session.emit(_changed(contribution, await find_project(session, contribution.project_id), now))
+
+
+def _changed(contribution: Contribution, project: Project, now: datetime) -> ContributionChanged:
+    resource_ids = contribution.resource_ids
+    return ContributionChanged(
+        id=state_id(ContributionChanged.key, str(contribution.id), contribution.revision),
+        at=now,
+        revision=contribution.revision,
+        gone=contribution.gone,
+        contribution_id=contribution.id,
+        organisation_id=contribution.organisation_id,
+        project_id=project.id,
+        project_name=project.name,
+        project_url=project.url,
+        weight=contribution.weight,
+        active=contribution.active,
+        resource_ids=None if resource_ids is None else tuple(resource_ids),
+        sealed_authenticator=contribution.sealed_authenticator,
+    )
+
+
+def _check(authenticator: str) -> None:
+    try:
+        check_key(authenticator)
+    except RefusedKey as error:
+        raise invalid("authenticator", str(error)) from None
+
+
+def _may_see(who: Principal, organisation_id: UUID) -> bool:
+    return who.role is Role.ADMIN or who.organisation_id == organisation_id

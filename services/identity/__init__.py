@@ -1,0 +1,1 @@
+"""Identity: organisations, users, roles, and the tokens by which they are known."""

@@ -1,0 +1,54 @@
+"""The first start: somebody must be there to let others in."""
+
+from datetime import datetime, timedelta
+
+import structlog
+from sqlalchemy import func, select
+
+from libs.common.db import Session
+from libs.common.ids import new_id
+from services.identity.domain import ADMIN, MAX_TOKEN_DAYS
+from services.identity.models import Organisation, Token, User
+from services.identity.usecases.tokens import Kind, add_token
+
+log = structlog.get_logger(__name__)
+
+DEFAULT_ORGANISATION = "default"
+
+
+async def bootstrap(session: Session, admin_token: str | None, now: datetime) -> None:
+    """Make sure of the organisation `default` and of an administrator; a repeat changes nothing.
+
+    The token is registered for the user `admin` only while that user has never had one. No password is set.
+    """
+    await session.execute(select(func.pg_advisory_xact_lock(func.hashtext("identity.bootstrap"))))
+    organisation = (
+        await session.scalars(select(Organisation).order_by(Organisation.created_at).limit(1))
+    ).first()
+    if organisation is None:
+        organisation = Organisation(id=new_id(), name=DEFAULT_ORGANISATION, created_at=now)
+        session.add(organisation)
+        await session.flush()
+    admin = (await session.scalars(select(User).where(User.name == ADMIN))).first()
+    if admin is None:
+        if (await session.scalars(select(User.id).limit(1))).first() is not None:
+            return
+        admin = User(
+            id=new_id(), organisation_id=organisation.id, name=ADMIN, role=ADMIN,
+            revision=1, created_at=now, updated_at=now,
+        )  # fmt: skip
+        session.add(admin)
+        await session.flush()
+        log.info("identity.bootstrapped", user=ADMIN, organisation=organisation.name)
+    ever = (await session.scalars(select(Token.id).where(Token.user_id == admin.id).limit(1))).first()
+    if admin_token and ever is None:
+        add_token(
+            session,
+            admin,
+            admin_token,
+            Kind.PERSONAL,
+            "first start",
+            now + timedelta(days=MAX_TOKEN_DAYS),
+            now,
+        )
+        log.info("identity.first_token_registered", user=ADMIN)

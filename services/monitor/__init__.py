@@ -1,0 +1,1 @@
+"""Samples: what every resource uses, on its own interval."""

@@ -1,0 +1,168 @@
+"""What is new in an answer, what it says of the inventory and of the cloud's clock, and when to ask again."""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from uuid import UUID
+
+from libs.common.contracts.resource import ClusterFacts, HostFacts
+from libs.common.contracts.usage import Sample
+from libs.common.ids import cluster_id
+
+Marks = Mapping[str, datetime]
+"""Per cluster the end of its newest published interval."""
+
+LAG = timedelta(minutes=2)
+"""A cluster may be this far behind its neighbours without losing intervals."""
+ABSENT_ROUNDS = 3
+"""A cluster that is missing from so many rounds in a row has gone."""
+DEGRADED_AFTER = 2
+_LONGEST_PAUSE_S = 300.0
+_AUTH_PAUSE_S = 120.0
+_LONGEST_AUTH_PAUSE_S = 900.0
+_CLOCK_SLACK_S = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """Samples that end at the same time: one message."""
+
+    at: datetime
+    samples: tuple[Sample, ...]
+
+    @property
+    def name(self) -> str:
+        """The same for the same clusters at the same time, whoever asks and however often."""
+        return f"{self.at.isoformat()}/{','.join(sorted(sample.cluster for sample in self.samples))}"
+
+
+def since(marks: Marks) -> datetime | None:
+    """From when on to ask: the oldest mark that is not hopelessly behind; None when nothing was ever seen."""
+    if not marks:
+        return None
+    newest = max(marks.values())
+    return min(mark for mark in marks.values() if mark >= newest - LAG)
+
+
+def new_ticks(samples: Iterable[Sample], marks: Marks) -> list[Tick]:
+    """What has not been published yet, oldest first; a repeated interval counts once."""
+    found: dict[datetime, dict[str, Sample]] = {}
+    for sample in samples:
+        mark = marks.get(sample.cluster)
+        if mark is None or sample.at > mark:
+            found.setdefault(sample.at, {})[sample.cluster] = sample
+    return [Tick(at, tuple(found[at][cluster] for cluster in sorted(found[at]))) for at in sorted(found)]
+
+
+def move(marks: Marks, tick: Tick) -> dict[str, datetime]:
+    """The marks after a tick was published."""
+    return {**marks, **{sample.cluster: tick.at for sample in tick.samples}}
+
+
+def measure_offset(newest: datetime, received_at: datetime, interval_s: float) -> float:
+    """The cloud's clock minus ours, in seconds, as far as a fresh sample tells.
+
+    The end of a fresh interval lies between now and two intervals ago; within that 0 is as good as any. Beyond,
+    the clocks differ by at least what is too much.
+    """
+    age_s = (received_at - newest).total_seconds()
+    oldest_s = 2 * interval_s + _CLOCK_SLACK_S
+    if age_s < 0:
+        return -age_s
+    return oldest_s - age_s if age_s > oldest_s else 0.0
+
+
+def pause_s(failures: int, interval_s: float, *, login_refused: bool) -> float:
+    """How long to leave a cloud alone after so many failures in a row.
+
+    Refused logins are repeated slowly: accounts are locked after a few.
+    """
+    first, longest = (
+        (_AUTH_PAUSE_S, _LONGEST_AUTH_PAUSE_S) if login_refused else (interval_s, _LONGEST_PAUSE_S)
+    )
+    return min(longest, first * 2.0 ** min(failures - 1, 10))
+
+
+def fair_share(resources: int, replicas: int) -> int:
+    """How many resources one replica may hold."""
+    return math.ceil(resources / max(1, replicas))
+
+
+def see_inventory(
+    resource_id: UUID, samples: Sequence[Sample], known: Sequence[ClusterFacts]
+) -> tuple[ClusterFacts, ...]:
+    """The clusters of a round, by each one's newest sample; cores as they were known."""
+    newest = {sample.cluster: sample for sample in sorted(samples, key=lambda sample: sample.at)}
+    cores = {host.host: host.cores for cluster in known for host in cluster.hosts}
+    earlier = {host.host: host for cluster in known for host in cluster.hosts}
+    return tuple(
+        _facts(cluster_id(resource_id, reference), newest[reference], cores, earlier)
+        for reference in sorted(newest)
+    )
+
+
+def keep_absent(
+    seen: Sequence[ClusterFacts], known: Sequence[ClusterFacts], absent: Mapping[str, int]
+) -> tuple[ClusterFacts, ...]:
+    """The inventory with those clusters that have not been missing for long enough."""
+    there = {cluster.cluster for cluster in seen}
+    kept = [
+        cluster
+        for cluster in known
+        if cluster.cluster not in there and absent.get(cluster.cluster, 0) < ABSENT_ROUNDS
+    ]
+    return tuple(sorted([*seen, *kept], key=lambda cluster: cluster.cluster))
+
+
+def count_absent(
+    seen: Sequence[ClusterFacts], known: Sequence[ClusterFacts], absent: Mapping[str, int]
+) -> dict[str, int]:
+    """For every known cluster that is missing: for how many rounds in a row."""
+    there = {cluster.cluster for cluster in seen}
+    return {
+        cluster.cluster: absent.get(cluster.cluster, 0) + 1
+        for cluster in known
+        if cluster.cluster not in there
+    }
+
+
+def with_cores(
+    clusters: Sequence[ClusterFacts], totals: Mapping[str, tuple[int, float]]
+) -> tuple[ClusterFacts, ...]:
+    """Share each cluster's cores among its hosts by their MHz. `totals`: (cores, MHz) by cluster."""
+    shared = []
+    for cluster in clusters:
+        cores, cpu_mhz = totals.get(cluster.cluster, (0, 0.0))
+        hosts = tuple(
+            replace(host, cores=round(cores * host.cpu_capacity_mhz / cpu_mhz)) if cpu_mhz > 0 else host
+            for host in cluster.hosts
+        )
+        shared.append(replace(cluster, hosts=hosts))
+    return tuple(shared)
+
+
+def _facts(
+    identity: UUID, sample: Sample, cores: Mapping[str, int], earlier: Mapping[str, HostFacts]
+) -> ClusterFacts:
+    hosts = []
+    for index in sorted(range(len(sample.hosts)), key=lambda index: sample.hosts[index]):
+        host = sample.hosts[index]
+        known = earlier.get(host)
+        cpu_mhz = sample.cpu_capacity_mhz[index]
+        memory_mib = sample.memory_capacity_mib[index]
+        hosts.append(
+            HostFacts(
+                host=host,
+                name=sample.host_names[index],
+                cpu_capacity_mhz=_size(cpu_mhz, known.cpu_capacity_mhz if known else 0.0),
+                memory_capacity_mib=_size(memory_mib, known.memory_capacity_mib if known else 0.0),
+                cores=cores.get(host, 0),
+            )
+        )
+    return ClusterFacts(identity, sample.cluster, sample.name, tuple(hosts))
+
+
+def _size(measured: float, known: float) -> float:
+    """A host that is down may show no size: it keeps the one it had."""
+    return measured if math.isfinite(measured) and measured > 0 else known

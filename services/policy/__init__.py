@@ -1,0 +1,1 @@
+"""Policies, their revisions and assignments."""

@@ -1,0 +1,30 @@
+"""Composition of policy."""
+
+from libs.common.app import create_app
+from libs.common.contracts.resource import InventoryChanged, ResourceChanged
+from libs.common.service import Hears, Runtime, Service
+from services.policy import api, usecases
+from services.policy.models import Base
+
+LARGEST_DRY_RUN_BYTES = 32 * 1024 * 1024
+
+
+def build(runtime: Runtime) -> Service:
+    """Policy as a value."""
+    database = runtime.open_database("policy")
+    settings = runtime.settings.model_copy(update={"max_body_bytes": LARGEST_DRY_RUN_BYTES})
+    app = create_app("policy", routers=[api.router], settings=settings, verifier=runtime.verifier)
+    app.state.database = database
+    app.state.clock = runtime.clock
+    return Service(
+        name="policy",
+        metadata=Base.metadata,
+        migrations="services.policy.migrations",
+        database=database,
+        app=app,
+        prefixes=("/v1/policies",),
+        hears=(
+            Hears(ResourceChanged, usecases.learn_resource, once=False),
+            Hears(InventoryChanged, usecases.learn_inventory, once=False),
+        ),
+    )

@@ -1,0 +1,295 @@
+"""What can be done with policies: one function, one transaction."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import delete, func, select, update
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.exc import IntegrityError
+
+from libs.common.auth import Principal, Role
+from libs.common.contracts.resource import InventoryChanged, ResourceChanged
+from libs.common.contracts.supply import PolicyAssigned, Scope
+from libs.common.db import Session
+from libs.common.errors import conflict, invalid, not_found
+from libs.common.ids import new_id, state_id
+from libs.common.paging import require_match
+from libs.harvest.document import InvalidPolicy, dump, parse
+from libs.harvest.types import Policy as EnginePolicy
+from services.policy.models import Assignment, KnownCluster, KnownResource, Policy, Revision
+
+
+def read(document: dict[str, Any]) -> EnginePolicy:
+    """The policy of a document. Raises a 422 Problem that names the field."""
+    try:
+        return parse(document)
+    except InvalidPolicy as error:
+        raise invalid(error.field or "body", str(error)) from None
+
+
+async def create(session: Session, who: Principal, document: dict[str, Any], now: datetime) -> Policy:
+    """Keep a new policy as revision 1. Raises 422 naming the field, 409 when the name is taken."""
+    rules = read(document)
+    policy = Policy(
+        id=new_id(),
+        organisation_id=who.organisation_id,
+        name=rules.name,
+        revision=1,
+        created_at=now,
+        updated_at=now,
+    )
+    session.add(policy)
+    await _flush_name(session)
+    session.add(_revision(policy, rules, who, now))
+    return policy
+
+
+async def revise(
+    session: Session,
+    who: Principal,
+    policy_id: UUID,
+    if_match: str | None,
+    document: dict[str, Any],
+    now: datetime,
+) -> Policy:
+    """Add a revision and put it in force wherever the policy is assigned. Raises 412, 422, 428."""
+    policy = await _locked(session, who, policy_id)
+    require_match(if_match, policy.revision)
+    rules = read(document)
+    policy.name = rules.name
+    policy.revision += 1
+    policy.updated_at = now
+    await _flush_name(session)
+    revision = _revision(policy, rules, who, now)
+    session.add(revision)
+    moved = await session.scalars(
+        update(Assignment)
+        .where(Assignment.policy_id == policy_id)
+        .values(revision=Assignment.revision + 1)
+        .returning(Assignment)
+    )
+    for assignment in moved.all():
+        session.emit(_assigned(assignment, policy, revision.document, now))
+    return policy
+
+
+async def remove(session: Session, who: Principal, policy_id: UUID) -> None:
+    """Forget a policy. Raises 409 while it is assigned anywhere."""
+    await _locked(session, who, policy_id)
+    if await session.scalar(select(Assignment.scope_id).where(Assignment.policy_id == policy_id).limit(1)):
+        raise conflict("The policy is assigned.", "Remove its assignments first.")
+    await session.execute(delete(Policy).where(Policy.id == policy_id))
+
+
+async def find(session: Session, who: Principal, policy_id: UUID) -> Policy:
+    """One policy of the caller's organisation; an admin sees all. Raises 404."""
+    policy = await session.get(Policy, policy_id)
+    if policy is None or not _may_see(who, policy.organisation_id):
+        raise not_found("policy")
+    return policy
+
+
+async def page(session: Session, who: Principal, after: UUID | None, limit: int) -> Sequence[Policy]:
+    """Policies in the order they were made, beginning after this id."""
+    query = select(Policy).order_by(Policy.id).limit(limit)
+    if who.role is not Role.ADMIN:
+        query = query.where(Policy.organisation_id == who.organisation_id)
+    if after is not None:
+        query = query.where(Policy.id > after)
+    return (await session.scalars(query)).all()
+
+
+async def revisions(session: Session, who: Principal, policy_id: UUID, limit: int) -> Sequence[Revision]:
+    """The newest revisions, newest first."""
+    await find(session, who, policy_id)
+    query = select(Revision).where(Revision.policy_id == policy_id).order_by(Revision.revision.desc())
+    return (await session.scalars(query.limit(limit))).all()
+
+
+async def document_of(session: Session, policy: Policy) -> dict[str, Any]:
+    """What the policy says now."""
+    found = await session.get_one(Revision, (policy.id, policy.revision))
+    return found.document
+
+
+async def documents_of(session: Session, policies: Sequence[Policy]) -> dict[UUID, dict[str, Any]]:
+    """What each of these policies says now."""
+    query = (
+        select(Revision.policy_id, Revision.document)
+        .join(Policy, (Policy.id == Revision.policy_id) & (Policy.revision == Revision.revision))
+        .where(Policy.id.in_([policy.id for policy in policies]))
+    )
+    return {row.policy_id: row.document for row in await session.execute(query)}
+
+
+async def assign(
+    session: Session, who: Principal, policy_id: UUID, scope: Scope, scope_id: UUID, now: datetime
+) -> Assignment:
+    """Put the policy in force for a resource or cluster, instead of any other. Raises 422."""
+    policy = await _locked(session, who, policy_id)
+    await _insist_on_scope(session, who, scope, scope_id)
+    row = insert(Assignment).values(
+        scope=scope.value, scope_id=scope_id, policy_id=policy_id, revision=1, assigned_at=now
+    )
+    assignment = (
+        await session.scalars(
+            row.on_conflict_do_update(
+                index_elements=["scope", "scope_id"],
+                set_={"policy_id": policy_id, "revision": Assignment.revision + 1, "assigned_at": now},
+            ).returning(Assignment),
+            execution_options={"populate_existing": True},
+        )
+    ).one()
+    session.emit(_assigned(assignment, policy, await document_of(session, policy), now))
+    return assignment
+
+
+async def unassign(
+    session: Session, who: Principal, policy_id: UUID, scope: Scope, scope_id: UUID, now: datetime
+) -> None:
+    """End an assignment. Raises 404 when this policy is not assigned there."""
+    policy = await _locked(session, who, policy_id)
+    where = (Assignment.scope == scope.value) & (Assignment.scope_id == scope_id)
+    assignment = await session.scalar(
+        select(Assignment).where(where & (Assignment.policy_id == policy_id)).with_for_update()
+    )
+    if assignment is None:
+        raise not_found("assignment of this policy")
+    await _end(session, assignment, policy, now)
+
+
+async def assignments(session: Session, who: Principal, policy_id: UUID) -> Sequence[Assignment]:
+    """Where the policy is in force."""
+    await find(session, who, policy_id)
+    query = select(Assignment).where(Assignment.policy_id == policy_id)
+    return (await session.scalars(query.order_by(Assignment.assigned_at, Assignment.scope_id))).all()
+
+
+async def learn_resource(session: Session, event: ResourceChanged) -> None:
+    """Remember that the resource exists; when it goes, what was assigned to it and its clusters ends."""
+    row = insert(KnownResource).values(
+        resource_id=event.resource_id,
+        organisation_id=event.organisation_id,
+        revision=event.revision,
+        inventory_revision=-1,
+        gone=event.gone,
+    )
+    taken = await session.scalar(
+        row.on_conflict_do_update(
+            index_elements=["resource_id"],
+            set_={"organisation_id": event.organisation_id, "revision": event.revision, "gone": event.gone},
+            where=KnownResource.revision < event.revision,
+        ).returning(KnownResource.resource_id)
+    )
+    if taken is not None and event.gone:
+        await _end_everything_on(session, event.resource_id, event.at)
+
+
+async def learn_inventory(session: Session, event: InventoryChanged) -> None:
+    """Remember the clusters of a resource; those that left the newest inventory are forgotten."""
+    row = insert(KnownResource).values(
+        resource_id=event.resource_id, revision=-1, inventory_revision=event.revision, gone=False
+    )
+    taken = await session.scalar(
+        row.on_conflict_do_update(
+            index_elements=["resource_id"],
+            set_={"inventory_revision": event.revision},
+            where=KnownResource.inventory_revision < event.revision,
+        ).returning(KnownResource.resource_id)
+    )
+    if taken is None:
+        return
+    await session.execute(delete(KnownCluster).where(KnownCluster.resource_id == event.resource_id))
+    for cluster in event.clusters if not event.gone else ():
+        await session.execute(
+            insert(KnownCluster)
+            .values(cluster_id=cluster.cluster_id, resource_id=event.resource_id, name=cluster.name[:400])
+            .on_conflict_do_nothing()
+        )
+
+
+async def _end_everything_on(session: Session, resource_id: UUID, now: datetime) -> None:
+    clusters = select(KnownCluster.cluster_id).where(KnownCluster.resource_id == resource_id)
+    on_resource = (Assignment.scope == Scope.RESOURCE.value) & (Assignment.scope_id == resource_id)
+    on_cluster = (Assignment.scope == Scope.CLUSTER.value) & Assignment.scope_id.in_(clusters)
+    query = select(Assignment).where(Assignment.policy_id.is_not(None) & (on_resource | on_cluster))
+    for assignment in (await session.scalars(query.with_for_update())).all():
+        await _end(session, assignment, await session.get_one(Policy, assignment.policy_id), now)
+    await session.execute(delete(KnownCluster).where(KnownCluster.resource_id == resource_id))
+
+
+async def _end(session: Session, assignment: Assignment, policy: Policy, now: datetime) -> None:
+    assignment.policy_id = None
+    assignment.revision += 1
+    event = _assigned(assignment, policy, await document_of(session, policy), now)
+    session.emit(event.model_copy(update={"gone": True}))
+
+
+async def _insist_on_scope(session: Session, who: Principal, scope: Scope, scope_id: UUID) -> None:
+    resource_id: UUID | None = scope_id
+    if scope is Scope.CLUSTER:
+        query = select(KnownCluster.resource_id).where(KnownCluster.cluster_id == scope_id)
+        resource_id = await session.scalar(query)
+    resource = await session.get(KnownResource, resource_id) if resource_id is not None else None
+    owner = resource.organisation_id if resource is not None else None
+    if resource is None or resource.gone or (owner is not None and not _may_see(who, owner)):
+        remedy = "Register the resource first; its clusters are known after the first sample."
+        raise invalid("scope_id", f"No {scope.value} with this id is known.", remedy)
+
+
+async def _locked(session: Session, who: Principal, policy_id: UUID) -> Policy:
+    policy = await session.scalar(select(Policy).where(Policy.id == policy_id).with_for_update())
+    if policy is None or not _may_see(who, policy.organisation_id):
+        raise not_found("policy")
+    return policy
+
+
+async def _flush_name(session: Session) -> None:
+    try:
+        await session.flush()
+    except IntegrityError:
+        raise conflict("A policy of this name exists.", "Choose another name.", "name") from None
+
+
+def _may_see(who: Principal, organisation_id: UUID) -> bool:
+    return who.role is Role.ADMIN or who.organisation_id == organisation_id
+
+
+def _revision(policy: Policy, rules: EnginePolicy, who: Principal, now: datetime) -> Revision:
+    # Whole, with today's defaults: a revision says the same for ever.
+    return Revision(
+        policy_id=policy.id,
+        revision=policy.revision,
+        document=dump(rules),
+        created_at=now,
+        created_by=who.name[:200],
+    )
+
+
+def _assigned(
+    assignment: Assignment, policy: Policy, document: dict[str, Any], now: datetime
+) -> PolicyAssigned:
+    subject = f"{assignment.scope}/{assignment.scope_id}"
+    return PolicyAssigned(
+        id=state_id(PolicyAssigned.key, subject, assignment.revision),
+        at=now,
+        revision=assignment.revision,
+        scope=Scope(assignment.scope),
+        scope_id=assignment.scope_id,
+        policy_id=policy.id,
+        policy_name=policy.name,
+        policy_revision=policy.revision,
+        document=document,
+    )
+
+
+async def count_assignments(session: Session, policies: Sequence[Policy]) -> dict[UUID, int]:
+    """How many assignments each policy has."""
+    query = (
+        select(Assignment.policy_id, func.count())
+        .where(Assignment.policy_id.in_([policy.id for policy in policies]))
+        .group_by(Assignment.policy_id)
+    )
+    return {policy_id: count for policy_id, count in await session.execute(query) if policy_id is not None}

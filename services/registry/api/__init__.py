@@ -1,0 +1,222 @@
+"""`/v1/resources`: viewers read, operators register and change, admins delete."""
+
+from typing import Annotated, Any
+from uuid import UUID
+
+from fastapi import APIRouter, Depends, Query, Response
+
+from libs.common.auth import Principal, Role, allow
+from libs.common.contracts.resource import Mode
+from libs.common.db import Database
+from libs.common.errors import invalid
+from libs.common.paging import Cursor, IfMatch, Limit, Page, page_of, read_cursor, require_match, set_etag
+from libs.common.service import Runtime
+from libs.providers.base import ProviderError, sealing_context
+from services.registry.api.probe import ask_cloud, check_endpoint, check_name, explain, failed_validation
+from services.registry.api.shapes import (
+    ModeGiven,
+    ResourceChange,
+    ResourceGiven,
+    ResourceShown,
+    ValidationShown,
+    show,
+)
+from services.registry.domain import Endpoint, Seen
+from services.registry.models import Resource
+from services.registry.usecases import registering
+
+Viewer = Annotated[Principal, Depends(allow(Role.VIEWER))]
+Operator = Annotated[Principal, Depends(allow(Role.OPERATOR))]
+Admin = Annotated[Principal, Depends(allow(Role.ADMIN))]
+Validate = Annotated[bool, Query(description="False: keep it without asking the cloud.")]
+
+_ENDPOINT = ("url", "username", "ca_pem", "thumbprint", "settings")
+
+
+def routers(database: Database, runtime: Runtime) -> list[APIRouter]:
+    """Everything of registry."""
+    doors = _Doors(database, runtime)
+    router = APIRouter(prefix="/v1/resources", tags=["resources"])
+    router.post("", status_code=201, summary="Register a cloud")(doors.create)
+    router.get("", summary="List resources")(doors.list)
+    router.get("/{resource_id}", summary="Read a resource")(doors.read)
+    router.patch("/{resource_id}", summary="Change a resource")(doors.change)
+    router.delete("/{resource_id}", status_code=202, summary="Drain a resource, then forget it")(doors.delete)
+    router.post("/{resource_id}/mode", summary="Say how far Tides may go")(doors.set_mode)
+    router.post("/{resource_id}/validate", summary="Ask the cloud what it is and what it lacks")(
+        doors.validate
+    )
+    router.delete("/{resource_id}/alarm", summary="Acknowledge the sweeper's alarm")(doors.clear_alarm)
+    return [router]
+
+
+class _Doors:
+    """The routes; each is one or two transactions, with the network between them."""
+
+    def __init__(self, database: Database, runtime: Runtime) -> None:
+        self._database = database
+        self._runtime = runtime
+
+    async def create(
+        self, body: ResourceGiven, who: Operator, response: Response, validate: Validate = True
+    ) -> ResourceShown:
+        """Keeps the resource in mode `observe`, unless the cloud refuses it or is registered already."""
+        about = {"name": check_name(body.name), "interval_s": body.interval_s}
+        given = body.model_dump(include=set(_ENDPOINT))
+        endpoint = check_endpoint(body.provider, given, body.password, "", self._runtime.vault)
+        async with self._database.transaction() as session:
+            await registering.refuse_duplicate(session, who, endpoint.identity, None)
+        seen = await self._probe(who, endpoint, None) if validate else None
+        async with self._database.transaction() as session:
+            now = self._runtime.clock.now()
+            resource = await registering.register(session, who, about, endpoint, seen, now)
+        response.headers["Location"] = f"/v1/resources/{resource.id}"
+        return _shown(resource, response)
+
+    async def list(
+        self,
+        who: Viewer,
+        limit: Limit = 50,
+        cursor: Cursor = None,
+        name: Annotated[str | None, Query(max_length=100)] = None,
+        mode: Mode | None = None,
+    ) -> Page[ResourceShown]:
+        """Oldest first; of the caller's organisation, for an admin of all."""
+        after: UUID | None = read_cursor(cursor, UUID)[0] if cursor else None
+        asked: dict[str, Any] = {"name": name, "mode": mode}
+        wanted = {field: value for field, value in asked.items() if value is not None}
+        async with self._database.transaction() as session:
+            rows = await registering.list_page(session, who, after, limit, wanted)
+        return page_of(rows, limit, show, lambda row: (str(row.id),))
+
+    async def read(self, resource_id: UUID, who: Viewer, response: Response) -> ResourceShown:
+        """With health, the newest validation and the inventory; never with the password."""
+        async with self._database.transaction() as session:
+            resource = await registering.find(session, who, resource_id)
+        return _shown(resource, response)
+
+    async def change(
+        self,
+        resource_id: UUID,
+        body: ResourceChange,
+        who: Operator,
+        response: Response,
+        if_match: IfMatch = None,
+        validate: Validate = True,
+    ) -> ResourceShown:
+        """Another address or pin needs the password again, for the old one is sealed to the old address."""
+        async with self._database.transaction() as session:
+            known = await registering.find(session, who, resource_id)
+        require_match(if_match, known.revision)
+        registering.refuse_deleting(known)
+        about = _about(body)
+        endpoint = self._changed_endpoint(known, body)
+        seen = await self._probe(who, endpoint, known.id) if endpoint is not None and validate else None
+        async with self._database.transaction() as session:
+            wanted = registering.Change(about, endpoint, seen)
+            resource = await registering.change(
+                session, who, (known.id, known.revision), wanted, self._runtime.clock.now()
+            )
+        return _shown(resource, response)
+
+    async def delete(
+        self, resource_id: UUID, who: Admin, response: Response, force: bool = False
+    ) -> ResourceShown:
+        """The resource drains; it is gone when nothing of ours is left on it."""
+        async with self._database.transaction() as session:
+            now = self._runtime.clock.now()
+            resource = await registering.remove(session, who, resource_id, force, now)
+        return _shown(resource, response)
+
+    async def set_mode(
+        self, resource_id: UUID, body: ModeGiven, who: Operator, response: Response
+    ) -> ResourceShown:
+        """`observe` and `paused` take nothing away from machines that run; `draining` destroys them."""
+        registering.check_force(body.mode, body.force)
+        async with self._database.transaction() as session:
+            now = self._runtime.clock.now()
+            resource = await registering.set_mode(session, who, resource_id, body.mode, body.force, now)
+        return _shown(resource, response)
+
+    async def validate(self, resource_id: UUID, who: Operator) -> ValidationShown:
+        """Facts, missing privileges with what each disables, warnings. A refusal is a 422, and remembered."""
+        async with self._database.transaction() as session:
+            known = await registering.find(session, who, resource_id)
+        try:
+            seen = await ask_cloud(_endpoint_of(known), known.id, self._runtime)
+        except ProviderError as error:
+            validation = failed_validation(error, self._runtime.clock.now())
+            async with self._database.transaction() as session:
+                await registering.keep_failed_validation(session, known.id, validation)
+            raise explain(error) from None
+        async with self._database.transaction() as session:
+            await registering.keep_validation(session, known.id, seen)
+        return ValidationShown.model_validate(seen.validation)
+
+    async def clear_alarm(self, resource_id: UUID, who: Operator, response: Response) -> ResourceShown:
+        """The alarm is no longer shown; what the sweeper may do is said to workload."""
+        async with self._database.transaction() as session:
+            resource = await registering.clear_alarm(session, who, resource_id)
+        return _shown(resource, response)
+
+    async def _probe(self, who: Principal, endpoint: Endpoint, resource_id: UUID | None) -> Seen:
+        try:
+            seen = await ask_cloud(endpoint, resource_id, self._runtime)
+        except ProviderError as error:
+            raise explain(error) from None
+        async with self._database.transaction() as session:
+            await registering.refuse_duplicate(
+                session, who, endpoint.identity, seen.instance_identity, resource_id
+            )
+        return seen
+
+    def _changed_endpoint(self, known: Resource, body: ResourceChange) -> Endpoint | None:
+        """The endpoint after the change, None when the change does not touch it. Raises 422."""
+        changed = body.model_fields_set & {*_ENDPOINT, "password"}
+        if not changed:
+            return None
+        given = {field: getattr(body if field in changed else known, field) for field in _ENDPOINT}
+        for field in ("url", "username", "settings"):
+            if given[field] is None:
+                raise invalid(field, f"The {field} cannot be taken away.", "Leave the field out to keep it.")
+        endpoint = check_endpoint(
+            known.provider, given, body.password, known.sealed_secret, self._runtime.vault
+        )
+        if body.password is None and _context(endpoint) != _context(known):
+            raise invalid(
+                "password",
+                "Another address, authority or thumbprint needs the password again.",
+                "Send `password` with this change.",
+            )
+        return endpoint
+
+
+def _about(body: ResourceChange) -> dict[str, Any]:
+    about: dict[str, Any] = {}
+    if body.name is not None:
+        about["name"] = check_name(body.name)
+    if body.interval_s is not None:
+        about["interval_s"] = body.interval_s
+    return about
+
+
+def _endpoint_of(resource: Resource) -> Endpoint:
+    return Endpoint(
+        provider=resource.provider,
+        url=resource.url,
+        identity=resource.identity,
+        username=resource.username,
+        sealed_secret=resource.sealed_secret,
+        ca_pem=resource.ca_pem,
+        thumbprint=resource.thumbprint,
+        settings=resource.settings,
+    )
+
+
+def _context(endpoint: Endpoint | Resource) -> bytes:
+    return sealing_context(endpoint.url, endpoint.ca_pem, endpoint.thumbprint)
+
+
+def _shown(resource: Resource, response: Response) -> ResourceShown:
+    set_etag(response, resource.revision)
+    return show(resource)

@@ -1,0 +1,202 @@
+"""What goes over the wire of `/v1/resources`."""
+
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
+
+from libs.common.contracts.resource import Mode
+from services.registry.domain import Health
+from services.registry.models import Resource
+
+Interval = Field(default=20.0, ge=1, le=300, description="Seconds between two samples.")
+
+
+class _Given(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class ResourceGiven(_Given):
+    """A cloud to register. The password is sealed on entry and never shown again."""
+
+    name: str
+    provider: str = Field(description="Name of an installed driver.", max_length=40)
+    url: str
+    username: str
+    password: SecretStr
+    ca_pem: str | None = None
+    thumbprint: str | None = None
+    settings: dict[str, Any] = Field(default_factory=dict, description="The driver's own settings.")
+    interval_s: float = Interval
+
+
+class ResourceChange(_Given):
+    """What is to change; what is left out stays. Another address or pin needs the password again."""
+
+    name: str | None = None
+    url: str | None = None
+    username: str | None = None
+    password: SecretStr | None = None
+    ca_pem: str | None = None
+    thumbprint: str | None = None
+    settings: dict[str, Any] | None = None
+    interval_s: float | None = Field(default=None, ge=1, le=300)
+
+
+class ModeGiven(_Given):
+    """How far Tides may go from now on."""
+
+    mode: Mode
+    force: bool = Field(
+        default=False, description="With `draining`: destroy machines without waiting for their work."
+    )
+
+
+class ClusterFound(BaseModel):
+    cluster: str
+    name: str
+    hosts: int
+    cores: int
+    cpu_mhz: float
+    memory_mib: float
+
+
+class PrivilegeMissing(BaseModel):
+    privilege: str
+    disables: str
+
+
+class ValidationError(BaseModel):
+    cause: str
+    detail: str
+
+
+class ValidationShown(BaseModel):
+    """What the last validation found; `error` is set when it failed, and then there are no facts."""
+
+    at: datetime
+    ok: bool
+    product: str | None = None
+    api_version: str | None = None
+    instance_id: str | None = None
+    clusters: list[ClusterFound] = []
+    missing: list[PrivilegeMissing] = []
+    warnings: list[str] = []
+    error: ValidationError | None = None
+
+
+class HealthShown(BaseModel):
+    state: Health
+    cause: str | None
+    detail: str | None
+    since: datetime | None
+
+
+class AlarmShown(BaseModel):
+    """The sweeper waits for a person."""
+
+    at: datetime
+    reason: str
+    orphans: int
+    machines: int
+
+
+class HostShown(BaseModel):
+    reference: str
+    name: str
+    cores: int
+    cpu_mhz: float
+    memory_mib: float
+
+
+class ClusterShown(BaseModel):
+    id: UUID
+    reference: str
+    name: str
+    cores: int
+    cpu_mhz: float
+    memory_mib: float
+    hosts: list[HostShown]
+
+
+class ResourceShown(BaseModel):
+    """A resource; its password is not in it."""
+
+    id: UUID
+    revision: int
+    organisation_id: UUID
+    name: str
+    provider: str
+    url: str
+    username: str
+    ca_pem: str | None
+    thumbprint: str | None
+    settings: dict[str, Any]
+    interval_s: float
+    mode: Mode
+    force: bool
+    deleting: bool
+    released_at: datetime | None
+    health: HealthShown
+    alarm: AlarmShown | None
+    capabilities: list[str]
+    validation: ValidationShown | None
+    clusters: list[ClusterShown]
+    created_at: datetime
+    updated_at: datetime
+
+
+def show(resource: Resource) -> ResourceShown:
+    """A row as people see it."""
+    return ResourceShown(
+        id=resource.id,
+        revision=resource.revision,
+        organisation_id=resource.organisation_id,
+        name=resource.name,
+        provider=resource.provider,
+        url=resource.url,
+        username=resource.username,
+        ca_pem=resource.ca_pem,
+        thumbprint=resource.thumbprint,
+        settings=resource.settings,
+        interval_s=resource.interval_s,
+        mode=resource.mode,
+        force=resource.force,
+        deleting=resource.deleting,
+        released_at=resource.released_at,
+        health=HealthShown(
+            state=resource.health,
+            cause=resource.health_cause,
+            detail=resource.health_detail,
+            since=resource.health_at,
+        ),
+        alarm=AlarmShown.model_validate(resource.alarm) if resource.alarm else None,
+        capabilities=resource.capabilities,
+        validation=ValidationShown.model_validate(resource.validation) if resource.validation else None,
+        clusters=[_show_cluster(facts) for facts in resource.inventory],
+        created_at=resource.created_at,
+        updated_at=resource.updated_at,
+    )
+
+
+def _show_cluster(facts: dict[str, Any]) -> ClusterShown:
+    hosts = [
+        HostShown(
+            reference=host["host"],
+            name=host["name"],
+            cores=host["cores"],
+            cpu_mhz=host["cpu_capacity_mhz"],
+            memory_mib=host["memory_capacity_mib"],
+        )
+        for host in facts["hosts"]
+    ]
+    return ClusterShown(
+        id=facts["cluster_id"],
+        reference=facts["cluster"],
+        name=facts["name"],
+        cores=sum(host.cores for host in hosts),
+        cpu_mhz=sum(host.cpu_mhz for host in hosts),
+        memory_mib=sum(host.memory_mib for host in hosts),
+        hosts=hosts,
+    )

@@ -1,0 +1,69 @@
+"""Tables of registry."""
+
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Enum, Index, String
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from libs.common.contracts.resource import Mode
+from libs.common.db import Utc, new_metadata
+from services.registry.domain import Health
+
+_MODE = Enum(Mode, native_enum=False, length=20, values_callable=lambda words: [word.value for word in words])
+_HEALTH = Enum(
+    Health, native_enum=False, length=20, values_callable=lambda words: [word.value for word in words]
+)
+
+
+class Base(DeclarativeBase):
+    """Tables of this service's schema."""
+
+    metadata = new_metadata()
+
+
+class Resource(Base):
+    """A registered endpoint. `revision` counts changes of what others are told; health and inventory do not."""
+
+    __tablename__ = "resource"
+    __table_args__ = (
+        Index("uq_resource_identity", "identity", unique=True),
+        Index("uq_resource_instance_identity", "instance_identity", unique=True),
+    )
+
+    id: Mapped[UUID] = mapped_column(primary_key=True)
+    organisation_id: Mapped[UUID] = mapped_column(index=True)
+    revision: Mapped[int]
+    name: Mapped[str] = mapped_column(String(100))
+    provider: Mapped[str] = mapped_column(String(40))
+    url: Mapped[str] = mapped_column(String(2000))
+    identity: Mapped[str]
+    """Canonical endpoint and scope, by the driver."""
+    instance_identity: Mapped[str | None]
+    """The same with the cloud's own id for its address: one cloud under two addresses is still one."""
+    settings: Mapped[dict[str, Any]] = mapped_column(JSONB)
+    username: Mapped[str] = mapped_column(String(255))
+    sealed_secret: Mapped[str]
+    ca_pem: Mapped[str | None]
+    thumbprint: Mapped[str | None] = mapped_column(String(100))
+    interval_s: Mapped[float]
+    mode: Mapped[Mode] = mapped_column(_MODE)
+    force: Mapped[bool] = mapped_column(default=False)
+    deleting: Mapped[bool] = mapped_column(default=False)
+    draining_revision: Mapped[int | None]
+    """The revision at which draining was last asked for."""
+    released_at: Mapped[datetime | None] = mapped_column(Utc)
+    """Drained and nothing of ours left; None again with the next mode."""
+    health: Mapped[Health] = mapped_column(_HEALTH, default=Health.UNKNOWN)
+    health_cause: Mapped[str | None] = mapped_column(String(40))
+    health_detail: Mapped[str | None]
+    health_at: Mapped[datetime | None] = mapped_column(Utc)
+    alarm: Mapped[dict[str, Any] | None] = mapped_column(JSONB(none_as_null=True))
+    validation: Mapped[dict[str, Any] | None] = mapped_column(JSONB(none_as_null=True))
+    capabilities: Mapped[list[str]] = mapped_column(JSONB, default=list)
+    inventory: Mapped[list[dict[str, Any]]] = mapped_column(JSONB, default=list)
+    inventory_revision: Mapped[int] = mapped_column(default=0)
+    created_at: Mapped[datetime] = mapped_column(Utc)
+    updated_at: Mapped[datetime] = mapped_column(Utc)

@@ -1,0 +1,110 @@
+"""What registry learns from monitor and workload, and what it does by itself."""
+
+from datetime import datetime
+from uuid import UUID
+
+import structlog
+from sqlalchemy import func, select
+
+from libs.common.contracts.action import ResourceReleased, SweepStopped
+from libs.common.contracts.resource import InventoryChanged, Mode, ResourceDegraded, ResourceRecovered
+from libs.common.db import Session
+from libs.common.secrets import Unsealable, Vault
+from libs.providers.base import sealing_context
+from services.registry.domain import Health
+from services.registry.models import Resource
+from services.registry.usecases.registering import advance, announce, forget
+
+log = structlog.get_logger(__name__)
+
+BATCH = 50
+
+
+async def note_degraded(session: Session, event: ResourceDegraded) -> None:
+    """Show the outage, unless something newer is known."""
+    await _note_health(session, event, Health.DEGRADED, event.cause, event.detail)
+
+
+async def note_recovered(session: Session, event: ResourceRecovered) -> None:
+    """Show that it answers again, unless something newer is known."""
+    await _note_health(session, event, Health.OK, None, None)
+
+
+async def note_inventory(session: Session, event: InventoryChanged) -> None:
+    """Take the newest inventory; who has an inventory answers."""
+    resource = await _locked(session, event.resource_id)
+    if resource is None or event.revision <= resource.inventory_revision:
+        return
+    resource.inventory = event.model_dump(mode="json")["clusters"]
+    resource.inventory_revision = event.revision
+    if resource.health is Health.UNKNOWN:
+        resource.health, resource.health_at = Health.OK, event.at
+
+
+async def note_sweep_stopped(session: Session, event: SweepStopped) -> None:
+    """Raise the alarm until a person has seen it."""
+    resource = await _locked(session, event.resource_id)
+    if resource is not None:
+        resource.alarm = event.model_dump(mode="json", include={"at", "reason", "orphans", "machines"})
+
+
+async def note_released(session: Session, event: ResourceReleased) -> None:
+    """Nothing of ours is left: a resource that is being deleted ends, one that drains is noted as empty."""
+    resource = await _locked(session, event.resource_id)
+    if resource is None or resource.mode is not Mode.DRAINING:
+        return
+    if event.revision is not None and event.revision < (resource.draining_revision or 0):
+        log.info("resource.old_release_ignored", resource=str(resource.id), revision=event.revision)
+        return
+    if resource.deleting:
+        await forget(session, resource, event.at)
+    else:
+        resource.released_at = event.at
+
+
+async def reseal_batch(session: Session, vault: Vault, after: UUID | None, now: datetime) -> UUID | None:
+    """Seal the next few old secrets with the newest key; returns where to go on, None at the end."""
+    key_id = func.split_part(Resource.sealed_secret, ".", 1)
+    query = select(Resource).where(key_id != vault.current_key_id).order_by(Resource.id).limit(BATCH)
+    if after is not None:
+        query = query.where(Resource.id > after)
+    resources = (await session.scalars(query.with_for_update(skip_locked=True))).all()
+    for resource in resources:
+        try:
+            context = sealing_context(resource.url, resource.ca_pem, resource.thumbprint)
+            resource.sealed_secret = vault.reseal(resource.sealed_secret, context)
+        except Unsealable as error:
+            log.error("resource.secret_lost", resource=str(resource.id), reason=str(error))
+            continue
+        advance(resource, now)
+        announce(session, resource)
+    return resources[-1].id if len(resources) == BATCH else None
+
+
+async def announce_batch(session: Session, after: UUID | None) -> UUID | None:
+    """Tell the next few states again, for who came late; returns where to go on, None at the end."""
+    query = select(Resource).order_by(Resource.id).limit(BATCH)
+    if after is not None:
+        query = query.where(Resource.id > after)
+    resources = (await session.scalars(query)).all()
+    for resource in resources:
+        announce(session, resource)
+    return resources[-1].id if len(resources) == BATCH else None
+
+
+async def _note_health(
+    session: Session,
+    event: ResourceDegraded | ResourceRecovered,
+    health: Health,
+    cause: str | None,
+    detail: str | None,
+) -> None:
+    resource = await _locked(session, event.resource_id)
+    if resource is None or (resource.health_at is not None and event.at < resource.health_at):
+        return
+    resource.health, resource.health_at = health, event.at
+    resource.health_cause, resource.health_detail = cause, detail
+
+
+async def _locked(session: Session, resource_id: UUID) -> Resource | None:
+    return await session.get(Resource, resource_id, with_for_update=True)

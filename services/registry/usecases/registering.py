@@ -1,0 +1,262 @@
+"""What people do with resources. Every change of what others are told is a new revision and an event."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import or_, select
+from sqlalchemy.exc import IntegrityError
+
+from libs.common.auth import Principal, Role
+from libs.common.contracts.resource import Mode, ResourceChanged
+from libs.common.db import Session
+from libs.common.errors import Problem, conflict, invalid, not_found
+from libs.common.ids import new_id, state_id
+from services.registry.domain import Endpoint, Health, Seen
+from services.registry.models import Resource
+
+
+async def register(
+    session: Session,
+    who: Principal,
+    about: dict[str, Any],
+    endpoint: Endpoint,
+    seen: Seen | None,
+    now: datetime,
+) -> Resource:
+    """Keep a new resource, in mode `observe`. `about` is name and interval_s. Raises 409 for a known cloud."""
+    resource = Resource(
+        id=new_id(), organisation_id=who.organisation_id, revision=1, mode=Mode.OBSERVE, force=False,
+        deleting=False, health=Health.UNKNOWN, capabilities=[], inventory=[], inventory_revision=0,
+        created_at=now, updated_at=now, **about,
+    )  # fmt: skip
+    _point(resource, endpoint)
+    if seen is not None:
+        _take(resource, seen)
+    session.add(resource)
+    await _flush_unique(session)
+    announce(session, resource)
+    return resource
+
+
+async def refuse_duplicate(
+    session: Session, who: Principal, identity: str, instance_identity: str | None, but: UUID | None = None
+) -> None:
+    """Raise 409 when this cloud and scope are registered already, under whatever address."""
+    same = [Resource.identity == identity]
+    if instance_identity is not None:
+        same.append(Resource.instance_identity == instance_identity)
+    known = await session.scalar(
+        select(Resource).where(or_(*same), Resource.id != (but or UUID(int=0))).limit(1)
+    )
+    if known is None:
+        return
+    detail = "This cloud and scope are registered already."
+    if _may_see(who, known):
+        detail = f"This cloud and scope are registered already, as resource {known.id}."
+    raise _taken(detail)
+
+
+async def find(session: Session, who: Principal, resource_id: UUID) -> Resource:
+    """One resource of the caller's organisation; an admin sees all. Raises 404."""
+    return _visible(who, await session.get(Resource, resource_id))
+
+
+async def list_page(
+    session: Session, who: Principal, after: UUID | None, limit: int, wanted: dict[str, Any]
+) -> Sequence[Resource]:
+    """Up to `limit + 1` resources in the order of their registration. `wanted` may hold name and mode."""
+    query = select(Resource).order_by(Resource.id).limit(limit + 1).filter_by(**wanted)
+    if after is not None:
+        query = query.where(Resource.id > after)
+    if who.role is not Role.ADMIN:
+        query = query.where(Resource.organisation_id == who.organisation_id)
+    return (await session.scalars(query)).all()
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What is to change; None and what is left out stay."""
+
+    about: dict[str, Any]
+    endpoint: Endpoint | None
+    seen: Seen | None
+
+
+async def change(
+    session: Session, who: Principal, known: tuple[UUID, int], wanted: Change, now: datetime
+) -> Resource:
+    """Change a resource that still has the known (id, revision). Raises 404, 409, 412."""
+    resource = await lock(session, who, known[0])
+    if resource.revision != known[1]:
+        raise Problem(
+            412, "It has changed since you read it.", remedy="Read it again and repeat your change."
+        )
+    refuse_deleting(resource)
+    for name, value in wanted.about.items():
+        setattr(resource, name, value)
+    if wanted.endpoint is not None:
+        if wanted.endpoint.identity != resource.identity:
+            # What was seen at another address is no fact of this one.
+            resource.instance_identity, resource.validation, resource.capabilities = None, None, []
+        _point(resource, wanted.endpoint)
+    if wanted.seen is not None:
+        _take(resource, wanted.seen)
+    advance(resource, now)
+    await _flush_unique(session)
+    announce(session, resource)
+    return resource
+
+
+async def set_mode(
+    session: Session, who: Principal, resource_id: UUID, mode: Mode, force: bool, now: datetime
+) -> Resource:
+    """Say how far Tides may go. The mode it has already is a no-op. Raises 404, 409."""
+    resource = await lock(session, who, resource_id)
+    refuse_deleting(resource)
+    if resource.mode is mode and resource.force == force:
+        return resource
+    if mode is Mode.DRAINING:
+        _drain(resource, force, now)
+    else:
+        resource.force, resource.released_at, resource.draining_revision = False, None, None
+        resource.mode = mode
+        advance(resource, now)
+    announce(session, resource)
+    return resource
+
+
+async def remove(session: Session, who: Principal, resource_id: UUID, force: bool, now: datetime) -> Resource:
+    """Begin the end: drain, and forget when nothing of ours is left. A repeat is a no-op, or adds force."""
+    resource = await lock(session, who, resource_id)
+    if resource.released_at is not None:
+        # Drained before, and draining ever since: nothing can have come into being.
+        resource.deleting = True
+        await forget(session, resource, now)
+        return resource
+    if resource.deleting and (resource.force or not force):
+        return resource
+    resource.deleting = True
+    _drain(resource, force or resource.force, now)
+    announce(session, resource)
+    return resource
+
+
+async def keep_validation(session: Session, resource_id: UUID, seen: Seen) -> Resource | None:
+    """Remember what a validation found; None when the resource has gone meanwhile. Raises 409."""
+    resource = await session.get(Resource, resource_id, with_for_update=True)
+    if resource is not None:
+        _take(resource, seen)
+        await _flush_unique(session)
+    return resource
+
+
+async def keep_failed_validation(session: Session, resource_id: UUID, validation: dict[str, Any]) -> None:
+    """Remember that, and why, a validation failed; facts found earlier give way."""
+    resource = await session.get(Resource, resource_id, with_for_update=True)
+    if resource is not None:
+        resource.validation = validation
+
+
+async def clear_alarm(session: Session, who: Principal, resource_id: UUID) -> Resource:
+    """A person has seen the sweeper's alarm."""
+    resource = await lock(session, who, resource_id)
+    resource.alarm = None
+    return resource
+
+
+async def forget(session: Session, resource: Resource, now: datetime) -> None:
+    """Delete the row and say that the resource is gone."""
+    advance(resource, now)
+    announce(session, resource, gone=True)
+    await session.delete(resource)
+
+
+async def lock(session: Session, who: Principal, resource_id: UUID) -> Resource:
+    """The row for a change. Raises 404."""
+    return _visible(who, await session.get(Resource, resource_id, with_for_update=True))
+
+
+def refuse_deleting(resource: Resource) -> None:
+    """Raise 409 while the resource is being deleted."""
+    if resource.deleting:
+        raise conflict("The resource is being deleted.", "Wait until it is gone, then register it again.")
+
+
+def advance(resource: Resource, now: datetime) -> None:
+    """A new revision: others will be told."""
+    resource.revision += 1
+    resource.updated_at = now
+
+
+def announce(session: Session, resource: Resource, *, gone: bool = False) -> None:
+    """Tell the state of this revision; telling it again is the same message."""
+    session.emit(
+        ResourceChanged(
+            id=state_id(ResourceChanged.key, str(resource.id), resource.revision),
+            at=resource.updated_at,
+            revision=resource.revision,
+            gone=gone,
+            resource_id=resource.id,
+            organisation_id=resource.organisation_id,
+            name=resource.name,
+            provider=resource.provider,
+            url=resource.url,
+            settings=resource.settings,
+            username=resource.username,
+            sealed_secret="" if gone else resource.sealed_secret,
+            ca_pem=resource.ca_pem,
+            thumbprint=resource.thumbprint,
+            mode=resource.mode,
+            force=resource.force,
+            interval_s=resource.interval_s,
+        )
+    )
+
+
+def _drain(resource: Resource, force: bool, now: datetime) -> None:
+    resource.mode, resource.force, resource.released_at = Mode.DRAINING, force, None
+    advance(resource, now)
+    resource.draining_revision = resource.draining_revision or resource.revision
+
+
+def _point(resource: Resource, endpoint: Endpoint) -> None:
+    resource.provider, resource.url, resource.identity = endpoint.provider, endpoint.url, endpoint.identity
+    resource.username, resource.sealed_secret = endpoint.username, endpoint.sealed_secret
+    resource.ca_pem, resource.thumbprint = endpoint.ca_pem, endpoint.thumbprint
+    resource.settings = endpoint.settings
+
+
+def _take(resource: Resource, seen: Seen) -> None:
+    resource.instance_identity = seen.instance_identity
+    resource.validation = seen.validation
+    resource.capabilities = seen.capabilities
+
+
+def _visible(who: Principal, resource: Resource | None) -> Resource:
+    if resource is None or not _may_see(who, resource):
+        raise not_found("resource")
+    return resource
+
+
+def _may_see(who: Principal, resource: Resource) -> bool:
+    return who.role is Role.ADMIN or who.organisation_id == resource.organisation_id
+
+
+def _taken(detail: str) -> Problem:
+    return conflict(detail, "Change that resource, or give another scope in `settings`.", field="url")
+
+
+async def _flush_unique(session: Session) -> None:
+    try:
+        await session.flush()
+    except IntegrityError:
+        raise _taken("This cloud and scope are registered already.") from None
+
+
+def check_force(mode: Mode, force: bool) -> None:
+    """Raise 422 for force without draining."""
+    if force and mode is not Mode.DRAINING:
+        raise invalid("force", "Only draining can be forced.", "Leave `force` out, or ask for `draining`.")

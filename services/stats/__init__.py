@@ -1,0 +1,1 @@
+"""Usage history and what comes of it."""

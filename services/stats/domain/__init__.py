@@ -1,0 +1,1 @@
+"""What may be kept of a sample, and when a machine ran: pure."""

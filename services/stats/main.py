@@ -1,0 +1,66 @@
+"""Composition of stats."""
+
+from typing import Any
+
+from libs.common.app import create_app
+from libs.common.contracts import action
+from libs.common.contracts.base import Event
+from libs.common.contracts.resource import InventoryChanged, ResourceChanged
+from libs.common.contracts.usage import UsageSampled
+from libs.common.db import Session
+from libs.common.service import Beat, Hears, Runtime, Service
+from services.stats import api, reconcile
+from services.stats.models import metadata
+from services.stats.usecases import learning, storing
+
+ACTIONS: tuple[type[Event], ...] = (
+    action.MachineRequested,
+    action.MachineDeployed,
+    action.MachineSuspended,
+    action.MachineResumed,
+    action.MachineDraining,
+    action.MachineDestroyed,
+    action.MachineFailed,
+    action.MachineLost,
+    action.LimitsApplied,
+    action.LimitsFailed,
+    action.ClusterPaused,
+    action.ClusterResumed,
+    action.ResourceReleased,
+)
+
+
+def build(runtime: Runtime) -> Service:
+    """Stats as a value."""
+    database = runtime.open_database("stats")
+    clock = runtime.clock
+    app = create_app("stats", routers=[api.router], settings=runtime.settings, verifier=runtime.verifier)
+    app.state.door = api.Door(database, clock)
+
+    async def store(session: Session, event: Any) -> None:
+        await storing.store_samples(session, event, clock.now())
+
+    async def turn_days() -> None:
+        await reconcile.turn_days(database, clock)
+
+    async def roll_hours() -> float | None:
+        return await reconcile.roll_hours(database, clock)
+
+    return Service(
+        name="stats",
+        metadata=metadata,
+        migrations="services.stats.migrations",
+        database=database,
+        app=app,
+        prefixes=("/v1/stats",),
+        hears=(
+            Hears(UsageSampled, store, once=False),
+            Hears(ResourceChanged, learning.learn_resource, once=False),
+            Hears(InventoryChanged, learning.learn_inventory, once=False),
+            *(Hears(event, learning.learn_action, once=False) for event in ACTIONS),
+        ),
+        beats=(
+            Beat("days", reconcile.DAYS_EVERY_S, turn_days, runtime.wake()),
+            Beat("roll", reconcile.ROLL_EVERY_S, roll_hours, runtime.wake()),
+        ),
+    )

@@ -1,0 +1,1 @@
+"""One function, one transaction: storing samples, learning, rolling up, reporting."""

@@ -1,0 +1,1 @@
+"""Template versions: registered, approved, revoked."""

@@ -1,0 +1,37 @@
+"""Composition of templates."""
+
+from uuid import UUID
+
+from libs.common.app import create_app
+from libs.common.contracts.resource import ResourceChanged
+from libs.common.service import Beat, Hears, Runtime, Service
+from libs.providers.sessions import Sessions
+from services.templates import api, reconcile, usecases
+from services.templates.models import Base
+
+
+def build(runtime: Runtime) -> Service:
+    """Templates as a value."""
+    database = runtime.open_database("templates")
+    sessions = Sessions(runtime.vault, runtime.clock)
+    installation_id = runtime.settings.installation_id or UUID(int=0)
+    app = create_app("templates", routers=[api.router], settings=runtime.settings, verifier=runtime.verifier)
+    app.state.database = database
+    app.state.clock = runtime.clock
+    app.state.sessions = sessions
+    app.state.installation_id = installation_id
+
+    async def look() -> None:
+        await reconcile.look_after_approved(database, sessions, runtime.clock, installation_id)
+
+    return Service(
+        name="templates",
+        metadata=Base.metadata,
+        migrations="services.templates.migrations",
+        database=database,
+        app=app,
+        prefixes=("/v1/templates",),
+        hears=(Hears(ResourceChanged, usecases.learn_resource, once=False),),
+        beats=(Beat("look", reconcile.EVERY_S, look, runtime.wake()),),
+        closes=(sessions.aclose,),
+    )

@@ -1,0 +1,1 @@
+"""Workload: judges samples, runs machines."""

@@ -1,0 +1,250 @@
+"""HTTP of workload: clusters and the red button, workloads, machines, decisions, events."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from typing import Annotated, Any, Literal
+from uuid import UUID
+
+from fastapi import APIRouter, Depends, Header, Query, Request
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.responses import StreamingResponse
+
+from libs.common.auth import Principal, Role, allow
+from libs.common.db import Database
+from libs.common.errors import not_found
+from libs.common.paging import Cursor, Limit, Page, make_cursor, page_of, read_cursor
+from services.workload.api.shapes import (
+    ClusterOut,
+    DecisionOut,
+    EventOut,
+    MachineOut,
+    WorkloadOut,
+    cluster_out,
+)
+from services.workload.models import ActionRecord, Cluster, DecisionRecord, Machine, Workload
+from services.workload.usecases import operating, reading
+from services.workload.usecases.following import Means
+from services.workload.usecases.operating import Person
+
+router = APIRouter(prefix="/v1")
+
+Viewer = Annotated[Principal, Depends(allow(Role.VIEWER, Role.SERVICE))]
+Operator = Annotated[Principal, Depends(allow(Role.OPERATOR))]
+FOLLOW_EVERY_S = 0.5
+KEEP_ALIVE_S = 15.0
+BATCH = 200
+
+
+class Why(BaseModel):
+    """Why a person intervenes; it stands in the event and in `tides why`."""
+
+    model_config = ConfigDict(extra="forbid")
+    reason: str = Field("by hand", min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]+$")
+
+
+class Scale(BaseModel):
+    """How many machines at most; null takes the bound away."""
+
+    model_config = ConfigDict(extra="forbid")
+    most_machines: int | None = Field(ge=0, le=10_000)
+
+
+def _database(request: Request) -> Database:
+    database: Database = request.app.state.database
+    return database
+
+
+def _means(request: Request) -> Means:
+    means: Means = request.app.state.means
+    return means
+
+
+Db = Annotated[Database, Depends(_database)]
+With = Annotated[Means, Depends(_means)]
+
+
+@router.get("/clusters")
+async def list_clusters(_who: Viewer, database: Db, resource_id: UUID | None = None) -> Page[ClusterOut]:
+    """Every cluster: owner load, budgets, machines by state, verdict and the reason in words."""
+    async with database.transaction() as session:
+        rows = await reading.clusters(session, resource_id)
+    return Page[ClusterOut](items=[cluster_out(row) for row in rows])
+
+
+@router.get("/clusters/{cluster_id}")
+async def read_cluster(_who: Viewer, database: Db, cluster_id: UUID) -> ClusterOut:
+    """One cluster."""
+    async with database.transaction() as session:
+        return await _shown(session, cluster_id)
+
+
+@router.post("/clusters/{cluster_id}/pause")
+async def pause_cluster(who: Operator, database: Db, means: With, cluster_id: UUID, why: Why) -> ClusterOut:
+    """The red button: budgets to the floor now, nothing new until resumed; holds across restarts."""
+    async with database.transaction() as session:
+        await operating.pause_cluster(means, session, cluster_id, Person(who.name, why.reason))
+        return await _shown(session, cluster_id)
+
+
+@router.post("/clusters/{cluster_id}/resume")
+async def resume_cluster(who: Operator, database: Db, means: With, cluster_id: UUID, why: Why) -> ClusterOut:
+    """Release the red button, and a drain by hand."""
+    async with database.transaction() as session:
+        await operating.resume_cluster(means, session, cluster_id, Person(who.name, why.reason))
+        return await _shown(session, cluster_id)
+
+
+@router.post("/clusters/{cluster_id}/drain", status_code=202)
+async def drain_cluster(_who: Operator, database: Db, means: With, cluster_id: UUID) -> ClusterOut:
+    """Give everything on the cluster back, with grace, until resumed."""
+    async with database.transaction() as session:
+        await operating.drain_cluster(means, session, cluster_id)
+        return await _shown(session, cluster_id)
+
+
+@router.post("/clusters/{cluster_id}/scale")
+async def scale_cluster(
+    _who: Operator, database: Db, means: With, cluster_id: UUID, scale: Scale
+) -> ClusterOut:
+    """Never more machines than this, whatever the policy would allow."""
+    async with database.transaction() as session:
+        await operating.scale_cluster(means, session, cluster_id, scale.most_machines)
+        return await _shown(session, cluster_id)
+
+
+async def _shown(session: Any, cluster_id: UUID) -> ClusterOut:
+    await session.flush()
+    for row in await reading.clusters(session):
+        if row.cluster.id == cluster_id:
+            return cluster_out(row)
+    raise not_found("cluster", "List them at /v1/clusters.")
+
+
+@router.get("/workloads")
+async def list_workloads(
+    _who: Viewer, database: Db, cursor: Cursor = None, limit: Limit = 50
+) -> Page[WorkloadOut]:
+    """What runs where for whom."""
+    after = read_cursor(cursor, UUID)[0] if cursor else None
+    async with database.transaction() as session:
+        rows = await reading.workloads(session, after, limit)
+    return page_of(rows, limit, WorkloadOut.model_validate, _by_id)
+
+
+@router.get("/machines")
+async def list_machines(
+    _who: Viewer,
+    database: Db,
+    cluster_id: UUID | None = None,
+    live: bool = True,
+    cursor: Cursor = None,
+    limit: Limit = 50,
+) -> Page[MachineOut]:
+    """Machines, oldest first; `live=false` shows destroyed ones too."""
+    after = read_cursor(cursor, UUID)[0] if cursor else None
+    async with database.transaction() as session:
+        rows = await reading.machines(session, cluster_id, live=live, after=after, limit=limit)
+    return page_of(rows, limit, MachineOut.model_validate, _by_id)
+
+
+@router.post("/machines/{machine_id}/drain", status_code=202)
+async def drain_machine(who: Operator, database: Db, machine_id: UUID, why: Why) -> MachineOut:
+    """Give one machine back, with grace."""
+    async with database.transaction() as session:
+        machine = await operating.drain_machine(session, machine_id, Person(who.name, why.reason))
+        return MachineOut.model_validate(machine)
+
+
+@router.get("/decisions")
+async def list_decisions(
+    _who: Viewer, database: Db, cluster_id: UUID | None = None, cursor: Cursor = None, limit: Limit = 20
+) -> Page[DecisionOut]:
+    """Decisions that changed something, newest first, with their inputs and the reason in words."""
+    before = read_cursor(cursor, UUID)[0] if cursor else None
+    async with database.transaction() as session:
+        rows = await reading.decisions(session, cluster_id, before, limit)
+    return page_of(rows, limit, DecisionOut.model_validate, _by_id)
+
+
+def _by_id(row: Workload | Machine | DecisionRecord | Cluster) -> tuple[str]:
+    return (str(row.id),)
+
+
+class Wish(BaseModel):
+    """Which action events to show."""
+
+    model_config = ConfigDict(extra="forbid")
+    follow: bool = False
+    """As server-sent events, from the cursor or Last-Event-ID on, without end."""
+    cluster_id: UUID | None = None
+    order: Literal["oldest", "newest"] = "oldest"
+    cursor: str | None = Field(None, max_length=500)
+    limit: int = Field(50, ge=1, le=BATCH)
+
+
+@router.get("/events", response_model=Page[EventOut])
+async def list_events(
+    request: Request,
+    _who: Viewer,
+    database: Db,
+    wish: Annotated[Wish, Query()],
+    last_event_id: Annotated[str | None, Header(max_length=500)] = None,
+) -> Any:
+    """Action events; with `follow=true` as server-sent events, resumable by Last-Event-ID."""
+    resume = last_event_id if wish.follow and last_event_id else wish.cursor
+    after = _read_position(resume) if resume else None
+    if wish.follow:
+        stream = _follow(request, database, after, wish.cluster_id)
+        return StreamingResponse(
+            stream, media_type="text/event-stream", headers={"Cache-Control": "no-store"}
+        )
+    async with database.transaction() as session:
+        newest = wish.order == "newest"
+        rows = await reading.events(session, after, wish.cluster_id, wish.limit, newest=newest)
+    items = [EventOut.model_validate(row) for row in rows]
+    more = rows and wish.order == "oldest"
+    return Page[EventOut](items=items, next_cursor=_position(rows[-1]) if more else None)
+
+
+def _read_position(cursor: str) -> reading.Position:
+    transaction, number = read_cursor(cursor, int, int)
+    return transaction, number
+
+
+def _position(row: ActionRecord) -> str:
+    return make_cursor(row.transaction, row.number)
+
+
+async def _follow(
+    request: Request, database: Database, after: reading.Position | None, cluster_id: UUID | None
+) -> AsyncIterator[str]:
+    """Server-sent events from a position on (None: from now), until the reader goes away."""
+    if after is None:
+        async with database.transaction() as session:
+            newest = await reading.events(session, None, cluster_id, 1, newest=True)
+        after = (newest[0].transaction, newest[0].number) if newest else (0, 0)
+    quiet_s = 0.0
+    yield ": following\n\n"
+    while not await request.is_disconnected():
+        async with database.transaction() as session:
+            rows = await reading.events(session, after, cluster_id, BATCH)
+        for row in rows:
+            after = (row.transaction, row.number)
+            shown = EventOut.model_validate(row).model_dump(mode="json")
+            yield f"id: {_position(row)}\nevent: {row.key}\ndata: {json.dumps(shown)}\n\n"
+        quiet_s = 0.0 if rows else quiet_s + FOLLOW_EVERY_S
+        if quiet_s >= KEEP_ALIVE_S:
+            quiet_s = 0.0
+            yield ": still here\n\n"
+        if len(rows) < BATCH:
+            await asyncio.sleep(FOLLOW_EVERY_S)
+
+
+@router.post("/sweeps/{resource_id}/allow")
+async def allow_sweep(
+    _who: Annotated[Principal, Depends(allow(Role.ADMIN))], database: Db, resource_id: UUID
+) -> dict[str, int]:
+    """A person looked at the strangers on a resource: those known now may be destroyed."""
+    async with database.transaction() as session:
+        return {"allowed": await operating.allow_sweep(session, resource_id)}

@@ -1,0 +1,187 @@
+"""The shapes of workload's answers."""
+
+from datetime import datetime
+from math import isfinite
+from typing import Any
+from uuid import UUID
+
+from pydantic import BaseModel, ConfigDict
+
+from services.workload.usecases.reading import ClusterRow
+
+
+class HostOut(BaseModel):
+    """One host: MHz by owner, by us, and what may be lent."""
+
+    host: str
+    name: str
+    state: str
+    capacity_mhz: float
+    owner_mhz: float | None
+    """None where the measurement was impossible (e.g. ours above total)."""
+    ours_mhz: float
+    budget_mhz: float
+    limit_mhz: float
+    machines: int
+
+
+class ClusterOut(BaseModel):
+    """A cluster as an operator sees it."""
+
+    id: UUID
+    resource_id: UUID
+    resource: str
+    mode: str
+    name: str
+    verdict: str
+    rung: str | None
+    reason: str
+    sampled_at: datetime | None
+    decided_at: datetime | None
+    capacity_mhz: float
+    owner_mhz: float
+    ours_mhz: float
+    budget_mhz: float
+    cap_mhz: float
+    wanted: int
+    running: int
+    machines: dict[str, int]
+    hosts: list[HostOut]
+    paused_by: str | None
+    paused_reason: str | None
+    draining: bool
+    most_machines: int | None
+    sweep_stopped: str | None
+    superseded: int
+
+
+class WorkloadOut(BaseModel):
+    """What runs on a cluster for one organisation."""
+
+    model_config = ConfigDict(from_attributes=True)
+    id: UUID
+    cluster_id: UUID
+    organisation_id: UUID
+    template: str
+    wanted: int
+    created_at: datetime
+
+
+class MachineOut(BaseModel):
+    """One machine."""
+
+    model_config = ConfigDict(from_attributes=True)
+    id: UUID
+    name: str
+    workload_id: UUID
+    organisation_id: UUID
+    resource_id: UUID
+    cluster_id: UUID
+    ordinal: int
+    host: str | None
+    wanted: str
+    state: str
+    state_since: datetime
+    power: str | None
+    limit_mhz: float | None
+    vcpus: int
+    memory_mib: int
+    reason: str
+    error: str | None
+    overdue: bool
+    created_at: datetime
+    running_since: datetime | None
+
+
+class DecisionOut(BaseModel):
+    """A stored decision with its inputs."""
+
+    model_config = ConfigDict(from_attributes=True)
+    id: UUID
+    cluster_id: UUID
+    at: datetime
+    policy_id: UUID
+    policy_revision: int
+    reason: str
+    observation: dict[str, Any]
+    facts: dict[str, Any]
+    decision: dict[str, Any]
+
+
+class EventOut(BaseModel):
+    """An action event."""
+
+    model_config = ConfigDict(from_attributes=True)
+    id: UUID
+    key: str
+    at: datetime
+    resource_id: UUID | None
+    cluster_id: UUID | None
+    machine_id: UUID | None
+    body: dict[str, Any]
+
+
+def cluster_out(row: ClusterRow) -> ClusterOut:
+    """A cluster's row as an operator sees it."""
+    cluster, decision = row.cluster, row.cluster.decision or {}
+    hosts = _hosts(
+        cluster.sample or {}, {b["host"]: b for b in decision.get("budgets", [])}, cluster.budgets_mhz
+    )
+    return ClusterOut(
+        id=cluster.id,
+        resource_id=cluster.resource_id,
+        resource=row.resource.name,
+        mode=row.resource.mode,
+        name=cluster.name,
+        verdict=decision.get("verdict", "unknown"),
+        rung=_RUNGS[decision["rung"]] if "rung" in decision else None,
+        reason=cluster.reason,
+        sampled_at=cluster.sampled_at,
+        decided_at=cluster.decided_at,
+        capacity_mhz=sum(host.capacity_mhz for host in hosts),
+        owner_mhz=sum(host.owner_mhz or 0.0 for host in hosts),
+        ours_mhz=sum(host.ours_mhz for host in hosts),
+        budget_mhz=sum(host.budget_mhz for host in hosts),
+        cap_mhz=cluster.cap_mhz,
+        wanted=decision.get("wanted", 0),
+        running=decision.get("running", 0),
+        machines=row.machines,
+        hosts=hosts,
+        paused_by=cluster.paused_by,
+        paused_reason=cluster.paused_reason,
+        draining=cluster.draining,
+        most_machines=cluster.most_machines,
+        sweep_stopped=row.resource.sweep_stopped,
+        superseded=cluster.superseded,
+    )
+
+
+_RUNGS = ("lend", "floor", "no_new", "suspend", "drain", "destroy")
+
+
+def _hosts(sample: dict[str, Any], decided: dict[str, Any], budgets: dict[str, float]) -> list[HostOut]:
+    hosts = []
+    for index, host in enumerate(sample.get("hosts", [])):
+        used, ours = _number(sample, "cpu_used_mhz", index), _number(sample, "cpu_ours_mhz", index)
+        capacity = _number(sample, "cpu_capacity_mhz", index)
+        owner = min(used - ours, capacity) if 0.0 <= ours <= used else None
+        hosts.append(
+            HostOut(
+                host=host,
+                name=sample["host_names"][index],
+                state=sample["states"][index],
+                capacity_mhz=capacity,
+                owner_mhz=owner,
+                ours_mhz=ours,
+                budget_mhz=decided.get(host, {}).get("budget_mhz", budgets.get(host, 0.0)),
+                limit_mhz=_number(sample, "cpu_limit_mhz", index),
+                machines=sample["machines"][index],
+            )
+        )
+    return hosts
+
+
+def _number(sample: dict[str, Any], column: str, index: int) -> float:
+    """A value as stored; what is no number (NaN is stored as text) shows as 0."""
+    value = float(sample[column][index])
+    return value if isfinite(value) else 0.0

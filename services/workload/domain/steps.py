@@ -1,0 +1,87 @@
+"""The next step of one machine: from what is wanted, where it is in its life, and what the cloud shows."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from libs.providers.base import MachineSeen, Power
+from services.workload.domain.states import MachineState, Wanted
+
+_S = MachineState
+
+
+class Act(StrEnum):
+    """What to ask of the cloud."""
+
+    CREATE = "create"
+    POWER_ON = "power_on"
+    SUSPEND = "suspend"
+    DELETE = "delete"
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """Where the machine is now, and what to ask of the cloud next, if anything."""
+
+    state: MachineState
+    act: Act | None = None
+
+
+def next_step(state: MachineState, wanted: Wanted, seen: MachineSeen | None, *, drained: bool) -> Step:
+    """The step for one machine.
+
+    `seen` is the cloud's word, None when the inventory does not show it; `drained`: its grace is over.
+    """
+    if state is _S.DESTROYING:
+        return Step(state, Act.DELETE if seen else None)
+    if state is _S.LOST:
+        return _found(wanted, seen)
+    if wanted is Wanted.GONE:
+        return _give_back(state, seen, drained=drained)
+    if seen is None:
+        return _ask(state, wanted)
+    if not seen.configured and state in {_S.REQUESTED, _S.CREATING}:
+        return Step(_S.CREATING, Act.CREATE if seen.task is None else None)
+    return _run(state, seen) if wanted is Wanted.RUNNING else _sleep(state, seen)
+
+
+def _found(wanted: Wanted, seen: MachineSeen | None) -> Step:
+    if seen is None:
+        return Step(_S.LOST)
+    return Step(_S.STARTING) if wanted is not Wanted.GONE else Step(_S.DESTROYING, Act.DELETE)
+
+
+def _give_back(state: MachineState, seen: MachineSeen | None, *, drained: bool) -> Step:
+    works = seen is not None and seen.configured and seen.power is Power.ON
+    if state is _S.REQUESTED and seen is None:
+        return Step(_S.DESTROYING)
+    if works and not drained and state in {_S.STARTING, _S.RUNNING, _S.DRAINING}:
+        return Step(_S.DRAINING)
+    return Step(_S.DESTROYING, Act.DELETE if seen else None)
+
+
+def _ask(state: MachineState, wanted: Wanted) -> Step:
+    if state in {_S.REQUESTED, _S.CREATING}:
+        return Step(_S.CREATING, Act.CREATE) if wanted is Wanted.RUNNING else Step(state)
+    return Step(state)
+
+
+def _run(state: MachineState, seen: MachineSeen) -> Step:
+    if seen.power is Power.ON:
+        return Step(_S.RUNNING if state in {_S.STARTING, _S.RUNNING, _S.DRAINING} else _S.STARTING)
+    if seen.task is not None:
+        return Step(state)
+    return Step(_S.STARTING, Act.POWER_ON)
+
+
+def _sleep(state: MachineState, seen: MachineSeen) -> Step:
+    if seen.power is not Power.ON:
+        return Step(state if state is _S.SUSPENDED else _asleep(state))
+    if seen.task is not None:
+        return Step(state)
+    return Step(_S.SUSPENDING if state is not _S.CREATING else _S.STARTING, Act.SUSPEND)
+
+
+def _asleep(state: MachineState) -> MachineState:
+    """A machine that is off or suspended counts as suspended, whichever way it came there."""
+    passing = {_S.STARTING: _S.SUSPENDING, _S.RUNNING: _S.SUSPENDING, _S.DRAINING: _S.SUSPENDING}
+    return passing.get(state, _S.SUSPENDED)

@@ -1,0 +1,87 @@
+"""Composition of workload."""
+
+from functools import partial
+from uuid import UUID, uuid5
+
+from libs.common.app import create_app
+from libs.common.contracts.resource import InventoryChanged, ResourceChanged
+from libs.common.contracts.supply import ContributionChanged, PolicyAssigned, TemplateChanged
+from libs.common.contracts.usage import UsageSampled
+from libs.common.ids import new_id
+from libs.common.lanes import Lanes
+from libs.common.service import Beat, Hears, Runtime, Service
+from libs.providers.sessions import Sessions
+from services.workload import reconcile
+from services.workload.api.routes import router
+from services.workload.models import Base
+from services.workload.reconcile import Hands
+from services.workload.settings import Pace
+from services.workload.usecases import judging, projections
+from services.workload.usecases.following import Means
+
+_UNNAMED = UUID("9c1f7e0a-5a7d-5c22-8f55-2a7e0a9d1b64")
+
+
+def build(runtime: Runtime) -> Service:
+    """Workload as a value."""
+    database, clock, pace = runtime.open_database("workload"), runtime.clock, Pace()
+    means = Means(clock, runtime.vault)
+    limits, machines, silence = runtime.wake(), runtime.wake(), runtime.wake()
+    hands = Hands(
+        database=database,
+        sessions=Sessions(runtime.vault, clock),
+        lanes=Lanes(runtime.activity),
+        clock=clock,
+        vault=runtime.vault,
+        replica=new_id(),
+        installation_id=runtime.settings.installation_id or uuid5(_UNNAMED, "tides"),
+        pace=pace,
+    )
+    app = create_app("workload", routers=[router], settings=runtime.settings, verifier=runtime.verifier)
+    app.state.database, app.state.means = database, means
+    wakes = (limits, machines)
+    return Service(
+        name="workload",
+        metadata=Base.metadata,
+        migrations="services.workload.migrations",
+        database=database,
+        app=app,
+        prefixes=(
+            "/v1/clusters",
+            "/v1/workloads",
+            "/v1/machines",
+            "/v1/decisions",
+            "/v1/events",
+            "/v1/sweeps",
+        ),
+        hears=(
+            Hears(
+                UsageSampled,
+                partial(judging.judge_samples, means),
+                once=False,
+                expires_s=runtime.settings.sample_ttl_s,
+                wakes=wakes,
+            ),
+            Hears(ResourceChanged, projections.remember_resource, once=False, wakes=wakes),
+            Hears(InventoryChanged, projections.remember_inventory, once=False),
+            Hears(PolicyAssigned, projections.remember_policy, once=False),
+            Hears(TemplateChanged, projections.remember_template, once=False, wakes=wakes),
+            Hears(ContributionChanged, projections.remember_contribution, once=False),
+        ),
+        beats=(
+            Beat(
+                "judge_silence",
+                pace.silence_every_s,
+                partial(reconcile.judge_silent, database, means),
+                silence,
+            ),
+            Beat("apply_limits", pace.limits_every_s, partial(reconcile.apply_limits, hands), limits),
+            Beat(
+                "reconcile_machines",
+                pace.machines_every_s,
+                partial(reconcile.reconcile_machines, hands),
+                machines,
+            ),
+        ),
+        closes=(hands.give_back,),
+    )

@@ -1,0 +1,1 @@
+"""Workload's migrations, expand-and-contract."""

@@ -1,0 +1,258 @@
+"""Workload's tables: projections of what others say, clusters under judgement, machines, decisions, the event log."""
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import BigInteger, Enum, ForeignKey, Identity, Index, UniqueConstraint, text
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from libs.common.db import Utc, new_metadata
+from services.workload.domain.states import MachineState, Wanted
+
+
+def _words(words: type[StrEnum]) -> Enum:
+    """An enumeration kept as plain text, so that a new word needs no migration."""
+    return Enum(
+        words, native_enum=False, length=20, values_callable=lambda kinds: [kind.value for kind in kinds]
+    )
+
+
+class Base(DeclarativeBase):
+    """Tables of schema `workload`."""
+
+    metadata = new_metadata()
+    type_annotation_map = {  # noqa: RUF012 - SQLAlchemy's own name
+        datetime: Utc,
+        dict[str, Any]: JSONB,
+        list[Any]: JSONB,
+        Wanted: _words(Wanted),
+        MachineState: _words(MachineState),
+    }
+
+
+class Installation(Base):
+    """Which installation this database belongs to; machines carry it in their mark."""
+
+    __tablename__ = "installation"
+    id: Mapped[UUID] = mapped_column(primary_key=True)
+    created_at: Mapped[datetime]
+
+
+class Resource(Base):
+    """A projection of registry's resource, and the lease for all acts on its cloud."""
+
+    __tablename__ = "resource"
+    id: Mapped[UUID] = mapped_column(primary_key=True)
+    revision: Mapped[int]
+    organisation_id: Mapped[UUID]
+    name: Mapped[str]
+    provider: Mapped[str]
+    url: Mapped[str]
+    settings: Mapped[dict[str, Any]]
+    username: Mapped[str]
+    sealed_secret: Mapped[str]
+    ca_pem: Mapped[str | None]
+    thumbprint: Mapped[str | None]
+    mode: Mapped[str]
+    force: Mapped[bool] = mapped_column(default=False)
+    gone: Mapped[bool] = mapped_column(default=False)
+    interval_s: Mapped[float]
+    lease_token: Mapped[UUID | None]
+    lease_until: Mapped[datetime | None]
+    retry_at: Mapped[datetime | None]
+    """After a refusal or silence of the cloud: not before."""
+    failures: Mapped[int] = mapped_column(default=0)
+    sweep_stopped: Mapped[str | None]
+    """Why the sweeper waits for a person; nothing is made on the resource meanwhile."""
+    released: Mapped[bool] = mapped_column(default=False)
+
+
+class Cluster(Base):
+    """A cluster under judgement: the engine's memory, the newest decision, and what is desired of the cloud."""
+
+    __tablename__ = "cluster"
+    id: Mapped[UUID] = mapped_column(primary_key=True)
+    resource_id: Mapped[UUID] = mapped_column(ForeignKey("resource.id"), index=True)
+    ref: Mapped[str]
+    name: Mapped[str]
+    sampled_at: Mapped[datetime | None]
+    """End of the newest judged sample, on the cloud's clock."""
+    heard_at: Mapped[datetime | None]
+    """Receipt of the newest sample, on our clock: silence is judged by it."""
+    clock_offset_s: Mapped[float] = mapped_column(default=0.0)
+    """The cloud's clock minus ours, as last measured."""
+    silent_at: Mapped[datetime | None]
+    """When silence was last judged."""
+    interval_s: Mapped[float]
+    sample: Mapped[dict[str, Any] | None]
+    state: Mapped[dict[str, Any] | None]
+    decision: Mapped[dict[str, Any] | None]
+    reason: Mapped[str] = mapped_column(default="not judged yet")
+    decided_at: Mapped[datetime | None]
+    cap_mhz: Mapped[float] = mapped_column(default=0.0)
+    budgets_mhz: Mapped[dict[str, Any]] = mapped_column(default=dict)
+    floor_mhz_per_vcpu: Mapped[float] = mapped_column(default=200.0)
+    drain_grace_s: Mapped[float] = mapped_column(default=600.0)
+    limits_id: Mapped[UUID | None]
+    """Action id of the limits that are desired now."""
+    limits_applied_id: Mapped[UUID | None]
+    limits_failed_id: Mapped[UUID | None]
+    """The last limits whose failure has been said, so that it is said once."""
+    paused_by: Mapped[str | None]
+    paused_reason: Mapped[str | None]
+    draining: Mapped[bool] = mapped_column(default=False)
+    most_machines: Mapped[int | None]
+    """Scaled by hand: never more than this many."""
+    grow_after: Mapped[datetime | None]
+    """After a failed deployment nothing new is made before this time."""
+    deploy_failures: Mapped[int] = mapped_column(default=0)
+    superseded: Mapped[int] = mapped_column(BigInteger, default=0)
+    """Samples that were not newer than what had been judged."""
+
+
+class Assignment(Base):
+    """A projection of policy's assignment."""
+
+    __tablename__ = "assignment"
+    scope: Mapped[str] = mapped_column(primary_key=True)
+    scope_id: Mapped[UUID] = mapped_column(primary_key=True)
+    revision: Mapped[int]
+    policy_id: Mapped[UUID]
+    policy_name: Mapped[str]
+    policy_revision: Mapped[int]
+    document: Mapped[dict[str, Any]]
+    gone: Mapped[bool]
+
+
+class Template(Base):
+    """A projection of a template version."""
+
+    __tablename__ = "template"
+    version_id: Mapped[UUID] = mapped_column(primary_key=True)
+    revision: Mapped[int]
+    organisation_id: Mapped[UUID]
+    name: Mapped[str] = mapped_column(index=True)
+    version: Mapped[int]
+    resource_id: Mapped[UUID] = mapped_column(index=True)
+    reference: Mapped[str]
+    disk_gib: Mapped[float]
+    state: Mapped[str]
+
+
+class Contribution(Base):
+    """A projection of a contribution."""
+
+    __tablename__ = "contribution"
+    id: Mapped[UUID] = mapped_column(primary_key=True)
+    revision: Mapped[int]
+    organisation_id: Mapped[UUID] = mapped_column(index=True)
+    project_id: Mapped[UUID]
+    project_name: Mapped[str]
+    project_url: Mapped[str]
+    weight: Mapped[float]
+    active: Mapped[bool]
+    resource_ids: Mapped[list[Any] | None]
+    sealed_authenticator: Mapped[str]
+
+
+class Workload(Base):
+    """What runs on a cluster for one organisation."""
+
+    __tablename__ = "workload"
+    __table_args__ = (UniqueConstraint("cluster_id", "organisation_id"),)
+    id: Mapped[UUID] = mapped_column(primary_key=True)
+    cluster_id: Mapped[UUID] = mapped_column(ForeignKey("cluster.id"), index=True)
+    organisation_id: Mapped[UUID]
+    template: Mapped[str]
+    wanted: Mapped[int] = mapped_column(default=0)
+    created_at: Mapped[datetime]
+
+
+class Machine(Base):
+    """One VM of a workload; only workload's loops move `state`, everybody else changes `wanted`."""
+
+    __tablename__ = "machine"
+    __table_args__ = (
+        UniqueConstraint("cluster_id", "ordinal"),
+        Index("ix_machine_state", "resource_id", "state"),
+    )
+    id: Mapped[UUID] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(unique=True)
+    workload_id: Mapped[UUID] = mapped_column(ForeignKey("workload.id"))
+    organisation_id: Mapped[UUID]
+    resource_id: Mapped[UUID]
+    cluster_id: Mapped[UUID] = mapped_column(ForeignKey("cluster.id"), index=True)
+    ordinal: Mapped[int]
+    template_version_id: Mapped[UUID]
+    template_ref: Mapped[str]
+    vcpus: Mapped[int]
+    memory_mib: Mapped[int]
+    disk_gib: Mapped[float]
+    host: Mapped[str | None]
+    wanted: Mapped[Wanted] = mapped_column(default=Wanted.RUNNING)
+    wanted_by_hand: Mapped[bool] = mapped_column(default=False)
+    """A person asked for it to go; no decision brings it back."""
+    state: Mapped[MachineState] = mapped_column(default=MachineState.REQUESTED)
+    state_since: Mapped[datetime]
+    reason: Mapped[str]
+    created_at: Mapped[datetime]
+    running_since: Mapped[datetime | None]
+    attempts: Mapped[int] = mapped_column(default=0)
+    missing: Mapped[int] = mapped_column(default=0)
+    """Inventories in a row that did not show it."""
+    power: Mapped[str | None]
+    limit_mhz: Mapped[float | None]
+    """The limit that the cloud really has."""
+    error: Mapped[str | None]
+    sealed_guest_token: Mapped[str]
+    overdue: Mapped[bool] = mapped_column(default=False)
+
+
+class Orphan(Base):
+    """A machine with our mark that no row knows; removed after a grace, unless there are too many."""
+
+    __tablename__ = "orphan"
+    name: Mapped[str] = mapped_column(primary_key=True)
+    resource_id: Mapped[UUID] = mapped_column(index=True)
+    seen_at: Mapped[datetime]
+    allowed: Mapped[bool] = mapped_column(default=False)
+    """A person said that it may go."""
+
+
+class DecisionRecord(Base):
+    """A decision that changed something, with everything that went into it: it can be replayed."""
+
+    __tablename__ = "decision"
+    __table_args__ = (Index("ix_decision_cluster_at", "cluster_id", "at"),)
+    id: Mapped[UUID] = mapped_column(primary_key=True)
+    cluster_id: Mapped[UUID]
+    at: Mapped[datetime]
+    policy_id: Mapped[UUID]
+    policy_revision: Mapped[int]
+    state_before: Mapped[dict[str, Any]]
+    observation: Mapped[dict[str, Any]]
+    facts: Mapped[dict[str, Any]]
+    decision: Mapped[dict[str, Any]]
+    reason: Mapped[str]
+
+
+class ActionRecord(Base):
+    """The event log behind `GET /v1/events`: every action event, readable in the order of commit."""
+
+    __tablename__ = "action_event"
+    __table_args__ = (Index("ix_action_event_order", "transaction", "number"),)
+    number: Mapped[int] = mapped_column(BigInteger, Identity(), primary_key=True)
+    transaction: Mapped[int] = mapped_column(
+        BigInteger, server_default=text("(pg_current_xact_id()::text)::bigint")
+    )
+    """Rows of a transaction appear together; a reader stops below the oldest one still running."""
+    id: Mapped[UUID] = mapped_column(unique=True)
+    key: Mapped[str]
+    at: Mapped[datetime]
+    resource_id: Mapped[UUID | None] = mapped_column(index=True)
+    cluster_id: Mapped[UUID | None] = mapped_column(index=True)
+    machine_id: Mapped[UUID | None] = mapped_column(index=True)
+    body: Mapped[dict[str, Any]]

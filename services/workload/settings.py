@@ -1,0 +1,17 @@
+"""How many things workload does at once, and for how long it waits."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """Bounds for acting on one cloud; every deadline is shorter than what is left of a lease."""
+
+    call_s: float = 20.0
+    limits_every_s: float = 1.0
+    machines_every_s: float = 5.0
+    silence_every_s: float = 5.0
+    parallel_clones: int = 4
+    parallel_acts: int = 8
+    looks_in_a_row: int = 6
+    """Fresh looks after acts that went well, before the next beat takes over."""

@@ -1,0 +1,139 @@
+"""Following a decision: limits that are desired, machines that are wanted, and the events that say so."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from hashlib import sha256
+from secrets import token_urlsafe
+from uuid import UUID
+
+from sqlalchemy import func, select
+
+from libs.common.clock import Clock
+from libs.common.contracts.action import LimitsRequested, LimitsSuperseded, MachineRequested
+from libs.common.contracts.resource import Mode
+from libs.common.db import Session
+from libs.common.ids import new_id
+from libs.common.secrets import Vault
+from libs.harvest.types import Decision, Policy
+from services.workload.domain.plan import MachineNow, plan_machines
+from services.workload.domain.states import PRESENT, MachineState, Wanted
+from services.workload.models import Cluster, Machine, Resource, Template, Workload
+from services.workload.usecases.recording import record
+
+
+@dataclass(frozen=True, slots=True)
+class Means:
+    """What judging needs from outside: the time, and the seal for guests' tokens."""
+
+    clock: Clock
+    vault: Vault
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """A decision about a cluster, and what it takes to carry it out."""
+
+    means: Means
+    resource: Resource
+    cluster: Cluster
+    decision: Decision
+    policy: Policy
+    template: Template | None
+    reason: str
+
+
+async def follow(session: Session, order: Order, machines: Sequence[Machine], now: datetime) -> None:
+    """Write down what is wanted now. Where a resource only observes and has nothing of ours, nothing is wanted."""
+    if order.resource.mode == Mode.OBSERVE and not machines:
+        return
+    _want_limits(session, order, machines, now)
+    plan = plan_machines(order.decision, [_now(machine) for machine in machines])
+    by_id = {machine.id: machine for machine in machines}
+    for machine_id, wanted in plan.wanted.items():
+        if not by_id[machine_id].wanted_by_hand:
+            by_id[machine_id].wanted = wanted
+            by_id[machine_id].reason = order.reason
+    if order.resource.mode == Mode.LEND and order.template is not None and plan.create_on:
+        await _request_machines(session, order, plan.create_on, now)
+
+
+def _now(machine: Machine) -> MachineNow:
+    return MachineNow(machine.id, machine.state, machine.wanted, machine.host, machine.vcpus, machine.ordinal)
+
+
+def _want_limits(session: Session, order: Order, machines: Sequence[Machine], now: datetime) -> None:
+    cluster, decision = order.cluster, order.decision
+    budgets = {budget.host: round(budget.budget_mhz, 1) for budget in decision.budgets}
+    cap = round(decision.cap_mhz, 1)
+    if budgets == cluster.budgets_mhz and cap == cluster.cap_mhz:
+        return
+    if not any(machine.state in PRESENT for machine in machines):
+        cluster.budgets_mhz, cluster.cap_mhz = budgets, cap
+        return
+    if cluster.limits_id is not None and cluster.limits_id != cluster.limits_applied_id:
+        record(session, LimitsSuperseded(**_limits(order, cluster.limits_id, now)))
+    cluster.budgets_mhz, cluster.cap_mhz, cluster.limits_id = budgets, cap, new_id()
+    record(session, LimitsRequested(**_limits(order, cluster.limits_id, now)))
+
+
+def _limits(order: Order, action_id: UUID, now: datetime) -> dict[str, object]:
+    cluster = order.cluster
+    return {
+        "at": now,
+        "action_id": action_id,
+        "resource_id": cluster.resource_id,
+        "cluster_id": cluster.id,
+        "cap_mhz": cluster.cap_mhz,
+        "budgets_mhz": cluster.budgets_mhz,
+        "sampled_at": cluster.sampled_at or now,
+        "reason": order.reason,
+    }
+
+
+async def _request_machines(session: Session, order: Order, hosts: Sequence[str], now: datetime) -> None:
+    workload = await _workload(session, order, now)
+    last = select(func.coalesce(func.max(Machine.ordinal), 0)).where(Machine.cluster_id == order.cluster.id)
+    ordinal: int = (await session.execute(last)).scalar_one()
+    for offset, host in enumerate(hosts, start=1):
+        _request(session, order, workload, host, ordinal + offset, now)
+
+
+def _request(
+    session: Session, order: Order, workload: Workload, host: str, ordinal: int, now: datetime
+) -> None:
+    assert order.template is not None
+    identity, size, token = new_id(), order.policy.machine, token_urlsafe(32)
+    machine = Machine(
+        id=identity, name=f"tides-{identity}", workload_id=workload.id, cluster_id=order.cluster.id, ordinal=ordinal,
+        organisation_id=workload.organisation_id, resource_id=order.resource.id,
+        template_version_id=order.template.version_id, template_ref=order.template.reference, vcpus=size.vcpus,
+        memory_mib=size.memory_mib, disk_gib=max(size.disk_gib, order.template.disk_gib), host=host,
+        wanted=Wanted.RUNNING, wanted_by_hand=False, state=MachineState.REQUESTED, state_since=now,
+        reason=order.reason, created_at=now, attempts=0, missing=0, overdue=False,
+        sealed_guest_token=order.means.vault.seal(token, identity.bytes),
+    )  # fmt: skip
+    session.add(machine)
+    requested = MachineRequested(
+        at=now, machine_id=identity, name=machine.name, workload_id=workload.id, host=host, vcpus=size.vcpus,
+        organisation_id=workload.organisation_id, resource_id=order.resource.id, cluster_id=order.cluster.id,
+        reason=order.reason, guest_token_sha256=sha256(token.encode()).hexdigest(),
+    )  # fmt: skip
+    record(session, requested)
+
+
+async def _workload(session: Session, order: Order, now: datetime) -> Workload:
+    organisation = order.resource.organisation_id
+    rows = select(Workload).where(
+        Workload.cluster_id == order.cluster.id, Workload.organisation_id == organisation
+    )
+    workload = (await session.execute(rows)).scalar_one_or_none()
+    if workload is None:
+        workload = Workload(
+            id=new_id(), cluster_id=order.cluster.id, organisation_id=organisation, created_at=now,
+            template=order.policy.machine.template, wanted=order.decision.wanted,
+        )  # fmt: skip
+        session.add(workload)
+        await session.flush()
+    workload.wanted, workload.template = order.decision.wanted, order.policy.machine.template
+    return workload

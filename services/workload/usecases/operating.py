@@ -1,0 +1,101 @@
+"""What a person does: the red button, scaling and draining by hand, allowing a sweep."""
+
+from dataclasses import dataclass
+from uuid import UUID
+
+from sqlalchemy import update
+
+from libs.common.contracts.action import ClusterPaused, ClusterResumed
+from libs.common.db import Session
+from libs.common.errors import conflict, not_found
+from services.workload.domain.states import LIVE, Wanted
+from services.workload.models import Cluster, Machine, Orphan, Resource
+from services.workload.usecases.following import Means
+from services.workload.usecases.judging import rejudge
+from services.workload.usecases.recording import record
+
+
+@dataclass(frozen=True, slots=True)
+class Person:
+    """Who asks, and why; both stand in the event."""
+
+    name: str
+    reason: str
+
+
+async def pause_cluster(means: Means, session: Session, cluster_id: UUID, person: Person) -> Cluster:
+    """The red button: budgets to the floor, nothing new; holds across restarts until somebody resumes."""
+    cluster, resource = await _cluster(session, cluster_id)
+    cluster.paused_by, cluster.paused_reason = person.name, person.reason
+    record(session, ClusterPaused(**_said(means, cluster, person)))
+    await rejudge(means, session, cluster, resource)
+    return cluster
+
+
+async def resume_cluster(means: Means, session: Session, cluster_id: UUID, person: Person) -> Cluster:
+    """Release the red button, and a drain by hand."""
+    cluster, resource = await _cluster(session, cluster_id)
+    cluster.paused_by = cluster.paused_reason = None
+    cluster.draining = False
+    record(session, ClusterResumed(**_said(means, cluster, person)))
+    await rejudge(means, session, cluster, resource)
+    return cluster
+
+
+async def drain_cluster(means: Means, session: Session, cluster_id: UUID) -> Cluster:
+    """Give everything on the cluster back, with grace, until resumed."""
+    cluster, resource = await _cluster(session, cluster_id)
+    cluster.draining = True
+    await rejudge(means, session, cluster, resource)
+    return cluster
+
+
+async def scale_cluster(
+    means: Means, session: Session, cluster_id: UUID, most_machines: int | None
+) -> Cluster:
+    """Never more than this many machines; None: as many as the policy allows."""
+    cluster, resource = await _cluster(session, cluster_id)
+    cluster.most_machines = most_machines
+    await rejudge(means, session, cluster, resource)
+    return cluster
+
+
+async def drain_machine(session: Session, machine_id: UUID, person: Person) -> Machine:
+    """Give one machine back, with grace; no decision brings this one back."""
+    machine = await session.get(Machine, machine_id, with_for_update=True)
+    if machine is None:
+        raise not_found("machine")
+    if machine.state not in LIVE:
+        raise conflict(f"{machine.name} was destroyed; there is nothing to drain.")
+    machine.wanted, machine.wanted_by_hand = Wanted.GONE, True
+    machine.reason = f"{person.reason} (by {person.name})"
+    return machine
+
+
+async def allow_sweep(session: Session, resource_id: UUID) -> int:
+    """A person looked: the strangers known now may be destroyed. Returns how many."""
+    resource = await session.get(Resource, resource_id, with_for_update=True)
+    if resource is None:
+        raise not_found("resource")
+    allowed = await session.execute(
+        update(Orphan).where(Orphan.resource_id == resource_id).values(allowed=True).returning(Orphan.name)
+    )
+    resource.sweep_stopped = None
+    return len(allowed.all())
+
+
+async def _cluster(session: Session, cluster_id: UUID) -> tuple[Cluster, Resource]:
+    cluster = await session.get(Cluster, cluster_id, with_for_update=True)
+    if cluster is None:
+        raise not_found("cluster")
+    return cluster, await session.get_one(Resource, cluster.resource_id)
+
+
+def _said(means: Means, cluster: Cluster, person: Person) -> dict[str, object]:
+    return {
+        "at": means.clock.now(),
+        "resource_id": cluster.resource_id,
+        "cluster_id": cluster.id,
+        "actor": person.name,
+        "reason": person.reason,
+    }

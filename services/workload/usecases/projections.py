@@ -1,0 +1,106 @@
+"""What workload remembers of what other services say: resources, policies, templates, contributions."""
+
+from typing import Any
+
+from sqlalchemy import update
+from sqlalchemy.dialects.postgresql import insert
+
+from libs.common.contracts.resource import InventoryChanged, ResourceChanged
+from libs.common.contracts.supply import ContributionChanged, PolicyAssigned, TemplateChanged, TemplateState
+from libs.common.db import Session
+from services.workload.domain.states import LIVE, Wanted
+from services.workload.models import Assignment, Base, Cluster, Contribution, Machine, Resource, Template
+
+
+async def remember_resource(session: Session, event: ResourceChanged) -> None:
+    """Take the newest state of a resource. A resource that is lent again is no longer released."""
+    row = event.model_dump(
+        include={
+            "revision", "organisation_id", "name", "provider", "url", "settings", "username", "sealed_secret",
+            "ca_pem", "thumbprint", "force", "gone", "interval_s",
+        }
+    )  # fmt: skip
+    taken = await _take(
+        session, Resource, {"id": event.resource_id}, row | {"mode": event.mode.value, "retry_at": None}
+    )
+    if taken and event.mode.value != "draining":
+        await session.execute(update(Resource).where(Resource.id == event.resource_id).values(released=False))
+
+
+async def remember_inventory(session: Session, event: InventoryChanged) -> None:
+    """Make sure that a row stands for every cluster, so that silence about one is noticed."""
+    if await session.get(Resource, event.resource_id) is None:
+        return
+    for facts in event.clusters:
+        await ensure_cluster(session, facts.cluster_id, event.resource_id, facts.cluster, facts.name)
+
+
+async def ensure_cluster(session: Session, cluster_id: Any, resource_id: Any, ref: str, name: str) -> None:
+    """A row for a cluster, made on first sight; renamed clusters keep their row."""
+    row = insert(Cluster).values(
+        id=cluster_id, resource_id=resource_id, ref=ref, name=name, interval_s=20.0, reason="not judged yet",
+        cap_mhz=0.0, budgets_mhz={}, floor_mhz_per_vcpu=200.0, drain_grace_s=600.0, draining=False,
+        deploy_failures=0, superseded=0, clock_offset_s=0.0,
+    )  # fmt: skip
+    await session.execute(
+        row.on_conflict_do_update(
+            index_elements=["id"], set_={"name": row.excluded.name}, where=Cluster.name != row.excluded.name
+        )
+    )
+
+
+async def remember_policy(session: Session, event: PolicyAssigned) -> None:
+    """Take the newest assignment of a policy."""
+    row = event.model_dump(
+        include={"revision", "policy_id", "policy_name", "policy_revision", "document", "gone"}
+    )
+    await _take(session, Assignment, {"scope": event.scope.value, "scope_id": event.scope_id}, row)
+
+
+async def remember_template(session: Session, event: TemplateChanged) -> None:
+    """Take the newest state of a template version; a revoked one gives up its machines."""
+    row = event.model_dump(
+        include={"revision", "organisation_id", "name", "version", "resource_id", "reference", "disk_gib"}
+    )
+    state = TemplateState.REVOKED if event.gone else event.state
+    taken = await _take(session, Template, {"version_id": event.version_id}, row | {"state": state.value})
+    if taken and state is TemplateState.REVOKED:
+        await session.execute(
+            update(Machine)
+            .where(Machine.template_version_id == event.version_id, Machine.state.in_(LIVE))
+            .values(
+                wanted=Wanted.GONE,
+                wanted_by_hand=True,
+                reason=f"template {event.name} v{event.version} was revoked",
+            )
+        )
+
+
+async def remember_contribution(session: Session, event: ContributionChanged) -> None:
+    """Take the newest state of a contribution."""
+    row = event.model_dump(
+        include={
+            "revision", "organisation_id", "project_id", "project_name", "project_url", "weight",
+            "sealed_authenticator",
+        }
+    )  # fmt: skip
+    ids = None if event.resource_ids is None else [str(resource_id) for resource_id in event.resource_ids]
+    more = {"active": event.active and not event.gone, "resource_ids": ids}
+    await _take(session, Contribution, {"id": event.contribution_id}, row | more)
+
+
+async def _take(session: Session, table: type[Base], key: dict[str, Any], row: dict[str, Any]) -> bool:
+    """Insert or replace the row if this revision is newer than the known one; False when it is not."""
+    columns = table.__table__.columns
+    fresh = {name: False for name in ("released", "force", "gone") if name in columns} | {
+        name: 0 for name in ("failures",) if name in columns
+    }
+    values = insert(table).values(**(fresh | row | key))
+    taken = await session.execute(
+        values.on_conflict_do_update(
+            index_elements=list(key),
+            set_={name: values.excluded[name] for name in row},
+            where=columns["revision"] < values.excluded["revision"],
+        ).returning(columns["revision"])
+    )
+    return taken.first() is not None

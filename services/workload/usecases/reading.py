@@ -1,0 +1,113 @@
+"""Reading: what the API shows."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Select, func, select, text, tuple_
+
+from libs.common.db import Session
+from services.workload.domain.states import LIVE
+from services.workload.models import ActionRecord, Cluster, DecisionRecord, Machine, Resource, Workload
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterRefs:
+    """A resource's clusters, and whether there has ever been anything of ours on it."""
+
+    clusters: tuple[str, ...]
+    has_machines: bool
+    has_nothing_ever: bool
+
+
+async def cluster_refs(session: Session, resource_id: UUID) -> ClusterRefs:
+    """The cloud's references of a resource's clusters, by name."""
+    refs = select(Cluster.ref).where(Cluster.resource_id == resource_id).order_by(Cluster.name, Cluster.id)
+    count = select(func.count(), func.count().filter(Machine.state.in_(LIVE))).where(
+        Machine.resource_id == resource_id
+    )
+    ever, live = (await session.execute(count)).one()
+    return ClusterRefs(tuple((await session.execute(refs)).scalars()), live > 0, ever == 0)
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterRow:
+    """A cluster with its resource and its machines by state."""
+
+    cluster: Cluster
+    resource: Resource
+    machines: dict[str, int]
+
+
+async def clusters(session: Session, resource_id: UUID | None = None) -> list[ClusterRow]:
+    """Every cluster, by resource and name."""
+    rows = (
+        select(Cluster, Resource)
+        .join(Resource, Resource.id == Cluster.resource_id)
+        .where(Resource.gone.is_(False))
+    )
+    if resource_id is not None:
+        rows = rows.where(Cluster.resource_id == resource_id)
+    counts = select(Machine.cluster_id, Machine.state, func.count()).where(Machine.state.in_(LIVE))
+    by_cluster: dict[UUID, dict[str, int]] = {}
+    for cluster_id, state, count in await session.execute(counts.group_by(Machine.cluster_id, Machine.state)):
+        by_cluster.setdefault(cluster_id, {})[state.value] = count
+    found = (await session.execute(rows.order_by(Resource.name, Cluster.name))).all()
+    return [ClusterRow(cluster, resource, by_cluster.get(cluster.id, {})) for cluster, resource in found]
+
+
+async def machines(
+    session: Session, cluster_id: UUID | None, *, live: bool, after: UUID | None, limit: int
+) -> Sequence[Machine]:
+    """Machines by id (which is their age), one more than `limit` where there are more."""
+    rows = select(Machine).order_by(Machine.id).limit(limit + 1)
+    if cluster_id is not None:
+        rows = rows.where(Machine.cluster_id == cluster_id)
+    if live:
+        rows = rows.where(Machine.state.in_(LIVE))
+    if after is not None:
+        rows = rows.where(Machine.id > after)
+    return (await session.execute(rows)).scalars().all()
+
+
+async def workloads(session: Session, after: UUID | None, limit: int) -> Sequence[Workload]:
+    """Workloads by id."""
+    rows = select(Workload).order_by(Workload.id).limit(limit + 1)
+    return (await session.execute(rows.where(Workload.id > after) if after else rows)).scalars().all()
+
+
+async def decisions(
+    session: Session, cluster_id: UUID | None, before: UUID | None, limit: int
+) -> Sequence[DecisionRecord]:
+    """Stored decisions, newest first."""
+    rows = select(DecisionRecord).order_by(DecisionRecord.id.desc()).limit(limit + 1)
+    if cluster_id is not None:
+        rows = rows.where(DecisionRecord.cluster_id == cluster_id)
+    if before is not None:
+        rows = rows.where(DecisionRecord.id < before)
+    return (await session.execute(rows)).scalars().all()
+
+
+Position = tuple[int, int]
+"""Where a reader of the event log stands: transaction and number."""
+
+_SETTLED = text("action_event.transaction < (pg_snapshot_xmin(pg_current_snapshot())::text)::bigint")
+
+
+async def events(
+    session: Session, after: Position | None, cluster_id: UUID | None, limit: int, *, newest: bool = False
+) -> Sequence[ActionRecord]:
+    """Action events in an order that never gains a row behind a reader's back.
+
+    A row is shown once every transaction older than its own has ended: what commits late still comes after.
+    """
+    rows: Select[Any] = select(ActionRecord).where(_SETTLED)
+    if after is not None:
+        rows = rows.where(tuple_(ActionRecord.transaction, ActionRecord.number) > tuple_(*after))
+    if cluster_id is not None:
+        rows = rows.where(ActionRecord.cluster_id == cluster_id)
+    order = (ActionRecord.transaction, ActionRecord.number)
+    ordered = rows.order_by(*(column.desc() for column in order)) if newest else rows.order_by(*order)
+    found: Sequence[ActionRecord] = (await session.execute(ordered.limit(limit))).scalars().all()
+    return found[::-1] if newest else found

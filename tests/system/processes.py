@@ -1,0 +1,155 @@
+"""Services as separate operating-system processes, as operators run them: environment in, JSON logs out."""
+
+import asyncio
+import json
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import aiohttp
+
+from libs.common.auth import Principal, Role, Signer, generate_signing_keys
+from libs.common.secrets import fresh_key
+from tests.support import until
+from tools.parts.slots import free_port
+
+STOP_WITHIN_S = 30.0
+READY_WITHIN_S = 60.0
+
+
+@dataclass
+class Process:
+    """One `tides run ...`, which can be killed and started again at the same address."""
+
+    name: str
+    services: tuple[str, ...]
+    environment: dict[str, str]
+    log: Path
+    port: int = field(default_factory=free_port)
+    process: "asyncio.subprocess.Process | None" = None
+
+    @property
+    def url(self) -> str:
+        """Where it serves."""
+        return f"http://127.0.0.1:{self.port}"
+
+    async def start(self) -> None:
+        """Start it and wait until it is ready."""
+        with self.log.open("ab") as sink:
+            self.process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                *("-m", "services.cli", "run", *self.services),
+                env={**os.environ, **self.environment, "TIDES_PORT": str(self.port)},
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=sink,
+                stderr=sink,
+            )
+        await until(self.is_ready, timeout=READY_WITHIN_S, what=f"{self.name} ready; its log is {self.log}")
+
+    async def is_ready(self) -> bool:
+        """Whether it serves and reaches its database. Fails at once if it has ended."""
+        assert self.process is not None
+        assert self.process.returncode is None, f"{self.name} ended: {self.tail()}"
+        timeout = aiohttp.ClientTimeout(total=5)
+        try:
+            async with (
+                aiohttp.ClientSession(timeout=timeout) as http,
+                http.get(f"{self.url}/readyz") as answer,
+            ):
+                return answer.status == 200
+        except (aiohttp.ClientError, TimeoutError):
+            return False
+
+    async def kill(self) -> None:
+        """kill -9."""
+        await self._end(signal.SIGKILL)
+
+    async def stop(self) -> None:
+        """An orderly stop."""
+        await self._end(signal.SIGTERM)
+
+    async def _end(self, number: signal.Signals) -> None:
+        if self.process is None or self.process.returncode is not None:
+            return
+        self.process.send_signal(number)
+        async with asyncio.timeout(STOP_WITHIN_S):
+            await self.process.wait()
+
+    def facts(self, event: str) -> list[dict[str, Any]]:
+        """Log lines of one event."""
+        lines = (line for line in self.log.read_text(errors="replace").splitlines() if line.startswith("{"))
+        return [fact for fact in map(json.loads, lines) if fact.get("event") == event]
+
+    def tail(self) -> str:
+        """The end of its log."""
+        return self.log.read_text(errors="replace")[-3000:]
+
+
+@dataclass
+class Deployment:
+    """A whole installation: processes that share a database, a bus, keys and an identity."""
+
+    folder: Path
+    database_url: str
+    bus_url: str
+    processes: dict[str, Process] = field(default_factory=dict)
+    installation_id: str = field(default_factory=lambda: str(uuid4()))
+    organisation_id: Any = field(default_factory=uuid4)
+
+    def __post_init__(self) -> None:
+        self._private, self._public = generate_signing_keys()
+        self._sealing = f"t1:{fresh_key()}"
+        self._signer = Signer(self._private)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What every process is told."""
+        return {
+            "TIDES_DATABASE_URL": self.database_url,
+            "TIDES_BUS_URL": self.bus_url,
+            "TIDES_SEALING_KEYS": self._sealing,
+            "TIDES_SIGNING_KEY": self._private,
+            "TIDES_VERIFY_KEYS": self._public,
+            "TIDES_INSTALLATION_ID": self.installation_id,
+            "TIDES_POOL_SIZE": "3",
+            "PYTHONUNBUFFERED": "1",
+        }
+
+    async def start(self, name: str, *services: str) -> Process:
+        """Start a process that runs these services (by default the one it is named after)."""
+        process = Process(name, services or (name,), self.environment, self.folder / f"{name}.log")
+        self.processes[name] = process
+        await process.start()
+        return process
+
+    async def stop(self) -> None:
+        """Stop every process in order."""
+        await asyncio.gather(*(process.stop() for process in self.processes.values()), return_exceptions=True)
+
+    def token(self, role: Role = Role.ADMIN) -> str:
+        """A fresh access token."""
+        return self._signer.sign(Principal(uuid4(), "tester", role, self.organisation_id, uuid4()))
+
+    async def ask(
+        self,
+        process: str,
+        method: str,
+        path: str,
+        body: Any = None,
+        *,
+        expect: Sequence[int] = (200, 201, 202),
+    ) -> Any:
+        """One REST call as an administrator; anything but an expected status fails with the answer."""
+        headers = {"Authorization": f"Bearer {self.token()}"}
+        async with (
+            aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=60)) as http,
+            http.request(method, self.processes[process].url + path, json=body, headers=headers) as answer,
+        ):
+            text = await answer.text()
+            assert answer.status in expect, f"{method} {path}: {answer.status} {text}"
+            return json.loads(text) if text else None

@@ -1,0 +1,121 @@
+"""The policy document: what an operator writes."""
+
+import json
+import math
+from datetime import time
+from typing import Any
+
+import pytest
+
+from libs.harvest.document import PRESETS, InvalidPolicy, PolicyDocument, dump, parse
+from libs.harvest.types import Thresholds, Window
+from tests.unit.harvest.story import POLICY
+
+MACHINE = {"template": "worker", "vcpus": 4, "memory_mib": 8192, "disk_gib": 20}
+SMALL: dict[str, Any] = {"name": "nights", "machine": MACHINE}
+
+
+def changed(path: str, value: object) -> dict[str, Any]:
+    """A good document with one field replaced."""
+    document: dict[str, Any] = json.loads(json.dumps({**PRESETS["balanced"], "machine": MACHINE}))
+    *parents, last = path.split(".")
+    place = document
+    for part in parents:
+        place = place[part]
+    place[last] = value
+    return document
+
+
+def test_a_small_document_is_filled_with_defaults() -> None:
+    policy = parse(SMALL)
+    assert (policy.name, policy.machine.vcpus, policy.memory) == ("nights", 4, None)
+    assert policy.cpu == Thresholds(0.5, 0.65, 0.8)
+
+
+def test_windows_and_memory_are_read() -> None:
+    window = {"days": ["mon", "sun"], "start": "18:00", "end": "06:30"}
+    memory = {"idle": 0.6, "stop_new": 0.7, "reclaim": 0.9}
+    policy = parse({**SMALL, "windows": [window], "time_zone": "Europe/Zurich", "memory": memory})
+    assert policy.windows == (Window(frozenset({0, 6}), time(18), time(6, 30)),)
+    assert policy.memory == Thresholds(0.6, 0.7, 0.9)
+    assert parse(dump(policy)) == policy
+
+
+@pytest.mark.parametrize("name", ["balanced", "cautious", "eager"])
+def test_presets_lack_only_the_machine(name: str) -> None:
+    policy = parse({**PRESETS[name], "machine": MACHINE})
+    assert policy.name == name
+    assert parse(json.loads(json.dumps(dump(policy)))) == policy
+    with pytest.raises(InvalidPolicy, match=r"^machine is missing$"):
+        parse(PRESETS[name])
+
+
+def test_presets_differ_in_how_much_they_dare() -> None:
+    cautious, balanced, eager = (
+        parse({**PRESETS[name], "machine": MACHINE}) for name in ("cautious", "balanced", "eager")
+    )
+    assert cautious.cpu.idle < balanced.cpu.idle < eager.cpu.idle
+    assert cautious.sigma > balanced.sigma > eager.sigma
+
+
+def test_every_policy_of_the_engine_has_a_document() -> None:
+    assert parse(dump(POLICY)) == POLICY
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        ("cpu.stop_new", 0.4, "cpu.stop_new must be above cpu.idle"),
+        ("cpu.reclaim", 0.65, "cpu.reclaim must be above cpu.stop_new"),
+        (
+            "memory",
+            {"idle": 0.5, "stop_new": 0.5, "reclaim": 0.9},
+            "memory.stop_new must be above memory.idle",
+        ),
+        ("cpu.idle", -0.1, "cpu.idle is not valid: input should be greater than or equal to 0"),
+        ("cpu.idle", math.nan, "cpu.idle is not valid: input should be a finite number"),
+        ("cpu.idel", 0.1, "cpu.idel is not a field of a policy"),
+        ("target", 1.5, "target is not valid: input should be less than or equal to 1"),
+        ("margin", 0.5, None),
+        ("name", "", "name is not valid: string should have at least 1 character"),
+        ("name", "x" * 101, "name is not valid: string should have at most 100 characters"),
+        ("name", "a\nb", "name must be printable, without blanks around it"),
+        ("machine.vcpus", 0, "machine.vcpus is not valid: input should be greater than or equal to 1"),
+        ("machine.disk_gib", math.inf, "machine.disk_gib is not valid: input should be a finite number"),
+        (
+            "ladder.suspend_after_s",
+            -1,
+            "ladder.suspend_after_s is not valid: input should be greater than or equal to 0",
+        ),
+        ("time_zone", "Atlantis/Deep", "time_zone must be the name of a time zone, as Europe/Zurich"),
+        ("time_zone", "../../etc/passwd", "time_zone must be the name of a time zone, as Europe/Zurich"),
+        ("release", "keep", "release is not valid: input should be 'suspend' or 'destroy'"),
+        ("max_share", 0.05, "useful_share must not be above max_share"),
+        ("windows", [{"days": [], "start": "18:00", "end": "06:00"}], None),
+        ("windows", [{"days": ["mon"], "start": "25:00", "end": "06:00"}], None),
+        ("windows", [{"days": ["someday"], "start": "18:00", "end": "06:00"}], None),
+    ],
+)
+def test_a_wrong_field_is_named(path: str, value: object, message: str | None) -> None:
+    if path == "margin":
+        document = {**changed("target", 0.4), "margin": value}
+        message = "margin must be below target"
+    else:
+        document = changed(path, value)
+    with pytest.raises(InvalidPolicy) as refused:
+        parse(document)
+    assert refused.value.field.startswith(path if message is None else message.split(" ", maxsplit=1)[0])
+    if message is not None:
+        assert str(refused.value) == message
+
+
+@pytest.mark.parametrize("document", [{}, {"name": 7}, {"name": None, "machine": None}, {**SMALL, "cpu": 7}])
+def test_what_is_no_document_is_refused(document: dict[str, Any]) -> None:
+    with pytest.raises(InvalidPolicy):
+        parse(document)
+
+
+def test_the_document_has_a_schema_for_the_api() -> None:
+    schema = PolicyDocument.model_json_schema()
+    assert schema["required"] == ["name", "machine"]
+    assert schema["additionalProperties"] is False

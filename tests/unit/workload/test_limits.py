@@ -1,0 +1,52 @@
+"""Sharing a host's budget: the sum never exceeds it, and nobody is ever unlimited."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from services.workload.domain.limits import LOWEST_MHZ, Limited, differs, share_budgets
+
+HOSTS = st.sampled_from(["h1", "h2", "h3"])
+MACHINES = st.lists(
+    st.builds(Limited, st.uuids().map(str), st.one_of(st.none(), HOSTS), st.integers(1, 64)), max_size=12
+)
+BUDGETS = st.dictionaries(HOSTS, st.floats(0, 200_000), max_size=3)
+
+
+@given(BUDGETS, MACHINES)
+def test_the_limits_of_a_host_never_exceed_its_budget(budgets: dict[str, float], machines: list[Limited]) -> None:
+    limits = share_budgets(budgets, machines, 200.0)
+
+    for host, budget in budgets.items():
+        there = [machine for machine in machines if machine.host == host]
+        assert sum(limits[machine.name] for machine in there) <= max(budget, LOWEST_MHZ * len(there)) + 1e-6
+
+
+@given(BUDGETS, MACHINES)
+def test_every_machine_has_a_limit_of_at_least_one_mhz(
+    budgets: dict[str, float], machines: list[Limited]
+) -> None:
+    limits = share_budgets(budgets, machines, 200.0)
+
+    assert set(limits) == {machine.name for machine in machines}
+    assert all(limit >= LOWEST_MHZ and limit == int(limit) for limit in limits.values())
+
+
+@given(st.sampled_from([float("nan"), float("inf")]))
+def test_a_budget_that_is_no_number_limits_to_the_least(budget: float) -> None:
+    assert share_budgets({"h1": budget}, [Limited("m", "h1", 2)], 200.0) == {"m": LOWEST_MHZ}
+
+
+def test_a_wider_machine_gets_more() -> None:
+    limits = share_budgets({"h1": 9000.0}, [Limited("narrow", "h1", 1), Limited("wide", "h1", 2)], 200.0)
+
+    assert limits == {"narrow": 3000.0, "wide": 6000.0}
+
+
+def test_a_machine_on_an_unknown_host_gets_the_floor() -> None:
+    assert share_budgets({"h1": 9000.0}, [Limited("m", None, 4)], 200.0) == {"m": 800.0}
+
+
+def test_no_limit_at_all_always_differs() -> None:
+    assert differs(400.0, None)
+    assert not differs(400.0, 400.4)
+    assert differs(400.0, 500.0)

@@ -1,0 +1,271 @@
+// Command vcsim is the vCenter of Tides' tests: govmomi's simulator (Debian: golang-github-vmware-govmomi-dev)
+// with doors for what a test must decide, namely how busy hosts and machines are and what their counters say.
+//
+//	POST /lab/host {"host":"host-21","cpuMhz":2000,"memMb":3000}     summary.quickStats of a host
+//	POST /lab/vm   {"vm":"vm-57","cpuMhz":300,"memMb":512}           summary.quickStats of a machine
+//	POST /lab/perf {"entity":"host-21","counters":{"2":9000}}        QueryPerf answers these values, constantly
+//	POST /lab/ahead {"seconds":20}                                   QueryPerf's times run ahead by so much more
+package main
+
+import (
+	"crypto/tls"
+	"encoding/json"
+	"flag"
+	"fmt"
+	"log"
+	"net/http"
+	"net/url"
+	"os"
+	"os/signal"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/vmware/govmomi/simulator"
+	"github.com/vmware/govmomi/vim25/methods"
+	"github.com/vmware/govmomi/vim25/mo"
+	"github.com/vmware/govmomi/vim25/soap"
+	"github.com/vmware/govmomi/vim25/types"
+
+	_ "github.com/vmware/govmomi/pbm/simulator"
+	_ "github.com/vmware/govmomi/vapi/simulator"
+)
+
+// perf answers QueryPerf with the values that were set, in place of the recorded series.
+// The simulator's type must be embedded by value and first: the property collector digs for Field(0) structs
+// (a pointer makes reads of perfCounter panic).
+type perf struct {
+	simulator.PerformanceManager
+	mu    sync.RWMutex
+	set   map[string]map[int32]int64
+	other int64 // what a counter says that nobody has set; 0: the recorded series
+	ahead time.Duration
+}
+
+func (p *perf) QueryPerf(ctx *simulator.Context, req *types.QueryPerf) soap.HasFault {
+	res := p.PerformanceManager.QueryPerf(ctx, req)
+	body, ok := res.(*methods.QueryPerfBody)
+	if !ok || body.Res == nil {
+		return res
+	}
+	p.mu.RLock()
+	defer p.mu.RUnlock()
+	for _, found := range body.Res.Returnval {
+		if metric, ok := found.(*types.PerfEntityMetric); ok {
+			override(metric, p.set[metric.Entity.Value], p.other)
+			for i := range metric.SampleInfo {
+				metric.SampleInfo[i].Timestamp = metric.SampleInfo[i].Timestamp.Add(p.ahead)
+			}
+		}
+	}
+	return res
+}
+
+func override(metric *types.PerfEntityMetric, values map[int32]int64, other int64) {
+	for _, found := range metric.Value {
+		series, ok := found.(*types.PerfMetricIntSeries)
+		if !ok {
+			continue
+		}
+		value, ok := values[series.Id.CounterId]
+		if !ok {
+			value = other
+		}
+		if ok || value > 0 { // a 0 is left out of the answer, since the encoder omits it: such a series is empty
+			for i := range series.Value {
+				series.Value[i] = value
+			}
+		}
+	}
+}
+
+// door decodes the JSON body of a POST into a new T and hands it to act, whose error is a 404.
+func door[T any](mux *http.ServeMux, path string, act func(T) error) {
+	mux.HandleFunc(path, func(w http.ResponseWriter, r *http.Request) {
+		var wish T
+		if err := json.NewDecoder(r.Body).Decode(&wish); err != nil {
+			http.Error(w, err.Error(), http.StatusBadRequest)
+			return
+		}
+		if err := act(wish); err != nil {
+			http.Error(w, err.Error(), http.StatusNotFound)
+		}
+	})
+}
+
+func find[T mo.Reference](kind, value string) (T, error) {
+	found, ok := simulator.Map.Get(types.ManagedObjectReference{Type: kind, Value: value}).(T)
+	if !ok {
+		return found, fmt.Errorf("no %s %q", kind, value)
+	}
+	return found, nil
+}
+
+func show(object mo.Reference, stats types.AnyType) {
+	simulator.Map.Update(object, []types.PropertyChange{{Name: "summary.quickStats", Val: stats}})
+}
+
+func openDoors(mux *http.ServeMux, counters *perf) {
+	type load struct {
+		Host, Vm      string
+		CpuMhz, MemMb int32
+	}
+	door(mux, "/lab/host", func(wish load) error {
+		host, err := find[*simulator.HostSystem]("HostSystem", wish.Host)
+		if err != nil {
+			return err
+		}
+		simulator.Map.WithLock(host, func() {
+			stats := host.Summary.QuickStats
+			stats.OverallCpuUsage, stats.OverallMemoryUsage = wish.CpuMhz, wish.MemMb
+			show(host, stats)
+		})
+		return nil
+	})
+	door(mux, "/lab/vm", func(wish load) error {
+		vm, err := find[*simulator.VirtualMachine]("VirtualMachine", wish.Vm)
+		if err != nil {
+			return err
+		}
+		simulator.Map.WithLock(vm, func() {
+			stats := vm.Summary.QuickStats
+			stats.OverallCpuUsage, stats.GuestMemoryUsage = wish.CpuMhz, wish.MemMb
+			show(vm, stats)
+		})
+		return nil
+	})
+	type series struct {
+		Entity   string
+		Counters map[int32]int64
+	}
+	door(mux, "/lab/perf", func(wish series) error {
+		counters.mu.Lock()
+		defer counters.mu.Unlock()
+		counters.set[wish.Entity] = wish.Counters
+		return nil
+	})
+	door(mux, "/lab/ahead", func(wish struct{ Seconds int }) error {
+		counters.mu.Lock()
+		defer counters.mu.Unlock()
+		counters.ahead += time.Duration(wish.Seconds) * time.Second
+		return nil
+	})
+}
+
+type options struct {
+	esx, tls                                         bool
+	load, methodDelay, listen, user, pass, cert, key string
+	idle                                             time.Duration
+	perfDefault                                      int64
+}
+
+// parse reads the flags into a model. -esx keeps only what a single host can have.
+func parse() (*simulator.Model, options) {
+	var o options
+	m := simulator.VPX()
+	flag.IntVar(&m.Datacenter, "dc", m.Datacenter, "datacenters")
+	flag.IntVar(&m.Cluster, "cluster", m.Cluster, "clusters per datacenter")
+	flag.IntVar(&m.ClusterHost, "host", m.ClusterHost, "hosts per cluster")
+	flag.IntVar(&m.Host, "standalone-host", m.Host, "stand-alone hosts")
+	flag.IntVar(&m.Datastore, "ds", m.Datastore, "datastores")
+	flag.IntVar(&m.Machine, "vm", m.Machine, "machines per resource pool")
+	flag.IntVar(&m.Pool, "pool", m.Pool, "resource pools per compute resource")
+	flag.BoolVar(&m.Autostart, "autostart", m.Autostart, "power machines on")
+	flag.IntVar(&m.DelayConfig.Delay, "delay", 0, "milliseconds on every method")
+	flag.Float64Var(&m.DelayConfig.DelayJitter, "delay-jitter", 0, "coefficient of variation of the delays")
+	flag.StringVar(&o.methodDelay, "method-delay", "", "Method:milliseconds,...")
+	flag.BoolVar(&o.esx, "esx", false, "one ESXi host in place of a vCenter")
+	flag.StringVar(&o.load, "load", "", "folder of a saved inventory (govc object.save)")
+	flag.StringVar(&o.listen, "l", "127.0.0.1:8989", "address to listen on")
+	flag.StringVar(&o.user, "username", "", "the only user; empty: any user with any password")
+	flag.StringVar(&o.pass, "password", "", "the user's password")
+	flag.BoolVar(&o.tls, "tls", true, "serve TLS")
+	flag.StringVar(&o.cert, "tlscert", "", "certificate file (PEM); without it, a built-in one")
+	flag.StringVar(&o.key, "tlskey", "", "key file of the certificate (PEM)")
+	flag.DurationVar(&o.idle, "session-idle", 0, "expire idle sessions after this time")
+	flag.Int64Var(&o.perfDefault, "perf-default", 0, "what unset counters say; 0: recorded noise")
+	flag.Parse()
+	if o.esx {
+		esx := simulator.ESX()
+		esx.Autostart, esx.Machine, esx.Datastore, esx.DelayConfig = m.Autostart, m.Machine, m.Datastore, m.DelayConfig
+		m = esx
+	}
+	return m, o
+}
+
+func methodDelays(text string) (map[string]int, error) {
+	delays := map[string]int{}
+	for _, item := range strings.Split(text, ",") {
+		if item == "" {
+			continue
+		}
+		name, value, _ := strings.Cut(item, ":")
+		milliseconds, err := strconv.Atoi(value)
+		if err != nil {
+			return nil, fmt.Errorf("-method-delay %q: %w", item, err)
+		}
+		delays[name] = milliseconds
+	}
+	return delays, nil
+}
+
+func tlsConfig(o options) (*tls.Config, error) {
+	if o.cert == "" {
+		return new(tls.Config), nil
+	}
+	pair, err := tls.LoadX509KeyPair(o.cert, o.key)
+	return &tls.Config{Certificates: []tls.Certificate{pair}}, err
+}
+
+func run() error {
+	m, o := parse()
+	delays, err := methodDelays(o.methodDelay)
+	if err != nil {
+		return err
+	}
+	m.DelayConfig.MethodDelay = delays
+	simulator.SessionIdleTimeout = o.idle
+	if o.load == "" {
+		err = m.Create()
+	} else {
+		err = m.Load(o.load)
+	}
+	if err != nil {
+		return err
+	}
+	defer m.Remove()
+
+	manager := simulator.Map.Get(*m.ServiceContent.PerfManager).(*simulator.PerformanceManager)
+	counters := &perf{PerformanceManager: *manager, set: map[string]map[int32]int64{}, other: o.perfDefault}
+	simulator.Map.Put(counters)
+
+	m.Service.RegisterEndpoints = true
+	m.Service.Listen = &url.URL{Host: o.listen}
+	if o.user != "" {
+		m.Service.Listen.User = url.UserPassword(o.user, o.pass)
+	}
+	if o.tls {
+		if m.Service.TLS, err = tlsConfig(o); err != nil {
+			return err
+		}
+	}
+	mux := http.NewServeMux()
+	openDoors(mux, counters)
+	m.Service.ServeMux = mux
+	server := m.Service.NewServer()
+	defer server.Close()
+	fmt.Printf("ready: %s\n", server.URL.Redacted())
+
+	stop := make(chan os.Signal, 1)
+	signal.Notify(stop, syscall.SIGINT, syscall.SIGTERM)
+	<-stop
+	return nil
+}
+
+func main() {
+	if err := run(); err != nil {
+		log.Fatal(err)
+	}
+}

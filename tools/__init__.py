@@ -1,0 +1,1 @@
+"""Developer tooling: what ./dev runs. Nothing here is shipped."""
