@@ -17,7 +17,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from libs.common.db import async_url
 from libs.common.embedded import EmbeddedPostgres
 from libs.common.migrate import migrate, open_scripts
-from libs.common.inbox import common_metadata
+from libs.common.tables import common_metadata
 
 _HEAD = '''"""{words}."""
 

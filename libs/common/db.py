@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 from libs.common.bus.messages import to_message
 from libs.common.contracts.base import Event
 from libs.common.contracts.catalogue import entry_of
-from libs.common.outbox import outbox
+from libs.common.tables import outbox
 from libs.common.wake import Wake
 
 CONNECT_TIMEOUT_S = 10

@@ -3,31 +3,14 @@
 from datetime import timedelta
 from uuid import UUID
 
-from sqlalchemy import Column, String, Table, delete, func, select
-from sqlalchemy import DateTime as SqlDateTime
-from sqlalchemy.dialects.postgresql import UUID as SqlUuid
+from sqlalchemy import delete, func, select
 from sqlalchemy.dialects.postgresql import insert
 
 from libs.common.db import Database, Session
-from libs.common.outbox import common_metadata
+from libs.common.tables import inbox, revoked_token
 
 KEEP = timedelta(days=7)
 """Longer than any message can wait on the bus before it is dead."""
-
-inbox = Table(
-    "inbox",
-    common_metadata,
-    Column("message_id", SqlUuid(as_uuid=True), primary_key=True),
-    Column("handler", String(100), primary_key=True),
-    Column("handled_at", SqlDateTime(timezone=True), nullable=False, server_default=func.now(), index=True),
-)
-
-revoked_token = Table(
-    "revoked_token",
-    common_metadata,
-    Column("token_id", SqlUuid(as_uuid=True), primary_key=True),
-    Column("at", SqlDateTime(timezone=True), nullable=False, server_default=func.now()),
-)
 
 
 async def first_time(session: Session, message_id: UUID, handler: str) -> bool:

@@ -2,34 +2,14 @@
 
 import asyncio
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import structlog
-from sqlalchemy import (
-    BigInteger,
-    Boolean,
-    Column,
-    Identity,
-    Integer,
-    LargeBinary,
-    MetaData,
-    Row,
-    String,
-    Table,
-    case,
-    delete,
-    func,
-    or_,
-    select,
-    update,
-)
-from sqlalchemy import DateTime as SqlDateTime
-from sqlalchemy.dialects.postgresql import JSONB, UUID
+from sqlalchemy import Row, case, delete, func, or_, select, update
 
 from libs.common.bus.base import Bus, BusUnavailable, Message
-
-if TYPE_CHECKING:
-    from libs.common.db import Database
+from libs.common.db import Database
+from libs.common.tables import outbox
 
 log = structlog.get_logger(__name__)
 
@@ -37,26 +17,8 @@ BATCH = 200
 CLAIM = timedelta(seconds=15)
 PARK_AFTER = 20
 
-common_metadata = MetaData()
-"""Tables that stand in every service's schema; `libs.common.migrations` creates them."""
 
-outbox = Table(
-    "outbox",
-    common_metadata,
-    Column("number", BigInteger, Identity(), primary_key=True),
-    Column("message_id", UUID(as_uuid=True), nullable=False),
-    Column("key", String(100), nullable=False),
-    Column("body", LargeBinary, nullable=False),
-    Column("headers", JSONB, nullable=False),
-    Column("public", Boolean, nullable=False),
-    Column("created_at", SqlDateTime(timezone=True), nullable=False, server_default=func.now()),
-    Column("claimed_until", SqlDateTime(timezone=True)),
-    Column("attempts", Integer, nullable=False, server_default="0"),
-    Column("parked_at", SqlDateTime(timezone=True)),
-)
-
-
-async def relay(database: "Database", bus: Bus) -> int:
+async def relay(database: Database, bus: Bus) -> int:
     """Publish everything in the outbox, in order of commit as far as possible; returns how many rows went out.
 
     Rows are claimed for a short while, so replicas do not publish each other's; a crash repeats, never loses.
@@ -76,7 +38,7 @@ async def relay(database: "Database", bus: Bus) -> int:
     return published
 
 
-async def _claim(database: "Database") -> list[Row[Any]]:
+async def _claim(database: Database) -> list[Row[Any]]:
     due = (
         select(outbox.c.number)
         .where(outbox.c.parked_at.is_(None))
@@ -100,7 +62,7 @@ async def _publish(bus: Bus, row: Row[Any]) -> None:
     await bus.publish(message, public=row.public)
 
 
-async def _settle(database: "Database", sent: list[int], failed: dict[int, BaseException]) -> None:
+async def _settle(database: Database, sent: list[int], failed: dict[int, BaseException]) -> None:
     async with database.transaction() as session:
         if sent:
             await session.execute(delete(outbox).where(outbox.c.number.in_(sent)))

@@ -7,7 +7,6 @@ means "unknown": callers read back before anything else.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from enum import StrEnum
 from typing import Any, Protocol
 from uuid import UUID
 
@@ -16,48 +15,21 @@ from pydantic import BaseModel
 from libs.common.clock import Clock
 from libs.common.contracts.usage import Sample
 from libs.common.secrets import Vault
+from libs.providers.values import (
+    Capability,
+    Cause,
+    ClusterSeen,
+    MachineSeen,
+    MachineSpec,
+    Mark,
+    MissingPrivilege,
+    Power,
+    TemplateSeen,
+    Validation,
+)
 
 ClusterUsage = Sample
 """One interval of one cluster: the driver's measurement is what the bus carries."""
-
-
-class Capability(StrEnum):
-    """What a target can do; data that the API shows, not a mixin."""
-
-    LIMITS = "limits"
-    POOLS = "pools"
-    CLONE = "clone"
-    SUSPEND = "suspend"
-    GUEST_SHUTDOWN = "guest_shutdown"
-    HOSTS_VISIBLE = "hosts_visible"
-    PLACEMENT = "placement"
-    BACKFILL = "backfill"
-
-
-class Power(StrEnum):
-    """Power states to ask for and to see. SHUTDOWN asks the guest first and is seen as OFF."""
-
-    ON = "on"
-    OFF = "off"
-    SHUTDOWN = "shutdown"
-    SUSPENDED = "suspended"
-
-
-class Cause(StrEnum):
-    """Why a cloud said no, the same words for every driver."""
-
-    AUTH = "auth"
-    PERMISSION = "permission"
-    TLS = "tls"
-    UNREACHABLE = "unreachable"
-    NOT_FOUND = "not_found"
-    CONFLICT = "conflict"
-    QUOTA = "quota"
-    CAPACITY = "capacity"
-    THROTTLED = "throttled"
-    TIMEOUT = "timeout"
-    INVALID = "invalid"
-    UNKNOWN = "unknown"
 
 
 class ProviderError(Exception):
@@ -79,95 +51,6 @@ class Unavailable(ProviderError):
 
 class Full(ProviderError):
     """No room: capacity, quota or datastore."""
-
-
-@dataclass(frozen=True, slots=True)
-class Mark:
-    """Whose machine this is: an installation of Tides and a machine of it."""
-
-    installation_id: UUID
-    machine_id: UUID
-
-
-@dataclass(frozen=True, slots=True)
-class MachineSpec:
-    """Everything a driver needs to make one machine; no choice is left to execution time."""
-
-    name: str
-    """`tides-<machine id>`: the name is derived from the id, so a repeat finds what a crash left."""
-    mark: Mark
-    cluster: str
-    host: str | None
-    """The host to stay on; None: the cloud places it (and `machines()` tells where)."""
-    template: str
-    vcpus: int
-    memory_mib: int
-    disk_gib: float
-    limit_mhz: float
-    """CPU limit set before the first power-on. Never unlimited."""
-    user_data: str
-    """cloud-init document, rendered; at most 16 KiB."""
-    network: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class MachineSeen:
-    """One of our machines as the cloud sees it now."""
-
-    name: str
-    mark: Mark
-    cluster: str
-    host: str | None
-    power: Power
-    configured: bool
-    """False while the clone or its configuration is unfinished: call `create` again."""
-    limit_mhz: float | None
-    task: str | None = None
-    """A task of the cloud that is still running on it."""
-    error: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class TemplateSeen:
-    """A template in the cloud's inventory."""
-
-    reference: str
-    name: str
-    disk_gib: float
-    guest_os: str
-
-
-@dataclass(frozen=True, slots=True)
-class ClusterSeen:
-    """A cluster in scope, for validation's facts."""
-
-    cluster: str
-    name: str
-    hosts: int
-    cores: int
-    cpu_mhz: float
-    memory_mib: float
-
-
-@dataclass(frozen=True, slots=True)
-class MissingPrivilege:
-    """A privilege the account lacks, by the cloud's own name, and what Tides cannot do without it."""
-
-    privilege: str
-    disables: str
-
-
-@dataclass(frozen=True, slots=True)
-class Validation:
-    """What a target is and whether it will do; an empty `missing` means everything works."""
-
-    product: str
-    api_version: str
-    instance_id: str
-    """The cloud's own unique id, by which the same cloud under two addresses is recognised."""
-    clusters: tuple[ClusterSeen, ...]
-    missing: tuple[MissingPrivilege, ...] = ()
-    warnings: tuple[str, ...] = ()
 
 
 class Provider(Protocol):
@@ -238,3 +121,26 @@ class Driver(Protocol):
 
     async def open(self, connection: Connection, vault: Vault, clock: Clock) -> Provider:
         """Open and log in. Raises Rejected (auth, tls, invalid) or Unavailable."""
+
+
+__all__ = [
+    "Capability",
+    "Cause",
+    "ClusterSeen",
+    "ClusterUsage",
+    "Connection",
+    "Driver",
+    "Full",
+    "MachineSeen",
+    "MachineSpec",
+    "Mark",
+    "MissingPrivilege",
+    "Power",
+    "Provider",
+    "ProviderError",
+    "Rejected",
+    "TemplateSeen",
+    "Unavailable",
+    "Validation",
+    "sealing_context",
+]

@@ -6,6 +6,8 @@ from uuid import UUID
 from libs.boinc.account import KeyKind, kind_of
 
 MOST_RESOURCES = 1000
+MOST_PER_ORGANISATION = 12
+"""Every machine attaches to all of them, and a guest's user-data holds 16 KiB."""
 
 
 class Stage(IntEnum):

@@ -23,7 +23,7 @@ from libs.common.db import Session
 from libs.common.errors import conflict, invalid, not_found
 from libs.common.ids import new_id, state_id
 from libs.common.secrets import Vault, authenticator_context
-from services.contribution.domain import RefusedKey, Stage, check_key, works_for
+from services.contribution.domain import MOST_PER_ORGANISATION, RefusedKey, Stage, check_key, works_for
 from services.contribution.models import Contribution, Machine, Project
 
 
@@ -108,6 +108,7 @@ async def contribute(
     project = await session.get(Project, terms.project_id)
     if project is None:
         raise invalid("project_id", "No project with this id is known.", "Add the project first.")
+    await _insist_on_room(session, who)
     contribution_id = new_id()
     contribution = Contribution(
         id=contribution_id,
@@ -246,6 +247,14 @@ def _changed(contribution: Contribution, project: Project, now: datetime) -> Con
         resource_ids=None if resource_ids is None else tuple(resource_ids),
         sealed_authenticator=contribution.sealed_authenticator,
     )
+
+
+async def _insist_on_room(session: Session, who: Principal) -> None:
+    living = (Contribution.organisation_id == who.organisation_id) & Contribution.gone.is_(False)
+    if (await session.scalar(select(func.count()).where(living)) or 0) >= MOST_PER_ORGANISATION:
+        raise conflict(
+            f"An organisation lends to at most {MOST_PER_ORGANISATION} projects.", "End another first."
+        )
 
 
 def _check(authenticator: str) -> None:

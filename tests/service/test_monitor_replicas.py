@@ -160,24 +160,6 @@ async def test_a_replica_that_lost_its_lease_settles_nothing(house: House) -> No
 
 
 @pytest.mark.chaos
-async def test_what_is_measured_while_the_bus_is_down_goes_out_afterwards(
-    database_url: str, private_rabbitmq: RabbitNode
-) -> None:
-    cloud = make_cloud(without=("backfill",))
-    async with open_house(database_url, private_rabbitmq.url) as house, house.monitor():
-        await house.announce(house.resource(cloud.url, PASSWORD))
-        await until(lambda: len(ends(house)) >= 2, 20, "the first samples")
-        await private_rabbitmq.stop()
-        await asyncio.sleep(3)
-        await private_rabbitmq.start()
-        back_at = datetime.now(UTC)  # noqa: TID251 - the cloud keeps wall time here
-        await until(lambda: ends(house)[-1] > back_at + timedelta(seconds=2), 60, "samples after the outage")
-        assert house.heard(ResourceDegraded) == []
-    assert len(ends(house)) == len(set(ends(house)))
-    driver.forget_cloud(cloud.url)
-
-
-@pytest.mark.chaos
 async def test_no_interval_is_lost_while_the_bus_is_down(
     database_url: str, private_rabbitmq: RabbitNode
 ) -> None:
@@ -190,6 +172,7 @@ async def test_no_interval_is_lost_while_the_bus_is_down(
         await private_rabbitmq.start()
         back_at = datetime.now(UTC)  # noqa: TID251 - the cloud keeps wall time here
         await until(lambda: ends(house)[-1] > back_at + timedelta(seconds=2), 60, "samples after the outage")
+        assert house.heard(ResourceDegraded) == []
     check_unbroken(ends(house))
     driver.forget_cloud(cloud.url)
 
@@ -208,11 +191,11 @@ async def test_stepped_time_repeats_exactly_even_where_clouds_are_slow(database_
             clock,
         )
         cloud.control.set_fault("latency_s", 7.0)
-        async with open_house(database_url, jitter=0.0) as house:
+        async with open_house(database_url, jitter=0.0, beat_floor_s=60.0) as house:
             async with house.monitor(clock) as run:
                 await house.announce(house.resource(cloud.url, PASSWORD, interval_s=60.0, name=name))
                 await _settled(house, run)
-                while clock.now() < start + timedelta(minutes=30):
+                while clock.now() < start + timedelta(minutes=12):
                     assert clock.advance()
                     await _settled(house, run)
         rounds = house.heard(UsageSampled)
@@ -221,7 +204,7 @@ async def test_stepped_time_repeats_exactly_even_where_clouds_are_slow(database_
         driver.forget_cloud(cloud.url)
 
     assert seen[0] == seen[1]
-    assert len(seen[0]) >= 30
+    assert len(seen[0]) >= 12
     check_unbroken([at for _, at, _ in seen[0]], 60.0)
 
 

@@ -52,7 +52,7 @@ def sample(at: datetime, hosts: int = 2, cluster: str = "east", **columns: Any) 
         "contention_percent": None,
         "machines": 1,
     } | columns
-    spread = {name: value if isinstance(value, tuple) else (value,) * hosts for name, value in values.items()}
+    spread: Any = {name: value if isinstance(value, tuple) else (value,) * hosts for name, value in values.items()}
     return Sample(
         cluster=cluster, name=cluster.title(), at=at, interval_s=20.0, hosts=names, host_names=names,
         states=(HostState.CONNECTED,) * hosts, **spread,

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
-from libs.providers.base import MachineSeen, Power
+from libs.providers.values import MachineSeen, Power
 from services.workload.domain.states import MachineState, Wanted
 
 _S = MachineState

@@ -1,0 +1,249 @@
+"""`tides resource`, `tides template`: clouds, and the images that machines are made from."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from services.cli import show
+from services.cli.access import ask, read_secret
+from services.cli.client import Client, Failed
+from services.cli.names import RESOURCE, TEMPLATE, find
+from services.cli.watching import AsJson
+
+resources = typer.Typer(no_args_is_help=True, help="Clouds: register, look, lend, pause, drain, remove.")
+templates = typer.Typer(no_args_is_help=True, help="Images that machines are made from.")
+Name = Annotated[str, typer.Argument(help="Name or id.")]
+_LARGEST_CA = 262_144
+
+
+@resources.command("add")
+def add_resource(
+    context: typer.Context,
+    name: str,
+    provider: Annotated[str, typer.Option(help="vsphere or simulated.")],
+    url: Annotated[str, typer.Option()],
+    user: Annotated[str, typer.Option()],
+    password_stdin: Annotated[bool, typer.Option(help="The password is on standard input.")] = False,
+    ca_file: Annotated[Path | None, typer.Option(help="PEM of the authority to trust.")] = None,
+    thumbprint: Annotated[str | None, typer.Option(help="SHA-256 of the certificate to trust.")] = None,
+    setting: Annotated[list[str] | None, typer.Option(help="key=value of the driver; again for more.")] = None,
+    interval: Annotated[float, typer.Option(help="Seconds between two samples.")] = 20.0,
+) -> None:
+    """Register a cloud. It is only observed until `tides resource lend`."""
+    body = {
+        "name": name,
+        "provider": provider,
+        "url": url,
+        "username": user,
+        "ca_pem": _read_ca(ca_file),
+        "thumbprint": thumbprint,
+        "settings": dict(_parse_setting(given) for given in setting or []),
+        "interval_s": interval,
+        "password": read_secret(f"Password of {user}", "--password-stdin", password_stdin),
+    }
+    added = ask(context, lambda client: client.call("POST", "/v1/resources", body))
+    show.say(f"{added['name']} is registered as {added['id']}, mode {added['mode']}: nothing is touched")
+    _tell_validation(added["validation"])
+
+
+def _read_ca(path: Path | None) -> str | None:
+    if path is None:
+        return None
+    try:
+        if path.stat().st_size > _LARGEST_CA:
+            raise Failed(f"--ca-file: {path} is longer than {_LARGEST_CA // 1024} KiB")
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise Failed(f"--ca-file: {path}: {getattr(error, 'strerror', None) or 'not a text file'}") from None
+
+
+def _parse_setting(given: str) -> tuple[str, Any]:
+    name, equals, value = given.partition("=")
+    if not equals or not name:
+        raise typer.BadParameter(f"--setting takes key=value, not {given!r}")
+    if value in ("true", "false"):
+        return name, value == "true"
+    return name, int(value) if value.isdigit() else value
+
+
+def _tell_validation(found: dict[str, Any] | None) -> None:
+    if found is None:
+        return
+    if found["error"]:
+        show.say(f"the last validation failed ({found['error']['cause']}): {found['error']['detail']}")
+        return
+    show.say(f"{found['product']}, API {found['api_version']}")
+    show.table(
+        ["cluster", "hosts ", "cores ", "CPU ", "memory "],
+        [
+            [one["name"], one["hosts"], one["cores"], show.ghz(one["cpu_mhz"]), f"{one['memory_mib'] / 1024:.0f} GiB"]
+            for one in found["clusters"]
+        ],
+    )
+    for privilege in found["missing"]:
+        show.say(f"missing privilege {privilege['privilege']}: without it {privilege['disables']}")
+    for warning in found["warnings"]:
+        show.say(f"warning: {warning}")
+
+
+@resources.command("list")
+def list_resources(context: typer.Context, json_: AsJson = False) -> None:
+    """Every registered cloud."""
+    found = ask(context, lambda client: client.pages(RESOURCE.path))
+    if json_:
+        show.as_json(found)
+        return
+    rows = [
+        [one["name"], one["provider"], _mode(one), one["health"]["state"], len(one["clusters"]), one["url"]]
+        for one in found
+    ]
+    show.table(["name", "provider", "mode", "health", "clusters ", "url"], rows)
+
+
+def _mode(resource: dict[str, Any]) -> str:
+    return f"{resource['mode']}, to be removed" if resource["deleting"] else str(resource["mode"])
+
+
+@resources.command("show")
+def show_resource(context: typer.Context, name: Name, json_: AsJson = False) -> None:
+    """One cloud: health, alarm, clusters, what the last validation found."""
+    found = ask(context, lambda client: find(client, RESOURCE, name))
+    if json_:
+        show.as_json(found)
+        return
+    health, alarm = found["health"], found["alarm"]
+    show.say(f"{found['name']} ({found['id']}): {found['provider']} at {found['url']} as {found['username']}")
+    since = f" since {show.moment(health['since'])}" if health["since"] else ""
+    show.say(f"mode {_mode(found)}; {health['state']}{since} {health['detail'] or ''}".rstrip())
+    if alarm:
+        show.say(f"the sweeper waits for a person: {alarm['reason']}")
+    _tell_validation(found["validation"])
+
+
+@resources.command("validate")
+def validate_resource(context: typer.Context, name: Name) -> None:
+    """Ask the cloud again what it is and what the account lacks."""
+
+    async def work(client: Client) -> Any:
+        known = await find(client, RESOURCE, name)
+        return await client.call("POST", f"/v1/resources/{known['id']}/validate")
+
+    _tell_validation(ask(context, work))
+
+
+@resources.command("remove")
+def remove_resource(
+    context: typer.Context,
+    name: Name,
+    force: Annotated[bool, typer.Option(help="Destroy machines without waiting for their work.")] = False,
+) -> None:
+    """Drain a cloud, then forget it."""
+
+    async def work(client: Client) -> Any:
+        known = await find(client, RESOURCE, name)
+        return await client.call("DELETE", f"/v1/resources/{known['id']}", params={"force": force})
+
+    show.say(f"{ask(context, work)['name']} drains; it is gone when nothing of ours is left on it")
+
+
+def _set_mode(context: typer.Context, name: str, mode: str, force: bool = False) -> None:
+    async def work(client: Client) -> Any:
+        known = await find(client, RESOURCE, name)
+        body = {"mode": mode, "force": force}
+        return await client.call("POST", f"/v1/resources/{known['id']}/mode", body)
+
+    changed = ask(context, work)
+    show.say(f"{changed['name']}: mode {changed['mode']}")
+
+
+@resources.command("lend")
+def lend(context: typer.Context, name: Name) -> None:
+    """Let Tides run machines on it."""
+    _set_mode(context, name, "lend")
+
+
+@resources.command("observe")
+def observe(context: typer.Context, name: Name) -> None:
+    """Only look and decide; what runs drains."""
+    _set_mode(context, name, "observe")
+
+
+@resources.command("pause")
+def pause(context: typer.Context, name: Name) -> None:
+    """Budgets to the floor, nothing new; machines stay."""
+    _set_mode(context, name, "paused")
+
+
+@resources.command("drain")
+def drain(
+    context: typer.Context,
+    name: Name,
+    force: Annotated[bool, typer.Option(help="Destroy machines without waiting for their work.")] = False,
+) -> None:
+    """Give everything on it back."""
+    _set_mode(context, name, "draining", force)
+
+
+@templates.command("add")
+def add_template(
+    context: typer.Context,
+    name: str,
+    resource: Annotated[str, typer.Option()],
+    reference: Annotated[str, typer.Option(help="As the cloud calls it.")],
+    approve: Annotated[bool, typer.Option(help="Let it be deployed at once.")] = False,
+) -> None:
+    """Register a template that exists in a cloud, as a draft."""
+
+    async def work(client: Client) -> Any:
+        known = await find(client, RESOURCE, resource)
+        body = {"name": name, "resource_id": known["id"], "reference": reference}
+        added = await client.call("POST", "/v1/templates", body)
+        if approve:
+            path = f"/v1/templates/{added['id']}/versions/1/approve"
+            added["versions"] = [await client.call("POST", path)]
+        return added
+
+    added = ask(context, work)
+    version = added["versions"][0]
+    show.say(f"{added['name']} version {version['version']}, {version['disk_gib']:g} GiB: {version['state']}")
+
+
+def _change_version(context: typer.Context, name: str, number: int | None, verb: str) -> None:
+    async def work(client: Client) -> Any:
+        known = await find(client, TEMPLATE, name)
+        version = number or max(one["version"] for one in known["versions"])
+        return await client.call("POST", f"/v1/templates/{known['id']}/versions/{version}/{verb}")
+
+    changed = ask(context, work)
+    show.say(f"{name} version {changed['version']}: {changed['state']}")
+
+
+Version = Annotated[int | None, typer.Option(help="Left out: the newest.")]
+
+
+@templates.command("approve")
+def approve_template(context: typer.Context, name: Name, version: Version = None) -> None:
+    """Let a draft be deployed."""
+    _change_version(context, name, version, "approve")
+
+
+@templates.command("revoke")
+def revoke_template(context: typer.Context, name: Name, version: Version = None) -> None:
+    """Withdraw a version for good; its machines drain."""
+    _change_version(context, name, version, "revoke")
+
+
+@templates.command("list")
+def list_templates(context: typer.Context, json_: AsJson = False) -> None:
+    """Every template and its versions."""
+    found = ask(context, lambda client: client.pages(TEMPLATE.path))
+    if json_:
+        show.as_json(found)
+        return
+    rows = [
+        [one["name"], version["version"], version["state"], version["reference"], version["guest_os"]]
+        for one in found
+        for version in one["versions"]
+    ]
+    show.table(["name", "version ", "state", "reference", "guest"], rows)
