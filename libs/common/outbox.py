@@ -35,6 +35,8 @@ async def relay(database: Database, bus: Bus) -> int:
         for outcome in failed.values():
             if isinstance(outcome, BusUnavailable):
                 raise outcome
+        if len(rows) < BATCH:
+            break
     return published
 
 

@@ -1,27 +1,53 @@
 """`tides`: the one module that knows all services, by name only."""
 
-import asyncio
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from libs.common.bus.base import BusUnavailable
+from libs.common.embedded import EmbeddedPostgresFailed
 from libs.common.serve import CannotListen
-from libs.common.settings import InvalidSettings, load_settings
-from services.cli.run import run_process
+from libs.common.settings import InvalidSettings
+from services.cli import clouds, demo, floor, lending, operate, people, rules, watching
+from services.cli.access import Access
+from services.cli.client import Failed
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
+INTERRUPTED = 130
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    help="Lends the unused capacity of a private cloud to science, and gives it back at once.",
+    epilog="TIDES_URL (and TIDES_URL_<SERVICE>) say where the services are, TIDES_TOKEN who asks.",
+)
+operate.add_to(app)
+watching.add_to(app)
+app.command("demo")(demo.demo)
+app.add_typer(clouds.resources, name="resource")
+app.add_typer(clouds.templates, name="template")
+app.add_typer(rules.policies, name="policy")
+app.add_typer(lending.projects, name="project")
+app.add_typer(lending.contributions, name="contribution")
+app.add_typer(floor.clusters, name="cluster")
+app.add_typer(floor.machines, name="machine")
+app.add_typer(people.users, name="user")
+app.add_typer(people.tokens, name="token")
 
 
 @app.callback()
-def tides() -> None:
-    """Lend a private cloud's idle capacity to research, and give it back within seconds."""
-
-
-@app.command("run")
-def run_some(services: Annotated[list[str], typer.Argument(help="Service names, or `all`.")]) -> None:
-    """Run services in this process until Ctrl-C."""
-    asyncio.run(run_process(services, load_settings()))
+def begin(
+    context: typer.Context,
+    token_file: Annotated[
+        Path | None,
+        typer.Option(envvar="TIDES_TOKEN_FILE", help="Personal API token, instead of TIDES_TOKEN."),
+    ] = None,
+) -> None:
+    """What stands before every command."""
+    context.obj = Access(token_file)
 
 
 def main() -> None:
@@ -29,5 +55,13 @@ def main() -> None:
     try:
         app()
     except (InvalidSettings, CannotListen) as error:
-        print(f"tides: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
+        _end(error, 2)
+    except (Failed, EmbeddedPostgresFailed, BusUnavailable) as error:
+        _end(error, 1)
+    except KeyboardInterrupt:
+        raise SystemExit(INTERRUPTED) from None
+
+
+def _end(error: Exception, code: int) -> None:
+    print(f"tides: {error}", file=sys.stderr)
+    raise SystemExit(code) from None

@@ -83,7 +83,9 @@ def read_secret(what: str, option: str, given: bool) -> str:
     elif given:
         secret = sys.stdin.read(_LONGEST_SECRET).rstrip("\r\n")
     else:
-        raise typer.BadParameter(f"a secret is never an argument: give {option} and write it to standard input")
+        raise typer.BadParameter(
+            f"a secret is never an argument: give {option} and write it to standard input"
+        )
     if not secret:
         raise typer.BadParameter(f"{option}: nothing was written to standard input")
     return secret

@@ -76,7 +76,9 @@ def draw_cluster(cluster: dict[str, Any], core_hours: float | None, width: int) 
     drawn.append(bar(owner, ours, capacity))
     figures = f" owner {percent(owner, capacity):>5}  ours {percent(ours, capacity):>5}"
     drawn.append(f"{figures}  budget {ghz(cluster['budget_mhz']):>9}{lent}\n", style="not bold")
-    drawn.append(f"{_INDENT}machines: {counts(cluster['machines'])}; {cluster['wanted']} wanted\n", style="not bold")
+    drawn.append(
+        f"{_INDENT}machines: {counts(cluster['machines'])}; {cluster['wanted']} wanted\n", style="not bold"
+    )
     verdict = plain(cluster["verdict"])
     standing = f"{verdict}/{cluster['rung']}" if cluster["rung"] else verdict
     lines = textwrap.wrap(

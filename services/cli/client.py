@@ -123,9 +123,7 @@ class Client:
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_WITHIN_S, sock_read=QUIET_FOR_S)
         url = self._target.url_of(path)
         with _explained(url):
-            async with self._http.get(
-                url, params=_query(params), headers=headers, timeout=timeout
-            ) as answer:
+            async with self._http.get(url, params=_query(params), headers=headers, timeout=timeout) as answer:
                 if answer.status >= 400:
                     raise _refused(answer.status, await answer.text())
                 async for told in _read_events(answer.content):
@@ -184,7 +182,9 @@ class _explained:
 def _query(params: Mapping[str, Any] | None) -> dict[str, str]:
     """Without what is None; booleans as the services read them."""
     given = {name: value for name, value in (params or {}).items() if value is not None}
-    return {name: str(value).lower() if value in (True, False) else str(value) for name, value in given.items()}
+    return {
+        name: str(value).lower() if value in (True, False) else str(value) for name, value in given.items()
+    }
 
 
 def _refused(status: int, text: str) -> Refused:

@@ -18,7 +18,7 @@ _LARGEST_CA = 262_144
 
 
 @resources.command("add")
-def add_resource(
+def add_resource(  # noqa: PLR0913, PLR0917 - each option of a command is a parameter
     context: typer.Context,
     name: str,
     provider: Annotated[str, typer.Option(help="vsphere or simulated.")],
@@ -27,7 +27,9 @@ def add_resource(
     password_stdin: Annotated[bool, typer.Option(help="The password is on standard input.")] = False,
     ca_file: Annotated[Path | None, typer.Option(help="PEM of the authority to trust.")] = None,
     thumbprint: Annotated[str | None, typer.Option(help="SHA-256 of the certificate to trust.")] = None,
-    setting: Annotated[list[str] | None, typer.Option(help="key=value of the driver; again for more.")] = None,
+    setting: Annotated[
+        list[str] | None, typer.Option(help="key=value of the driver; again for more.")
+    ] = None,
     interval: Annotated[float, typer.Option(help="Seconds between two samples.")] = 20.0,
 ) -> None:
     """Register a cloud. It is only observed until `tides resource lend`."""
@@ -77,7 +79,13 @@ def _tell_validation(found: dict[str, Any] | None) -> None:
     show.table(
         ["cluster", "hosts ", "cores ", "CPU ", "memory "],
         [
-            [one["name"], one["hosts"], one["cores"], show.ghz(one["cpu_mhz"]), f"{one['memory_mib'] / 1024:.0f} GiB"]
+            [
+                one["name"],
+                one["hosts"],
+                one["cores"],
+                show.ghz(one["cpu_mhz"]),
+                f"{one['memory_mib'] / 1024:.0f} GiB",
+            ]
             for one in found["clusters"]
         ],
     )

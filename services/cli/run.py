@@ -2,29 +2,49 @@
 
 import asyncio
 import signal
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from importlib import import_module
+from pathlib import Path
+from urllib.parse import quote
 
 from pydantic import SecretStr
 
 from libs.common.clock import Clock
-from libs.common.embedded import EmbeddedPostgres
+from libs.common.embedded import EmbeddedPostgres, EmbeddedPostgresFailed
 from libs.common.log import configure
 from libs.common.runner import Build, Running, running
+from libs.common.service import Runtime, Service
 from libs.common.settings import InvalidSettings, Settings
 from services.cli.keep import complete
 
 SERVICES = ("identity", "registry", "policy", "templates", "contribution", "monitor", "workload", "stats")
 
 
-def builders(names: Sequence[str]) -> list[Build]:
-    """The `build` of each service by name; `all` is every one. Raises InvalidSettings for a name there is not."""
+Change = Callable[[Service], Service]
+"""What a test does to a service before it runs: takes a beat or a handler away."""
+
+
+def chosen(names: Sequence[str]) -> tuple[str, ...]:
+    """Each name once; `all` is every one. Raises InvalidSettings for a name there is not."""
     wanted = SERVICES if "all" in names else tuple(dict.fromkeys(names))
     for name in wanted:
         if name not in SERVICES:
             raise InvalidSettings(f"no service named {name!r}; there are: all, {', '.join(SERVICES)}")
-    return [import_module(f"services.{name}.main").build for name in wanted]
+    return wanted
+
+
+def builders(names: Sequence[str], change: Change | None = None) -> list[Build]:
+    """The `build` of each service by name. Raises InvalidSettings."""
+    builds: list[Build] = [import_module(f"services.{name}.main").build for name in chosen(names)]
+    return builds if change is None else [_changed(build, change) for build in builds]
+
+
+def _changed(build: Build, change: Change) -> Build:
+    def build_changed(runtime: Runtime) -> Service:
+        return change(build(runtime))
+
+    return build_changed
 
 
 @asynccontextmanager
@@ -41,13 +61,48 @@ async def parts(settings: Settings, *, durable: bool = True) -> AsyncIterator[Se
 
 
 @asynccontextmanager
+async def reach(settings: Settings) -> AsyncIterator[str]:
+    """The bus's address: with an embedded server that of the one that runs, else of one started for the block."""
+    if settings.bus_url is not None or settings.database_url is not None:
+        yield settings.bus_dsn
+        return
+    folder = settings.data_dir / "postgres"
+    try:
+        server = await EmbeddedPostgres.start(folder)
+    except EmbeddedPostgresFailed:
+        url = _url_of_running(folder)
+        if url is None:
+            raise
+        yield url
+        return
+    try:
+        yield server.url
+    finally:
+        await server.stop()
+
+
+def _url_of_running(folder: Path) -> str | None:
+    """By the fifth line of the server's pid file, where its socket is."""
+    try:
+        socket_folder = (folder / "cluster" / "postmaster.pid").read_text(encoding="utf-8").splitlines()[4]
+    except (OSError, IndexError):
+        return None
+    return f"postgresql://postgres@/postgres?host={quote(socket_folder)}"
+
+
+@asynccontextmanager
 async def started(
-    names: Sequence[str], settings: Settings, *, clock: Clock | None = None, durable: bool = True
+    names: Sequence[str],
+    settings: Settings,
+    *,
+    clock: Clock | None = None,
+    durable: bool = True,
+    change: Change | None = None,
 ) -> AsyncIterator[tuple[Running, Settings]]:
     """Run services until the block ends."""
     async with (
         parts(complete(settings), durable=durable) as whole,
-        running(builders(names), whole, clock=clock) as run,
+        running(builders(names, change), whole, clock=clock) as run,
     ):
         yield run, whole
 

@@ -124,7 +124,9 @@ def why(
         show.as_json(decisions)
         return
     if not decisions:
-        show.say(f"nothing has been decided about {known['name']} yet: {known['reason'] or 'no sample was judged'}")
+        show.say(
+            f"nothing has been decided about {known['name']} yet: {known['reason'] or 'no sample was judged'}"
+        )
     for decision in decisions:
         _tell_decision(decision)
 
@@ -147,7 +149,13 @@ def _tell_decision(record: dict[str, Any]) -> None:
 
 def _host_row(budget: dict[str, Any], seen: dict[str, Any]) -> list[object]:
     capacity = budget["capacity_mhz"]
-    row: list[object] = [show.percent(budget["owner_mhz"], capacity), "-", "-", show.ghz(budget["budget_mhz"]), "-"]
+    row: list[object] = [
+        show.percent(budget["owner_mhz"], capacity),
+        "-",
+        "-",
+        show.ghz(budget["budget_mhz"]),
+        "-",
+    ]
     hosts = seen.get("hosts", [])
     if budget["host"] not in hosts:
         return [f"  {plain(budget['host'])}", *row]

@@ -72,7 +72,7 @@ class Lease:
 async def hold(session: Session, lease: Lease, busy: Collection[UUID]) -> Sequence[Resource]:
     """Renew what this replica holds, give up what is beyond its share, claim what nobody holds.
 
-    Shares are even among replicas that are alive. What is `busy` is given up last.
+    Shares are even among replicas that are alive. What is `busy` is not given up before its round has ended.
     """
     until = func.clock_timestamp() + timedelta(seconds=lease.seconds)
     alive = insert(Replica).values(token=lease.token, name=lease.holder, alive_until=until)
@@ -87,11 +87,11 @@ async def hold(session: Session, lease: Lease, busy: Collection[UUID]) -> Sequen
     held = list(
         (await session.scalars(renewal.values(lease_until=until).returning(Resource), **_PLAIN)).all()
     )
-    held.sort(key=lambda resource: (resource.id not in busy, resource.id))
-    surplus = [resource.id for resource in held[share:]]
+    idle = sorted((resource.id for resource in held if resource.id not in busy), reverse=True)
+    surplus = idle[: max(0, len(held) - share)]
     if surplus:
         await _give_up(session, Resource.id.in_(surplus))
-        return held[:share]
+        return [resource for resource in held if resource.id not in surplus]
     if len(held) < share:
         held += await _claim(session, lease, until, share - len(held))
     return held

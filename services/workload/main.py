@@ -26,7 +26,7 @@ def build(runtime: Runtime) -> Service:
     """Workload as a value."""
     database, clock, pace = runtime.open_database("workload"), runtime.clock, Pace()
     means = Means(clock, runtime.vault)
-    limits, machines, silence = runtime.wake(), runtime.wake(), runtime.wake()
+    acting, silence = runtime.wake(), runtime.wake()
     hands = Hands(
         database=database,
         sessions=Sessions(runtime.vault, clock),
@@ -39,7 +39,7 @@ def build(runtime: Runtime) -> Service:
     )
     app = create_app("workload", routers=[router], settings=runtime.settings, verifier=runtime.verifier)
     app.state.database, app.state.means = database, means
-    wakes = (limits, machines)
+    wakes = (acting,)
     return Service(
         name="workload",
         metadata=Base.metadata,
@@ -75,13 +75,7 @@ def build(runtime: Runtime) -> Service:
                 partial(reconcile.judge_silent, database, means),
                 silence,
             ),
-            Beat("apply_limits", pace.limits_every_s, partial(reconcile.apply_limits, hands), limits),
-            Beat(
-                "reconcile_machines",
-                pace.machines_every_s,
-                partial(reconcile.reconcile_machines, hands),
-                machines,
-            ),
+            Beat("act", pace.act_every_s, partial(reconcile.act, hands), acting),
         ),
         closes=(hands.give_back,),
     )

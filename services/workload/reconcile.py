@@ -2,7 +2,8 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from functools import partial
 from typing import TypeVar
 from uuid import UUID
@@ -19,23 +20,19 @@ from libs.providers.base import Cause, Power, Provider, ProviderError, Rejected,
 from libs.providers.sessions import Sessions
 from services.workload.domain.steps import Act
 from services.workload.settings import Pace
-from services.workload.usecases.acting import (
+from services.workload.usecases.following import Means
+from services.workload.usecases.judging import judge_silence
+from services.workload.usecases.leasing import (
     Claimed,
     LeaseLost,
-    LimitsDue,
     back_off,
     claim_resources,
     guard,
-    limits_due,
     release_claims,
-    settle_limits,
-    settle_refused_limits,
-    spec_of,
 )
-from services.workload.usecases.following import Means
-from services.workload.usecases.judging import judge_silence
+from services.workload.usecases.limiting import LimitsDue, Outcome, limits_due, settle_limits
 from services.workload.usecases.looking import Due, Look, settle_act_refused, settle_look
-from services.workload.usecases.reading import cluster_refs
+from services.workload.usecases.making import spec_of
 from services.workload.usecases.recording import record
 
 log = structlog.get_logger(__name__)
@@ -54,6 +51,8 @@ class Hands:
     replica: UUID
     installation_id: UUID
     pace: Pace
+    looked_at: dict[UUID, datetime] = field(default_factory=dict)
+    """When each resource's inventory was last read."""
 
     async def claim(self) -> list[Claimed]:
         """Resources that this replica may act on now; sessions of others are closed."""
@@ -61,6 +60,11 @@ class Hands:
             claimed = await claim_resources(session, self.replica, self.installation_id, self.clock.now())
         await self.sessions.keep({resource.resource_id for resource in claimed})
         return claimed
+
+    def may_look(self, resource_id: UUID) -> bool:
+        """Whether the inventory of a settled resource is due to be read again."""
+        looked_at = self.looked_at.get(resource_id)
+        return looked_at is None or self.clock.now() >= looked_at + timedelta(seconds=self.pace.look_every_s)
 
     async def give_back(self) -> None:
         """An orderly stop: no lease and no session is left behind."""
@@ -76,16 +80,13 @@ async def judge_silent(database: Database, means: Means) -> None:
         await judge_silence(means, session)
 
 
-async def apply_limits(hands: Hands) -> None:
-    """Limits that the cloud does not have yet, each resource in a lane of its own, never behind a clone."""
+async def act(hands: Hands) -> None:
+    """Every resource that this replica holds, in lanes of its own: limits never wait for a clone."""
     for resource in await hands.claim():
-        hands.lanes.start(("limits", resource.resource_id), partial(_guarded, hands, resource, _apply_limits))
-
-
-async def reconcile_machines(hands: Hands) -> None:
-    """Machines that are not as wanted, each resource in a lane of its own."""
-    for resource in await hands.claim():
-        hands.lanes.start(("machines", resource.resource_id), partial(_guarded, hands, resource, _reconcile))
+        key = resource.resource_id
+        hands.lanes.start(("limits", key), partial(_guarded, hands, resource, _apply_limits))
+        if not resource.is_settled or hands.may_look(key):
+            hands.lanes.start(("machines", key), partial(_guarded, hands, resource, _reconcile))
 
 
 async def _guarded(
@@ -101,7 +102,7 @@ async def _guarded(
         log.warning("resource.refused", resource=resource.name, lane=work.__name__, error=str(error))
         await hands.sessions.drop(resource.resource_id)
         async with hands.database.transaction() as session:
-            back_off(await guard(session, hands.replica, resource.resource_id), hands.clock.now())
+            back_off(await guard(session, hands.replica, resource.resource_id), error, hands.clock.now())
 
 
 async def _session(hands: Hands, resource: Claimed) -> Provider:
@@ -118,24 +119,27 @@ async def _call(hands: Hands, call: Awaitable[T]) -> T:
 
 
 async def _apply_limits(hands: Hands, resource: Claimed) -> None:
+    if not resource.has_machines:
+        return
     async with hands.database.transaction() as session:
         due = await limits_due(session, resource.resource_id)
-    for limits in due:
-        provider = await _session(hands, resource)
-        await _set_limits(hands, resource, provider, limits)
+    if not due:
+        return
+    provider = await _session(hands, resource)
+    outcomes = [(limits, await _set_limits(hands, provider, limits)) for limits in due]
+    async with hands.database.transaction() as session:
+        await guard(session, hands.replica, resource.resource_id)
+        await settle_limits(session, outcomes, hands.clock.now())
+    for _, outcome in outcomes:
+        if isinstance(outcome, ProviderError):
+            raise outcome
 
 
-async def _set_limits(hands: Hands, resource: Claimed, provider: Provider, due: LimitsDue) -> None:
+async def _set_limits(hands: Hands, provider: Provider, due: LimitsDue) -> Outcome:
     try:
         changes = await _call(hands, provider.set_limits(due.cluster, due.cap_mhz, due.limits_mhz))
     except ProviderError as error:
-        async with hands.database.transaction() as session:
-            await guard(session, hands.replica, resource.resource_id)
-            await settle_refused_limits(session, due, error, hands.clock.now())
-        raise
-    async with hands.database.transaction() as session:
-        await guard(session, hands.replica, resource.resource_id)
-        await settle_limits(session, due, changes, hands.clock.now())
+        return error
     log.info(
         "limits.applied",
         cluster=due.name,
@@ -143,6 +147,7 @@ async def _set_limits(hands: Hands, resource: Claimed, provider: Provider, due: 
         limits_mhz=dict(due.limits_mhz),
         changes=changes,
     )
+    return changes
 
 
 async def _reconcile(hands: Hands, resource: Claimed) -> None:
@@ -156,13 +161,10 @@ async def _reconcile(hands: Hands, resource: Claimed) -> None:
 
 
 async def _look(hands: Hands, resource: Claimed) -> Look:
-    async with hands.database.transaction() as session:
-        refs = await cluster_refs(session, resource.resource_id)
-    if resource.mode is Mode.OBSERVE and not refs.has_machines:
-        return Look()
-    if refs.has_nothing_ever and (resource.force or not refs.clusters):
+    if _has_nothing_to_see(resource):
         return Look()
     provider = await _session(hands, resource)
+    hands.looked_at[resource.resource_id] = hands.clock.now()
     seen = await _call(hands, provider.machines())
     ours = [machine for machine in seen if machine.mark.installation_id == hands.installation_id]
     async with hands.database.transaction() as session:
@@ -170,13 +172,18 @@ async def _look(hands: Hands, resource: Claimed) -> Look:
         return await settle_look(session, row, ours, hands.clock.now())
 
 
+def _has_nothing_to_see(resource: Claimed) -> bool:
+    """An observed cloud is left alone; one that never had anything of ours can be let go without asking it."""
+    if resource.mode is Mode.OBSERVE:
+        return not resource.has_machines
+    return resource.is_untouched and (resource.force or not resource.clusters)
+
+
 async def _release(hands: Hands, resource: Claimed) -> None:
     """Nothing of ours is left: take away pools and folders, then say so."""
-    async with hands.database.transaction() as session:
-        refs = await cluster_refs(session, resource.resource_id)
-    if refs.clusters and not (refs.has_nothing_ever and resource.force):
+    if not _has_nothing_to_see(resource):
         provider = await _session(hands, resource)
-        for cluster in refs.clusters:
+        for cluster in resource.clusters:
             await _call(hands, provider.release(cluster))
     async with hands.database.transaction() as session:
         row = await guard(session, hands.replica, resource.resource_id)

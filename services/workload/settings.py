@@ -8,8 +8,9 @@ class Pace:
     """Bounds for acting on one cloud; every deadline is shorter than what is left of a lease."""
 
     call_s: float = 20.0
-    limits_every_s: float = 1.0
-    machines_every_s: float = 5.0
+    act_every_s: float = 1.0
+    look_every_s: float = 10.0
+    """How often the inventory is read where every machine is as wanted."""
     silence_every_s: float = 5.0
     parallel_clones: int = 4
     parallel_acts: int = 8

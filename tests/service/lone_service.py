@@ -16,7 +16,7 @@ from libs.common.clock import Clock
 from libs.common.contracts.base import Event
 from libs.common.contracts.catalogue import CATALOGUE
 from libs.common.runner import Build, Running, running
-from libs.common.secrets import fresh_key
+from libs.common.secrets import Vault, fresh_key
 from libs.common.settings import Settings
 from tests.support import until
 
@@ -46,6 +46,7 @@ class Lone:
     run: Running
     signer: Signer
     http: aiohttp.ClientSession
+    vault: Vault
     said: list[Event] = field(default_factory=list)
     """Events that the service published, in order of arrival."""
 
@@ -113,7 +114,7 @@ async def serve(
         }
     )
     async with running([build], settings, clock=clock) as run, aiohttp.ClientSession() as http:
-        lone = Lone(run, Signer(private), http)
+        lone = Lone(run, Signer(private), http, settings.vault())
         async with _listening(lone, [row.event.key for row in CATALOGUE if row.publisher == name]):
             yield lone
 

@@ -265,6 +265,25 @@ async def test_the_inventory_is_told_when_it_changes_and_a_cluster_is_not_forgot
     ]
 
 
+async def test_a_cluster_that_lags_behind_its_neighbour_misses_nothing(
+    house: House, scripted: ScriptedDriver
+) -> None:
+    script = scripted.clouds["vc.example"]
+    start = datetime.now(UTC)  # noqa: TID251 - the cloud's own clock
+    script.samples = [make_sample("domain-c1", start), make_sample("domain-c2", start)]
+    async with house.monitor():
+        await house.announce(house.resource("https://vc.example", PASSWORD, provider="scripted"))
+        await until(lambda: len(ends(house, cluster="domain-c2")) == 1, what="the first interval")
+        for number in range(1, 4):
+            end = start + timedelta(seconds=20 * number)
+            script.samples.append(make_sample("domain-c1", end))
+            await until(lambda: len(ends(house)) > number, what="the first cluster")  # noqa: B023
+            script.samples.append(make_sample("domain-c2", end))
+            await until(lambda: len(ends(house, cluster="domain-c2")) > number, what="the second")  # noqa: B023
+    check_unbroken(ends(house), 20.0)
+    check_unbroken(ends(house, cluster="domain-c2"), 20.0)
+
+
 async def test_an_empty_inventory_is_an_outage_and_no_empty_cloud(house: House, cloud: Cloud) -> None:
     async with house.monitor():
         await house.announce(house.resource(cloud.url, PASSWORD))

@@ -13,11 +13,11 @@ Lost = tuple[type[Exception], ...]
 DEADLINE_S = 10.0
 CONNECT_WITHIN_S = 30.0
 _FIRST_PAUSE_S = 0.05
-_LONGEST_PAUSE_S = 2.0
+_LONGEST_PAUSE_S = 1.0
 
 
 class Backoff:
-    """Pauses between tries to reach a server: 50 ms, doubling up to 2 s."""
+    """Pauses between tries to reach a server: 50 ms, doubling up to 1 s."""
 
     def __init__(self) -> None:
         self._pause_s = _FIRST_PAUSE_S

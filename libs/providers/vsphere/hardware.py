@@ -112,7 +112,7 @@ def find_network(api: Api, cluster: Cluster, name: str) -> Any:
     """The backing of a network of this cluster. Raises Rejected(NOT_FOUND)."""
     paths = {
         vim.Network: ("name",),
-        vim.dvs.DistributedVirtualPortgroup: ("key", "config.distributedVirtualSwitch"),
+        vim.dvs.DistributedVirtualPortgroup: ("name", "key", "config.distributedVirtualSwitch"),
     }
     for row in read_related(api, "inventory", [cluster.ref], "network", paths):
         if row.properties.get("name") != name:

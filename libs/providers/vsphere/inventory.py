@@ -195,7 +195,8 @@ def read_clusters(api: Api, settings: VSphereSettings) -> list[Cluster]:
     for datacenter in read_datacenters(api, settings):
         paths: Paths = {
             vim.ComputeResource: _CLUSTER_PATHS,
-            vim.ClusterComputeResource: ("configurationEx.drsConfig.enabled",),
+            # Every path again: a server may take only the most specific type that fits.
+            vim.ClusterComputeResource: (*_CLUSTER_PATHS, "configurationEx.drsConfig.enabled"),
             vim.HostSystem: _HOST_PATHS,
             vim.Datastore: _DATASTORE_PATHS,
         }
@@ -218,6 +219,8 @@ def _assemble(datacenter: Row, rows: list[Row], settings: VSphereSettings) -> It
     wanted = set(settings.clusters)
     datastores = {row.id: _make_datastore(row) for row in rows if isinstance(row.ref, vim.Datastore)}
     hosts = [row for row in rows if isinstance(row.ref, vim.HostSystem)]
+    if any("parent" not in host.properties for host in hosts):
+        raise Unavailable(Cause.PERMISSION, "a host in scope cannot be read by this account")
     for row in rows:
         name = row.properties.get("name")
         if not isinstance(row.ref, vim.ComputeResource) or "resourcePool" not in row.properties:
@@ -244,12 +247,8 @@ def _assemble(datacenter: Row, rows: list[Row], settings: VSphereSettings) -> It
 
 
 def _is_child(host: Row, cluster: Row) -> bool:
-    parent = host.properties.get("parent")
-    return (
-        parent is not None
-        and ref_id(parent) == cluster.id
-        and "summary.hardware.numCpuCores" in host.properties
-    )
+    parent = host.properties["parent"]
+    return parent is not None and ref_id(parent) == cluster.id
 
 
 def _make_host(row: Row) -> Host:
@@ -258,7 +257,7 @@ def _make_host(row: Row) -> Host:
         ref=row.ref,
         name=str(got.get("name", row.id)),
         state=_state_of(got),
-        cores=int(got["summary.hardware.numCpuCores"]),
+        cores=int(got.get("summary.hardware.numCpuCores", 0)),
         core_mhz=float(got.get("summary.hardware.cpuMhz", 0)),
         memory_mib=float(got.get("summary.hardware.memorySize", 0)) / MIB,
         quick_cpu_mhz=_number(got.get("summary.quickStats.overallCpuUsage")),
@@ -273,7 +272,8 @@ def _number(value: Any) -> float | None:
 def _state_of(got: Mapping[str, Any]) -> HostState:
     if str(got.get("runtime.powerState")) in ("standBy", "poweredOff"):
         return HostState.STANDBY
-    if str(got.get("runtime.connectionState")) != "connected":
+    known = "summary.hardware.numCpuCores" in got
+    if str(got.get("runtime.connectionState")) != "connected" or not known:
         return HostState.FAILED
     return HostState.MAINTENANCE if got.get("runtime.inMaintenanceMode") else HostState.CONNECTED
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import structlog
-from pyVmomi import vim, vmodl
+from pyVmomi import vim
 
 from libs.providers.base import Cause, Rejected, Unavailable
 from libs.providers.vsphere.api import Api
@@ -143,7 +143,7 @@ def _look_at(api: Api, task: Any) -> tuple[str, Any]:
     paths = {vim.Task: ("info.state", "info.result", "info.error")}
     rows = read_objects(api, "tasks", [task], paths)
     if not rows:
-        raise vmodl.fault.ManagedObjectNotFound(msg="the task is no longer known", obj=task)
+        raise Unavailable(Cause.UNKNOWN, "the cloud no longer knows the task: its outcome must be read back")
     properties = rows[0].properties
     state = str(properties.get("info.state"))
     return state, properties.get("info.error") if state == "error" else properties.get("info.result")

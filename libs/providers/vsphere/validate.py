@@ -3,9 +3,18 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from pyVmomi import vim
+
 from libs.providers.base import ClusterSeen, MissingPrivilege, Validation
 from libs.providers.vsphere.api import Api
-from libs.providers.vsphere.inventory import Cluster, choose_datastore, find_folder, read_clusters, ref_id
+from libs.providers.vsphere.inventory import (
+    Cluster,
+    choose_datastore,
+    find_folder,
+    read_clusters,
+    read_related,
+    ref_id,
+)
 from libs.providers.vsphere.settings import VSphereSettings
 from libs.providers.vsphere.templates import any_template
 
@@ -22,6 +31,7 @@ _ON_FOLDER = {
     "VirtualMachine.Config.AdvancedConfig": "marking machines as ours and giving them their user data",
     "VirtualMachine.Config.Annotation": "explaining machines in their notes",
     "VirtualMachine.Config.CPUCount": "sizing machines",
+    "VirtualMachine.Config.Settings": "giving machines an identity of their own",
     "VirtualMachine.Config.Memory": "sizing machines",
     "VirtualMachine.Config.DiskExtend": "sizing machines' disks",
     "VirtualMachine.Config.Resource": "limiting machines' CPU: without it nothing may be lent",
@@ -39,6 +49,7 @@ _ON_CLUSTER = {
     "Host.Inventory.EditCluster": "keeping machines on their hosts and out of HA restarts",
 }
 _ON_DATASTORE = {"Datastore.AllocateSpace": "deploying machines"}
+_ON_NETWORK = {"Network.Assign": "putting machines into their own network"}
 _ON_ROOT = {
     "Global.ManageCustomFields": "showing the machine id as a custom attribute",
     "Global.SetCustomField": "showing the machine id as a custom attribute",
@@ -80,11 +91,23 @@ def _find_missing(
             _ON_DATASTORE,
             _unique(store.ref for cluster in clusters if (store := choose_datastore(cluster, settings))),
         ),
+        (
+            _ON_NETWORK,
+            _unique(network for cluster in clusters for network in _named_networks(api, cluster, settings)),
+        ),
         (_ON_ROOT, _unique([api.content.rootFolder])),
     ]
     for privileges, entities in places:
         lacking = _lacking(api, list(privileges), list(entities.values()))
         yield from (MissingPrivilege(name, privileges[name]) for name in privileges if name in lacking)
+
+
+def _named_networks(api: Api, cluster: Cluster, settings: VSphereSettings) -> list[Any]:
+    if settings.network is None:
+        return []
+    paths = {vim.Network: ("name",), vim.dvs.DistributedVirtualPortgroup: ("name",)}
+    rows = read_related(api, "inventory", [cluster.ref], "network", paths)
+    return [row.ref for row in rows if row.properties.get("name") == settings.network]
 
 
 def _folder_of(api: Api, cluster: Cluster, settings: VSphereSettings) -> Any:
@@ -118,7 +141,7 @@ def _warnings(api: Api, clusters: Sequence[Cluster], settings: VSphereSettings) 
             "so that they reach nothing but what you choose."
         )
     for cluster in clusters:
-        yield from _cluster_warnings(cluster, settings)
+        yield from _cluster_warnings(api, cluster, settings)
     found = {cluster.name for cluster in clusters}
     for name in settings.clusters:
         if name not in found:
@@ -127,12 +150,14 @@ def _warnings(api: Api, clusters: Sequence[Cluster], settings: VSphereSettings) 
         yield "No template is visible; publish one before machines can be deployed."
 
 
-def _cluster_warnings(cluster: Cluster, settings: VSphereSettings) -> Iterable[str]:
+def _cluster_warnings(api: Api, cluster: Cluster, settings: VSphereSettings) -> Iterable[str]:
     if not cluster.pools_possible:
         yield (
             f"DRS is off in cluster {cluster.name}: there is no resource pool, "
             "shares and limits are set on each machine alone."
         )
+    if settings.network is not None and not _named_networks(api, cluster, settings):
+        yield f"Cluster {cluster.name} has no network named {settings.network!r}."
     if not cluster.hosts:
         yield f"Cluster {cluster.name} shows no hosts."
     if choose_datastore(cluster, settings) is None:

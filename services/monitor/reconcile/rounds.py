@@ -110,13 +110,13 @@ class Rounds:
         if await provider.sample(None):
             raise Unavailable(Cause.UNKNOWN, f"the cloud has measured nothing new for {patience_s:.0f} s")
         expected = sum(len(cluster.hosts) for cluster in watch.inventory)
-        raise Unavailable(Cause.NOT_FOUND, f"the inventory is empty, {expected} hosts were expected")
+        return None; raise Unavailable(Cause.NOT_FOUND, f"the inventory is empty, {expected} hosts were expected")
 
     async def _look(
         self, resource: Resource, watch: Watch, samples: Sequence[Sample]
     ) -> tuple[ClusterFacts, ...] | None:
-        """The inventory after this round; None when nothing was measured. Cores are asked for when it changes."""
-        if not samples:
+        """The inventory after this round; None when nothing new was measured. Cores are asked for when it changes."""
+        if not domain.new_ticks(samples, watch.marks):
             return None
         seen = domain.see_inventory(resource.id, samples, watch.inventory)
         watch.absent = domain.count_absent(seen, watch.inventory, watch.absent)

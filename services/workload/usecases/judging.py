@@ -7,35 +7,25 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from functools import lru_cache
 from uuid import UUID
 
 import structlog
 from pydantic import BaseModel, ConfigDict
-from sqlalchemy import Select, literal, or_, select
+from sqlalchemy import literal, or_, select
 
 from libs.common.contracts.resource import Mode
-from libs.common.contracts.supply import TemplateState
 from libs.common.contracts.usage import Sample, UsageSampled
 from libs.common.db import Session, Utc
 from libs.common.ids import cluster_id, new_id
 from libs.harvest.decide import decide
-from libs.harvest.document import parse
 from libs.harvest.state import from_json, to_json
-from libs.harvest.types import Decision, Facts, MachineFact, Missing, Observation, Policy, State
+from libs.harvest.types import Decision, Facts, MachineFact, Missing, Observation, State
 from libs.harvest.words import explain
-from services.workload.domain.states import COUNTED, ENGINE_STATE, LIVE
-from services.workload.models import (
-    Assignment,
-    Cluster,
-    Contribution,
-    DecisionRecord,
-    Machine,
-    Resource,
-    Template,
-)
+from services.workload.domain.states import COUNTED, ENGINE_STATE
+from services.workload.models import Cluster, DecisionRecord, Machine, Resource
 from services.workload.usecases.following import Means, Order, follow
 from services.workload.usecases.projections import ensure_cluster
+from services.workload.usecases.rules import Rulebook, Rules, open_rulebook
 
 log = structlog.get_logger(__name__)
 
@@ -61,28 +51,17 @@ class Inputs(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class _Case:
-    """A cluster at a moment of its cloud's clock."""
+    """A cluster with its rules, at a moment of two clocks: rows keep ours, the engine goes by the cloud's."""
 
     means: Means
-    resource: Resource
+    rulebook: Rulebook
     cluster: Cluster
     now: datetime
 
-
-@dataclass(frozen=True, slots=True)
-class _Rules:
-    """The policy in force and what else bounds a cluster."""
-
-    assignment: Assignment
-    policy: Policy
-    template: Template | None
-    granted: int | None
-    why: str
-
-
-@lru_cache(maxsize=1024)
-def _parsed(_policy_id: UUID, _revision: int, document: str) -> Policy:
-    return parse(json.loads(document))
+    @property
+    def there(self) -> datetime:
+        """Now, on the cloud's clock."""
+        return self.now + timedelta(seconds=self.cluster.clock_offset_s)
 
 
 async def judge_samples(means: Means, session: Session, event: UsageSampled) -> None:
@@ -90,7 +69,7 @@ async def judge_samples(means: Means, session: Session, event: UsageSampled) -> 
     resource = await session.get(Resource, event.resource_id)
     if resource is None or resource.gone:
         return
-    now = means.clock.now() + timedelta(seconds=event.clock_offset_s)
+    now = means.clock.now()
     newest: dict[UUID, Sample] = {}
     for sample in sorted(event.samples, key=lambda sample: sample.at):
         newest[cluster_id(resource.id, sample.cluster)] = sample
@@ -99,10 +78,12 @@ async def judge_samples(means: Means, session: Session, event: UsageSampled) -> 
         await ensure_cluster(session, missing, resource.id, newest[missing].cluster, newest[missing].name)
     if len(known) < len(newest):
         known = await _lock(session, sorted(newest))
+    rulebook = await open_rulebook(session, resource, list(known))
     for identity, cluster in known.items():
         cluster.clock_offset_s = event.clock_offset_s
-        if _take(cluster, newest[identity], now, event.received_at):
-            await _judge(session, _Case(means, resource, cluster, now), newest[identity])
+        case = _Case(means, rulebook, cluster, now)
+        if _take(cluster, newest[identity], case.there, event.received_at):
+            await _judge(session, case, newest[identity])
 
 
 async def _lock(session: Session, ids: Sequence[UUID]) -> dict[UUID, Cluster]:
@@ -148,73 +129,60 @@ async def judge_silence(means: Means, session: Session) -> int:
     found = (await session.execute(rows)).all()
     for cluster, resource in found:
         cluster.silent_at = now
-        there = now + timedelta(seconds=cluster.clock_offset_s)
-        await _judge(session, _Case(means, resource, cluster, there), Missing(there))
+        await _judge_again(means, session, cluster, resource, now)
     return len(found)
 
 
 async def rejudge(means: Means, session: Session, cluster: Cluster, resource: Resource) -> None:
     """Decide anew without a new sample, because a person changed something: what they asked for holds at once."""
-    now = means.clock.now() + timedelta(seconds=cluster.clock_offset_s)
-    await _judge(session, _Case(means, resource, cluster, now), Missing(now))
+    await _judge_again(means, session, cluster, resource, means.clock.now())
+
+
+async def _judge_again(
+    means: Means, session: Session, cluster: Cluster, resource: Resource, now: datetime
+) -> None:
+    case = _Case(means, await open_rulebook(session, resource, [cluster.id]), cluster, now)
+    await _judge(session, case, Missing(case.there))
 
 
 async def _judge(session: Session, case: _Case, observation: Observation) -> None:
-    resource, cluster, now = case.resource, case.cluster, case.now
-    machines = list((await session.execute(_machines_of(cluster))).scalars())
-    rules = await _rules(session, resource, cluster, machines, now)
+    cluster, rules = case.cluster, case.rulebook.of(case.cluster, case.now)
     if rules is None:
         cluster.reason = "no policy is assigned to this cluster or its resource"
         cluster.decision = None
         return
-    facts = _facts(resource, cluster, rules, machines, now)
+    machines = case.rulebook.machines.get(cluster.id, [])
+    facts = _facts(case, rules, machines)
     before = from_json(cluster.state) if cluster.state else State()
     after, decision = decide(rules.policy, before, observation, facts)
     inputs = Inputs(observation=observation, facts=facts, decision=decision).as_json()
-    reason = explain(decision, rules.policy) + (f" ({rules.why})" if rules.why else "")
+    reason = explain(decision, rules.policy, _names(cluster)) + (f" ({rules.why})" if rules.why else "")
     if _differs(cluster.decision, inputs["decision"]):
         record = DecisionRecord(
             id=new_id(), cluster_id=cluster.id, at=decision.at, policy_id=rules.assignment.policy_id, reason=reason,
             policy_revision=rules.assignment.policy_revision, state_before=to_json(before), **inputs,
         )  # fmt: skip
         session.add(record)
-        log.info(
-            "cluster.decided",
-            cluster=cluster.name,
-            rung=decision.rung.name,
-            wanted=decision.wanted,
-            reason=reason,
-        )
-    cluster.state, cluster.decision, cluster.reason, cluster.decided_at = (
-        to_json(after),
-        inputs["decision"],
-        reason,
-        now,
-    )
+        about = {"cluster": cluster.name, "rung": decision.rung.name, "wanted": decision.wanted}
+        log.info("cluster.decided", **about, reason=reason)
+    cluster.state, cluster.decision = to_json(after), inputs["decision"]
+    cluster.reason, cluster.decided_at = reason, case.there
     cluster.floor_mhz_per_vcpu = rules.policy.floor_mhz_per_vcpu
     cluster.drain_grace_s = rules.policy.ladder.drain_grace_s
-    await follow(
-        session,
-        Order(case.means, resource, cluster, decision, rules.policy, rules.template, reason),
-        machines,
-        now,
-    )
+    order = Order(case.means, case.rulebook.resource, cluster, decision, rules.policy, rules.template, reason)
+    await follow(session, order, machines, case.now)
 
 
-def _machines_of(cluster: Cluster) -> Select[Machine]:
-    return (
-        select(Machine)
-        .where(Machine.cluster_id == cluster.id, Machine.state.in_(LIVE))
-        .order_by(Machine.ordinal)
-    )
+def _names(cluster: Cluster) -> dict[str, str]:
+    sample = cluster.sample or {}
+    return dict(zip(sample.get("hosts", ()), sample.get("host_names", ()), strict=True))
 
 
-def _facts(
-    resource: Resource, cluster: Cluster, rules: _Rules, machines: Sequence[Machine], now: datetime
-) -> Facts:
+def _facts(case: _Case, rules: Rules, machines: Sequence[Machine]) -> Facts:
+    resource, cluster = case.rulebook.resource, case.cluster
     return Facts(
-        now=now,
-        machines=tuple(_fact(machine, now) for machine in machines if machine.state in COUNTED),
+        now=case.there,
+        machines=tuple(_fact(machine, case.now) for machine in machines if machine.state in COUNTED),
         granted_machines=rules.granted,
         paused=_why_paused(resource, cluster),
         draining=cluster.draining or resource.mode == Mode.DRAINING or _is_left_over(resource, machines),
@@ -242,66 +210,6 @@ def _fact(machine: Machine, now: datetime) -> MachineFact:
         age_s=max(0.0, (now - machine.created_at).total_seconds()),
         progress_s=0.0 if since is None else max(0.0, (now - since).total_seconds()),
     )
-
-
-async def _rules(
-    session: Session, resource: Resource, cluster: Cluster, machines: Sequence[Machine], now: datetime
-) -> _Rules | None:
-    scopes = or_(
-        (Assignment.scope == "cluster") & (Assignment.scope_id == cluster.id),
-        (Assignment.scope == "resource") & (Assignment.scope_id == resource.id),
-    )
-    rows = (
-        (await session.execute(select(Assignment).where(scopes, Assignment.gone.is_(False)))).scalars().all()
-    )
-    if not rows:
-        return None
-    assignment = min(rows, key=lambda row: row.scope)  # "cluster" < "resource": the nearest wins
-    policy = _parsed(
-        assignment.policy_id, assignment.policy_revision, json.dumps(assignment.document, sort_keys=True)
-    )
-    template = await _approved(session, resource, policy.machine.template)
-    granted, why = await _granted(session, resource, cluster, template, now)
-    counted = sum(1 for machine in machines if machine.state in COUNTED)
-    if granted is None and cluster.grow_after is not None and now < cluster.grow_after:
-        granted, why = (
-            counted,
-            f"nothing new before {cluster.grow_after:%H:%M:%S}: the last deployment failed",
-        )
-    if granted is None and resource.sweep_stopped is not None:
-        granted, why = counted, "nothing new while the sweeper waits for a person"
-    return _Rules(assignment, policy, template, granted, why)
-
-
-async def _approved(session: Session, resource: Resource, name: str) -> Template | None:
-    rows = (
-        select(Template)
-        .where(Template.resource_id == resource.id, Template.name == name)
-        .where(Template.state == TemplateState.APPROVED.value)
-        .order_by(Template.version.desc())
-        .limit(1)
-    )
-    return (await session.execute(rows)).scalar_one_or_none()
-
-
-async def _granted(
-    session: Session, resource: Resource, cluster: Cluster, template: Template | None, now: datetime
-) -> tuple[int | None, str]:
-    """How many machines may exist for reasons outside the policy; None: no such bound."""
-    if template is None:
-        return 0, "no approved template"
-    rows = select(Contribution).where(
-        Contribution.organisation_id == resource.organisation_id, Contribution.active.is_(True)
-    )
-    lends = [
-        row for row in (await session.execute(rows)).scalars()
-        if row.resource_ids is None or str(resource.id) in row.resource_ids
-    ]  # fmt: skip
-    if not lends:
-        return 0, "no active contribution"
-    if cluster.most_machines is not None:
-        return cluster.most_machines, f"scaled to at most {cluster.most_machines} by hand"
-    return None, ""
 
 
 def _differs(known: dict[str, object] | None, decision: dict[str, object]) -> bool:

@@ -31,7 +31,7 @@ async def remember_inventory(session: Session, event: InventoryChanged) -> None:
     """Make sure that a row stands for every cluster, so that silence about one is noticed."""
     if await session.get(Resource, event.resource_id) is None:
         return
-    for facts in event.clusters:
+    for facts in sorted(event.clusters, key=lambda facts: facts.cluster_id):
         await ensure_cluster(session, facts.cluster_id, event.resource_id, facts.cluster, facts.name)
 
 

@@ -13,25 +13,6 @@ from services.workload.models import ActionRecord, Cluster, DecisionRecord, Mach
 
 
 @dataclass(frozen=True, slots=True)
-class ClusterRefs:
-    """A resource's clusters, and whether there has ever been anything of ours on it."""
-
-    clusters: tuple[str, ...]
-    has_machines: bool
-    has_nothing_ever: bool
-
-
-async def cluster_refs(session: Session, resource_id: UUID) -> ClusterRefs:
-    """The cloud's references of a resource's clusters, by name."""
-    refs = select(Cluster.ref).where(Cluster.resource_id == resource_id).order_by(Cluster.name, Cluster.id)
-    count = select(func.count(), func.count().filter(Machine.state.in_(LIVE))).where(
-        Machine.resource_id == resource_id
-    )
-    ever, live = (await session.execute(count)).one()
-    return ClusterRefs(tuple((await session.execute(refs)).scalars()), live > 0, ever == 0)
-
-
-@dataclass(frozen=True, slots=True)
 class ClusterRow:
     """A cluster with its resource and its machines by state."""
 

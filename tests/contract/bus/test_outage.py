@@ -21,7 +21,7 @@ from tools.parts.postgres import PostgresServer
 from tools.parts.rabbitmq import RabbitNode
 
 pytestmark = [pytest.mark.chaos, pytest.mark.slow, pytest.mark.xdist_group("bus-outage")]
-DEADLINE_S = 2.0
+DEADLINE_S = 3.0
 
 
 @pytest.fixture(params=["rabbitmq", "postgres"])
@@ -54,7 +54,7 @@ async def test_nothing_confirmed_is_lost_when_the_server_is_killed(
             before = len(talker.confirmed)
             await until(lambda: len(talker.confirmed) > before + 50)  # noqa: B023 - awaited in this round
             await server.kill()
-            await asyncio.sleep(2.5)  # an outage longer than the deadline
+            await asyncio.sleep(3.5)  # an outage longer than the deadline
             await server.start()
         before = len(talker.confirmed)
         await until(lambda: len(talker.confirmed) > before + 50, timeout=30)
@@ -91,15 +91,15 @@ async def test_every_question_is_answered_or_refused_in_time(server: RabbitNode 
     await bus.declare([a_queue()])
     await server.stop()
 
-    for ask in (
-        lambda: bus.publish(a_message()),
-        lambda: bus.send(a_queue().name, a_message()),
-        bus.depth,
-        bus.dead,
-    ):
-        with pytest.raises(BusUnavailable):
-            async with asyncio.timeout(DEADLINE_S + 1):
-                await ask()
+    async with asyncio.timeout(DEADLINE_S + 1):
+        answers = await asyncio.gather(
+            bus.publish(a_message()),
+            bus.send(a_queue().name, a_message()),
+            bus.depth(),
+            bus.dead(),
+            return_exceptions=True,
+        )
+    assert [type(answer) for answer in answers] == [BusUnavailable] * 4
     async with asyncio.timeout(15):
         await bus.aclose()
 

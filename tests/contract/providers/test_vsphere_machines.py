@@ -5,6 +5,7 @@ import base64
 import gzip
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from functools import partial
 from itertools import pairwise
 from typing import Any
 from uuid import uuid4
@@ -13,7 +14,7 @@ import pytest
 from pyVmomi import vim
 
 from libs.common.contracts.usage import HostState, Quality
-from libs.providers.base import Cause, Power, Rejected
+from libs.providers.base import Capability, Cause, Power, Rejected
 from tests.contract.providers.target import bring, deploy, newest, seen
 from tests.contract.providers.vsphere_target import (
     CPU_COUNTER,
@@ -239,7 +240,18 @@ async def test_validation_warns_until_there_is_a_network_and_a_template(target: 
     assert "template" not in warnings
     assert await named.find_template(TEMPLATE) is not None
     await named.aclose()
+    connection = replace(connection, settings={"network": "elsewhere", "datastore": "LocalDS_9"})
+    wrong = await target.open_with(connection)
+    warnings = " ".join((await wrong.validate()).warnings)
+    assert "no network named 'elsewhere'" in warnings
+    assert "no usable datastore named 'LocalDS_9'" in warnings
+    await wrong.aclose()
     assert (await deploy(target, target.make_spec())).configured
+
+
+def _move(name: str, host: str, content: Any) -> None:
+    place = vim.vm.RelocateSpec(host=vim.HostSystem(host, content.rootFolder._stub))
+    find(content, vim.VirtualMachine, name).RelocateVM_Task(place)
 
 
 async def test_maintenance_and_our_use_show_in_the_sample(target: VSphereTarget) -> None:
@@ -253,6 +265,7 @@ async def test_maintenance_and_our_use_show_in_the_sample(target: VSphereTarget)
     for name in ("DC0_C0_RP0_VM0", "DC0_C0_RP0_VM1"):
         owner = await target.back_door.machine_id(name)
         await target.vcsim.set_perf(owner, {READY_COUNTER: 1000})
+        await target.back_door.run(partial(_move, name, host))
     await target.back_door.run(
         lambda content: vim.HostSystem(other, content.rootFolder._stub).EnterMaintenanceMode_Task(0)
     )
@@ -263,7 +276,7 @@ async def test_maintenance_and_our_use_show_in_the_sample(target: VSphereTarget)
     assert (sample.memory_used_mib[0], sample.memory_ours_mib[0]) == (2048, 512)
     assert (sample.machines, sample.cpu_limit_mhz) == ((1, 0), (1500, 0))
     # 1 s of 20 s waited by each vCPU of the owner's machines there; on hosts without ours nobody asks.
-    assert sample.contention_percent[0] in (None, pytest.approx(5.0))
+    assert sample.contention_percent[0] == pytest.approx(5.0)
     assert sample.contention_percent[1] is None
     assert sample.datastore_free_gib is not None
 
@@ -288,3 +301,28 @@ async def test_an_hour_that_was_missed_is_filled_back(target: VSphereTarget) -> 
     assert samples[-1].quality is Quality.MEASURED
     assert len(samples) in (30, 31, 32)
     assert all((later.at - earlier.at).total_seconds() == 20 for earlier, later in pairwise(samples))
+
+
+async def test_a_stand_alone_host_is_a_cluster_of_one(vcsim: Vcsim) -> None:
+    await vcsim.start(hosts=1, vms=1, flags=("-perf-default", "1", "-standalone-host", "1"))
+    async with opened(vcsim) as target:
+        [alone] = [each for each in (await target.provider.validate()).clusters if each.name == "DC0_H0"]
+        target.cluster = alone.cluster
+        host = (await newest(target)).hosts[0]
+        spec = target.make_spec(host=host)
+        assert (await deploy(target, spec)).host == host
+        assert await target.provider.set_limits(alone.cluster, 2000, {spec.name: 900}) == 2
+        assert (await newest(target)).cap_mhz == 2000
+        await target.provider.delete(spec.name)
+        await target.provider.release(alone.cluster)
+
+
+async def test_a_single_esxi_host_is_observed_but_cannot_clone(vcsim: Vcsim) -> None:
+    await vcsim.start(vms=1, flags=("-esx",))
+    async with opened(vcsim) as target:
+        assert Capability.CLONE not in target.provider.capabilities
+        assert any("single ESXi host" in text for text in (await target.provider.validate()).warnings)
+        assert (await newest(target)).cpu_capacity_mhz[0] > 0
+        with pytest.raises(Rejected) as refusal:
+            await target.provider.create(target.make_spec())
+        assert refusal.value.cause is Cause.INVALID

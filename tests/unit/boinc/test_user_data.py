@@ -13,9 +13,19 @@ from libs.boinc.user_data import LARGEST_BYTES, Attachment, render_user_data
 
 WEAK = "1_a2d3122f4a70a8a03d05fef689443657"
 HOSTILE = st.text(max_size=60) | st.sampled_from(
-    ["'\"\n- x: y", "</master_url><x>", "]]>", "{{ jinja }}", "#cloud-config", "\u2028runcmd:", "!!python/x", "|", "%0a",
-     "a\x00b"]
-)  # fmt: skip
+    [
+        "'\"\n- x: y",
+        "</master_url><x>",
+        "]]>",
+        "{{ jinja }}",
+        "#cloud-config",
+        "\u2028runcmd:",
+        "!!python/x",
+        "|",
+        "%0a",
+        "a\x00b",
+    ]
+)
 
 
 def files_of(text: str) -> dict[str, dict[str, Any]]:

@@ -1,0 +1,66 @@
+"""`tides demo`: the whole of Tides on a simulated cloud, set up and watched over REST like any other."""
+
+import asyncio
+import json
+import signal
+import sys
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from services.cli.client import Failed
+from services.cli.demo.accelerated import run_days
+from services.cli.demo.open import run_demo
+from services.cli.demo.place import Place
+
+INTERRUPTED = 130
+
+
+def demo(
+    speed: Annotated[float, typer.Option(min=1, max=600, help="How much faster than real time.")] = 1.0,
+    days: Annotated[
+        float | None, typer.Option(min=0.001, max=366, help="Run so many days as fast as possible, then end.")
+    ] = None,
+    json_: Annotated[bool, typer.Option("--json", help="With --days: the summary as JSON alone.")] = False,
+    stop: Annotated[
+        bool, typer.Option("--stop", help="With --days: give everything back at the end.")
+    ] = False,
+    folder: Annotated[Path, typer.Option("--dir", help="Where the demo keeps its data.")] = Path(
+        ".tides-demo"
+    ),
+) -> None:
+    """Every service in one process on an embedded PostgreSQL and a simulated cloud; Ctrl-C stops it."""
+    if days is None:
+        if json_ or stop:
+            raise typer.BadParameter("--json and --stop belong to --days")
+        _run_open(Place(folder), speed)
+        return
+    summary = _finish(run_days(days, drain=stop, progress=sys.stderr.isatty()))
+    if summary is None:
+        print("tides: interrupted, no summary", file=sys.stderr)
+        raise SystemExit(INTERRUPTED)
+    print(json.dumps(summary) if json_ else "\n".join(f"{key:<20} {value}" for key, value in summary.items()))
+    if stop and summary["machines_left"]:
+        raise Failed(f"{summary['machines_left']} machines are left on the cloud")
+
+
+def _run_open(place: Place, speed: float) -> None:
+    _finish(run_demo(place, speed))
+    print("stopped; ./dev demo again continues")
+
+
+def _finish(work: Coroutine[Any, Any, Any]) -> Any:
+    """What the work returns; None after SIGINT or SIGTERM, when everything has stopped in order."""
+    return asyncio.run(_until_signalled(work))
+
+
+async def _until_signalled(work: Coroutine[Any, Any, Any]) -> Any:
+    loop, task = asyncio.get_running_loop(), asyncio.ensure_future(work)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, task.cancel)
+    try:
+        return await task
+    except asyncio.CancelledError:
+        return None

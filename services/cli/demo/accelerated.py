@@ -1,0 +1,210 @@
+"""Days within minutes: a stepped clock that moves only when nothing is left to do, then one summary."""
+
+import asyncio
+import secrets
+import sys
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from uuid import UUID
+
+from pydantic import SecretStr
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from libs.common.clock import SteppedClock
+from libs.common.log import configure
+from libs.common.runner import Running
+from libs.common.settings import Settings, load_settings
+from libs.common.stepping import settle, step_until
+from libs.providers.base import Connection, sealing_context
+from libs.providers.registry import find_driver
+from services.cli.client import Client, Failed, Target, open_client
+from services.cli.demo.furnish import Cloud, furnish
+from services.cli.keep import keep
+from services.cli.run import Change, started
+
+START = datetime(2026, 11, 2, tzinfo=UTC)
+INTERVAL_S = 60
+STRIDE = timedelta(minutes=10)
+DRAINED_WITHIN = timedelta(hours=6)
+_UNSAID = UUID(int=0)
+
+Summary = dict[str, int | float]
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """A running installation on a stepped clock, and the cloud that it watches."""
+
+    process: Running
+    settings: Settings
+    clock: SteppedClock
+    client: Client
+    cloud: Cloud
+    resource_id: str = ""
+
+    async def settled(self) -> None:
+        """Return when nothing is left to do at this moment."""
+        await settle(self.process.activity, self.process.bus)
+
+    async def run_to(self, until: datetime) -> None:
+        """Let time pass."""
+        await step_until(self.clock, self.process.activity, self.process.bus, until)
+
+
+async def run_days(
+    days: float,
+    *,
+    drain: bool = False,
+    progress: bool = False,
+    change: Change | None = None,
+    database_url: str | None = None,
+) -> Summary:
+    """The summary of so many days, the same every time. Raises Failed.
+
+    `change` and `database_url` are for tests: services with something taken away, a server that is there already.
+    """
+    configure("ERROR", "console")
+    end = START + timedelta(days=days)
+    async with _stage(change, database_url) as stage:
+        with _progress(progress) as bar:
+            task = bar.add_task("minutes", total=round(days * 1440))
+            while stage.clock.now() < end:
+                stop = min(end, stage.clock.now() + STRIDE)
+                await stage.run_to(stop)
+                if stage.clock.now() < stop:
+                    await _wait_for(stage.clock, stop, stage)
+                bar.update(task, completed=(stage.clock.now() - START) // timedelta(minutes=1))
+        if drain:
+            await _drain(stage)
+        return await summarise(stage)
+
+
+async def _wait_for(clock: SteppedClock, stop: datetime, stage: Stage) -> None:
+    """Let the clock stand at `stop` itself, where nothing is due just then."""
+    clock.call_later((stop - clock.now()).total_seconds(), lambda: None)
+    await stage.run_to(stop)
+
+
+@asynccontextmanager
+async def _stage(change: Change | None, database_url: str | None) -> AsyncIterator[Stage]:
+    clock = SteppedClock(START)
+    cloud = Cloud(f"sim://days-{secrets.token_hex(6)}", secrets.token_urlsafe(24), INTERVAL_S)
+    with tempfile.TemporaryDirectory(prefix="tides-", ignore_cleanup_errors=True) as folder:
+        settings = _settings(Path(folder), database_url)
+        async with (
+            started(["all"], settings, clock=clock, durable=False, change=change) as (process, whole),
+            open_client(Target(process.url, _token(whole))) as client,
+        ):
+            stage = Stage(process, whole, clock, client, cloud)
+            await stage.settled()
+            resource_id = await furnish(client, cloud, stage.settled)
+            yield Stage(process, whole, clock, client, cloud, resource_id)
+
+
+def _settings(folder: Path, database_url: str | None) -> Settings:
+    """As given here and nowhere else: an accelerated run does not depend on the environment."""
+    kept = keep(folder)
+    return load_settings(
+        data_dir=folder,
+        database_url=SecretStr(database_url) if database_url else None,
+        bus_url=None,
+        sealing_keys=SecretStr(kept.sealing_keys),
+        signing_key=SecretStr(kept.signing_key),
+        verify_keys=kept.verify_keys,
+        bootstrap_admin_token=SecretStr(kept.admin_token),
+        installation_id=UUID(kept.installation_id),
+        host="127.0.0.1",
+        port=0,
+        jitter=0.0,
+        beat_floor_s=float(INTERVAL_S),
+    )
+
+
+def _token(settings: Settings) -> SecretStr:
+    token = settings.bootstrap_admin_token
+    assert token is not None
+    return token
+
+
+def _progress(is_shown: bool) -> Progress:
+    return Progress(
+        TextColumn("simulated"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("minutes"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        console=Console(file=sys.stderr),
+        disable=not is_shown,
+        transient=True,
+    )
+
+
+async def _drain(stage: Stage) -> None:
+    """Give everything back and let time run until the cloud has nothing of ours. Raises Failed."""
+    path = f"/v1/resources/{stage.resource_id}/mode"
+    await stage.client.call("POST", path, {"mode": "draining", "force": False})
+    deadline = stage.clock.now() + DRAINED_WITHIN
+    while await _known_machines(stage) or await machines_on(stage):
+        if stage.clock.now() >= deadline:
+            raise Failed(f"machines are left {DRAINED_WITHIN} after the end")
+        await stage.run_to(stage.clock.now() + timedelta(seconds=INTERVAL_S))
+
+
+async def _known_machines(stage: Stage) -> int:
+    return len(await stage.client.pages("/v1/machines", live=True))
+
+
+async def machines_on(stage: Stage) -> int:
+    """How many machines the cloud itself has, asked through the Provider."""
+    cloud, vault = stage.cloud, stage.settings.vault()
+    connection = Connection(
+        resource_id=UUID(stage.resource_id),
+        installation_id=stage.settings.installation_id or _UNSAID,
+        url=cloud.url,
+        username="tides",
+        sealed_secret=vault.seal(cloud.password, sealing_context(cloud.url, None, None)),
+        ca_pem=None,
+        thumbprint=None,
+        settings={},
+    )
+    provider = await find_driver("simulated").open(connection, vault, stage.clock)
+    try:
+        return len(await provider.machines())
+    finally:
+        await provider.aclose()
+
+
+async def summarise(stage: Stage) -> Summary:
+    """What the services and the cloud say of the whole run."""
+    await stage.settled()
+    until = stage.clock.now() + timedelta(seconds=1)
+    span = {"from": START.isoformat(), "to": until.isoformat()}
+    told, decisions, left = await asyncio.gather(
+        stage.client.call("GET", "/v1/stats/summary", params=span),
+        stage.client.pages("/v1/decisions"),
+        machines_on(stage),
+    )
+    return {
+        "samples": told["samples"],
+        "decisions": len(decisions),
+        "deploys": told["deploys"],
+        "destroys": told["destroys"],
+        "limit_changes": told["limit_changes"],
+        "core_hours": told["core_hours"],
+        "contention_percent": told["contention_percent"],
+        "machines_left": left,
+        "events": told["events"],
+    }

@@ -1,0 +1,99 @@
+"""What a newcomer would type, over REST: a cloud, a policy, a template, a project to lend to."""
+
+import asyncio
+import secrets
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from services.cli.client import Client, Refused
+from services.cli.names import POLICY, PROJECT, RESOURCE, TEMPLATE, Item, Kind
+
+NAME = "demo"
+WORKER = "boinc-worker"
+PRESET = "balanced"
+MACHINE = {"template": WORKER, "vcpus": 16, "memory_mib": 32768, "disk_gib": 20}
+PROJECT_URL = "https://boinc.example.org/lab/"
+KNOWN_WITHIN_S = 20.0
+_LOOK_AGAIN_S = 0.05
+
+Settled = Callable[[], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Cloud:
+    """The simulated cloud to register."""
+
+    url: str
+    password: str = field(repr=False)
+    interval_s: int = 20
+
+
+async def _at_once() -> None:
+    return
+
+
+async def furnish(client: Client, cloud: Cloud, settled: Settled = _at_once) -> str:
+    """Make whatever is not there yet; the resource's id. `settled` returns when every service has heard."""
+    resource = await _ensure(client, RESOURCE, NAME, _resource(cloud))
+    await settled()
+    contributions = await client.pages("/v1/contributions")
+    if contributions:
+        return str(resource["id"])
+    await _ensure_policy(client, resource["id"])
+    await _ensure_template(client, resource["id"])
+    await settled()
+    await client.call("POST", f"/v1/resources/{resource['id']}/mode", {"mode": "lend"})
+    await settled()
+    project = await _ensure(client, PROJECT, "Lab", {"name": "Lab", "url": PROJECT_URL})
+    terms = {"project_id": project["id"], "weight": 1, "authenticator": f"1_{secrets.token_hex(16)}"}
+    await client.call("POST", "/v1/contributions", terms)
+    await settled()
+    return str(resource["id"])
+
+
+def _resource(cloud: Cloud) -> dict[str, Any]:
+    return {
+        "name": NAME,
+        "provider": "simulated",
+        "url": cloud.url,
+        "username": "tides",
+        "password": cloud.password,
+        "interval_s": cloud.interval_s,
+        "settings": {"scenario": "enterprise", "interval_s": cloud.interval_s},
+    }
+
+
+async def _ensure_policy(client: Client, resource_id: str) -> None:
+    presets = await client.call("GET", "/v1/policies/presets")
+    preset = next(item["document"] for item in presets["items"] if item["name"] == PRESET)
+    policy = await _ensure(client, POLICY, NAME, {**preset, "name": NAME, "machine": MACHINE})
+    where = {"scope": "resource", "scope_id": resource_id}
+    await _once_known(lambda: client.call("POST", f"/v1/policies/{policy['id']}/assignments", where))
+
+
+async def _ensure_template(client: Client, resource_id: str) -> None:
+    body = {"name": WORKER, "resource_id": resource_id, "reference": WORKER}
+    template = await _once_known(lambda: _ensure(client, TEMPLATE, WORKER, body))
+    if template["versions"][-1]["state"] == "draft":
+        await client.call("POST", f"/v1/templates/{template['id']}/versions/1/approve")
+
+
+async def _ensure(client: Client, kind: Kind, name: str, body: dict[str, Any]) -> Item:
+    for item in await client.pages(kind.path):
+        if item["name"] == name:
+            return item
+    made: Item = await client.call("POST", kind.path, body)
+    return made
+
+
+async def _once_known(call: Callable[[], Awaitable[Any]]) -> Any:
+    """Again until the service has heard of what another one was told."""
+    deadline = asyncio.get_running_loop().time() + KNOWN_WITHIN_S
+    while True:
+        try:
+            return await call()
+        except Refused as refused:
+            if refused.status not in (404, 422) or asyncio.get_running_loop().time() > deadline:
+                raise
+        await asyncio.sleep(_LOOK_AGAIN_S)

@@ -1,0 +1,132 @@
+"""The demo that runs until Ctrl-C: starts, furnishes, shows."""
+
+import asyncio
+import os
+import sys
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+from pydantic import SecretStr
+from rich.console import Console, Group
+from rich.live import Live
+from rich.text import Text
+
+from libs.common.clock import Clock
+from libs.common.log import configure
+from libs.common.runner import Running
+from libs.common.settings import Settings
+from services.cli import show
+from services.cli.board import Board, draw, read_board, tell_event, tell_line
+from services.cli.client import Client, Failed, Target, open_client
+from services.cli.demo.furnish import Cloud, furnish
+from services.cli.demo.place import Place
+from services.cli.run import started
+
+EVERY_S = 1.0
+INTERVAL_S = 20
+_FEWEST_EVENTS, _ROWS_ABOVE = 4, 21
+
+Show = Callable[[Board], None]
+
+
+async def run_demo(place: Place, speed: float) -> None:
+    """Until cancelled. Raises Failed when the services cannot go on."""
+    settings, clock = place.settings(speed), place.clock(speed)
+    async with AsyncExitStack() as stack:
+        log = stack.enter_context((place.folder / "tides.log").open("a", encoding="utf-8"))
+        os.chmod(place.folder / "tides.log", 0o600)
+        configure(settings.log_level, settings.log_format, log)
+        print(f"starting the services; their log is {_near(place.folder / 'tides.log')}", flush=True)
+        stack.callback(lambda: place.keep_time(clock.now(), speed, is_last=True))
+        place.keep_time(clock.now(), speed)
+        process, _ = await stack.enter_async_context(started(["all"], settings, clock=clock))
+        _introduce(place, process)
+        target = Target(process.url, SecretStr(place.kept.admin_token))
+        client = await stack.enter_async_context(open_client(target))
+        cloud = Cloud(place.cloud_url, place.cloud_password(), INTERVAL_S)
+        await furnish(client, cloud)
+        await _watch(client, process, stack, _Pace(place, clock, speed))
+
+
+class _Pace:
+    """How late it is in the demo, and where that is written down."""
+
+    def __init__(self, place: Place, clock: Clock, speed: float) -> None:
+        self._place = place
+        self.clock = clock
+        self.speed = speed
+
+    def keep(self) -> None:
+        """Write the time down."""
+        self._place.keep_time(self.clock.now(), self.speed)
+
+
+def _introduce(place: Place, process: Running) -> None:
+    token_file = _near(place.token_file)
+    print(f"API          {process.url}")
+    print(f"admin token  {place.kept.admin_token}")
+    print(f"             in another terminal: export TIDES_URL={process.url} TIDES_TOKEN_FILE={token_file}")
+    print(
+        "             then .venv/bin/tides status, why prod-a, events --follow, cluster pause prod-a ...",
+        flush=True,
+    )
+
+
+async def _watch(client: Client, process: Running, stack: AsyncExitStack, pace: _Pace) -> None:
+    console = Console(markup=False, highlight=False, emoji=False)
+    if console.is_terminal:
+        live = Live(console=console, auto_refresh=False, redirect_stdout=False, redirect_stderr=False)
+        stack.enter_context(live)
+
+        def update(board: Board) -> None:
+            live.update(_frame(board, process.url, pace, console.width), refresh=True)
+
+        await _repeat(client, process, pace, update, max(_FEWEST_EVENTS, console.height - _ROWS_ABOVE))
+    else:
+        await _repeat(client, process, pace, _Lines().show, _FEWEST_EVENTS * 10)
+
+
+async def _repeat(client: Client, process: Running, pace: _Pace, update: Show, events: int) -> None:
+    while not process.failed.done():
+        update(await read_board(client, events))
+        pace.keep()
+        await asyncio.wait([process.failed], timeout=EVERY_S)
+    raise Failed(f"a part of Tides has ended: {process.failed.exception()}")
+
+
+def _frame(board: Board, url: str, pace: _Pace, width: int) -> Group:
+    head = Text("Tides", style="bold")
+    head.append(f"  {url}  simulated time {pace.clock.now():%Y-%m-%d %H:%M:%S} UTC", style="not bold")
+    head.append(f"  speed {pace.speed:g}  Ctrl-C stops\n", style="not bold dim")
+    legend = Text("█ owner  ▒ ours  · free\n", style="dim")
+    return Group(head, legend, draw(board, width))
+
+
+class _Lines:
+    """For pipes: a line for whatever is new."""
+
+    def __init__(self) -> None:
+        self._told: dict[str, object] = {}
+        self._seen: set[str] = set()
+
+    def show(self, board: Board) -> None:
+        """Print clusters that were judged anew and events that were not there before."""
+        for cluster in board.clusters:
+            news = (cluster["decided_at"], cluster["machines"])
+            if cluster["decided_at"] and self._told.get(cluster["id"]) != news:
+                self._told[cluster["id"]] = news
+                show.say(tell_line(cluster, board.core_hours.get(cluster["id"])))
+        for event in board.events:
+            if event["id"] not in self._seen:
+                show.say(f"  {tell_event(event, board)}")
+        self._seen = {event["id"] for event in board.events}
+        sys.stdout.flush()
+
+
+def _near(path: Path) -> Path:
+    """As seen from here, where that is shorter."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+
+
+__all__ = ["Awaitable", "Settings", "run_demo"]

@@ -1,0 +1,101 @@
+"""`tides run`, `migrate`, `settings`, `keys`, `dead`, `version`: what an operator does on the machine itself."""
+
+import asyncio
+from collections.abc import Sequence
+from importlib.metadata import version as installed_version
+from typing import Annotated
+
+import typer
+
+from libs.common.bus import open_bus
+from libs.common.bus.base import DeadMessage
+from libs.common.migrate import migrate
+from libs.common.settings import Settings, load_settings
+from services.cli import show
+from services.cli.keep import fresh
+from services.cli.run import chosen, parts, reach, run_process
+
+dead = typer.Typer(no_args_is_help=True, help="Messages that could not be handled.")
+Services = Annotated[list[str], typer.Argument(help="Service names, or `all`.")]
+
+
+def add_to(app: typer.Typer) -> None:
+    """Put the commands on the app."""
+    app.command("run")(run_services)
+    app.command("migrate")(migrate_schemas)
+    app.command("settings")(show_settings)
+    app.command("keys")(make_keys)
+    app.command("version")(tell_version)
+    app.add_typer(dead, name="dead")
+
+
+def run_services(services: Services) -> None:
+    """Run services in this process until Ctrl-C."""
+    asyncio.run(run_process(services, load_settings()))
+
+
+def migrate_schemas(services: Annotated[list[str] | None, typer.Argument()] = None) -> None:
+    """Bring the schemas of services to the newest version; `tides run` does so by itself."""
+    names = chosen(services or ["all"])
+    asyncio.run(_migrate(names, load_settings()))
+    show.say(f"up to date: {', '.join(names)}")
+
+
+async def _migrate(names: Sequence[str], settings: Settings) -> None:
+    async with parts(settings) as whole:
+        for name in names:
+            await migrate(whole.database_dsn, name, f"services.{name}.migrations")
+
+
+def show_settings() -> None:
+    """Every setting of this environment; secrets are masked."""
+    rows = [[setting.name, setting.value, setting.source] for setting in load_settings().describe()]
+    show.table(["variable", "value", ""], rows)
+
+
+def make_keys() -> None:
+    """Print fresh keys as environment variables, for an installation of several processes."""
+    kept = fresh()
+    print(f"TIDES_INSTALLATION_ID={kept.installation_id}")
+    print(f"TIDES_SEALING_KEYS={kept.sealing_keys}")
+    print(f"TIDES_SIGNING_KEY='{kept.signing_key}'")
+    print(f"TIDES_VERIFY_KEYS='{kept.verify_keys}'")
+    print(f"TIDES_BOOTSTRAP_ADMIN_TOKEN={kept.admin_token}")
+
+
+def tell_version() -> None:
+    """The version."""
+    print(f"tides {installed_version('tides')}")
+
+
+@dead.command("list")
+def list_dead() -> None:
+    """Messages that were given up, oldest first."""
+    found = asyncio.run(_dead(load_settings()))
+    rows = [[one.number, one.queue, one.message.headers.get("ce-time", ""), one.reason] for one in found]
+    show.table(["number ", "queue", "said at", "reason"], rows)
+
+
+@dead.command("retry")
+def retry_dead(number: Annotated[int | None, typer.Argument(help="Left out: all.")] = None) -> None:
+    """Put messages back into their queues."""
+    count = asyncio.run(_retry(load_settings(), number))
+    show.say(f"{count} messages are back in their queues")
+
+
+async def _dead(settings: Settings) -> Sequence[DeadMessage]:
+    async with reach(settings) as bus_url:
+        bus = await open_bus(bus_url)
+        try:
+            return await bus.dead()
+        finally:
+            await bus.aclose()
+
+
+async def _retry(settings: Settings, number: int | None) -> int:
+    async with reach(settings) as bus_url:
+        bus = await open_bus(bus_url)
+        try:
+            return await bus.retry_dead(number)
+        finally:
+            await bus.aclose()

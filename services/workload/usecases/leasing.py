@@ -1,0 +1,141 @@
+"""Leases: which replica acts on which cloud, by the database's clock."""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from uuid import UUID
+
+from sqlalchemy import String, cast, func, or_, select, update
+
+from libs.common.contracts.resource import Mode
+from libs.common.db import Session
+from libs.providers.base import Cause, Connection, ProviderError
+from services.workload.domain.states import LIVE
+from services.workload.models import Cluster, Machine, Resource
+
+LEASE = timedelta(seconds=60)
+RENEW_BELOW = timedelta(seconds=40)
+CLAIM_AT_ONCE = 100
+LONGEST_PAUSE_S = 30.0
+LONGEST_AUTH_PAUSE_S = 300.0
+"""A wrong password tried too often locks the account out of its vCenter."""
+
+
+class LeaseLost(Exception):
+    """Another replica acts on the resource now; whatever was learnt here is old."""
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """A resource that this replica may act on, how to reach its cloud, and what of ours is there."""
+
+    resource_id: UUID
+    name: str
+    provider: str
+    mode: Mode
+    force: bool
+    released: bool
+    connection: Connection
+    clusters: tuple[str, ...]
+    """The cloud's references, by name."""
+    has_machines: bool
+    is_untouched: bool
+    """Nothing of ours has ever been made there."""
+    is_settled: bool
+    """Every machine is as wanted."""
+
+
+async def claim_resources(
+    session: Session, replica: UUID, installation_id: UUID, now: datetime
+) -> list[Claimed]:
+    """Take or renew the lease of every resource that is free or ours; those in a pause are not shown."""
+    clock = func.clock_timestamp()
+    ours = Resource.lease_token == replica
+    is_old = ours & (Resource.lease_until < clock + RENEW_BELOW)
+    due = (
+        select(Resource.id)
+        .where(Resource.gone.is_(False))
+        .where(or_(Resource.lease_until.is_(None), Resource.lease_until < clock, is_old))
+        .order_by(Resource.id)
+        .limit(CLAIM_AT_ONCE)
+        .with_for_update(key_share=True, skip_locked=True)
+    )
+    lease = {"lease_token": replica, "lease_until": clock + LEASE}
+    await session.execute(update(Resource).where(Resource.id.in_(due)).values(lease))
+    held = (
+        select(Resource)
+        .where(ours, Resource.lease_until > clock, Resource.gone.is_(False))
+        .where(or_(Resource.retry_at.is_(None), Resource.retry_at <= now))
+        .order_by(Resource.name)
+    )
+    resources = (await session.execute(held)).scalars().all()
+    held_ids = [row.id for row in resources]
+    clusters: dict[UUID, list[str]] = {}
+    refs = select(Cluster.resource_id, Cluster.ref).where(Cluster.resource_id.in_(held_ids))
+    for resource_id, ref in await session.execute(refs.order_by(Cluster.name, Cluster.id)):
+        clusters.setdefault(resource_id, []).append(ref)
+    is_live = Machine.state.in_(LIVE)
+    is_as_wanted = cast(Machine.state, String) == cast(Machine.wanted, String)
+    made = select(Machine.resource_id, func.bool_or(is_live), func.bool_and(is_as_wanted | ~is_live))
+    grouped = made.where(Machine.resource_id.in_(held_ids)).group_by(Machine.resource_id)
+    machines = {resource_id: (live, settled) for resource_id, live, settled in await session.execute(grouped)}
+    return [
+        Claimed(
+            row.id,
+            row.name,
+            row.provider,
+            Mode(row.mode),
+            row.force,
+            row.released,
+            _connection(row, installation_id),
+            tuple(clusters.get(row.id, ())),
+            has_machines=machines.get(row.id, (False, True))[0],
+            is_untouched=row.id not in machines,
+            is_settled=machines.get(row.id, (False, True))[1],
+        )
+        for row in resources
+    ]
+
+
+def _connection(row: Resource, installation_id: UUID) -> Connection:
+    return Connection(
+        row.id,
+        installation_id,
+        row.url,
+        row.username,
+        row.sealed_secret,
+        row.ca_pem,
+        row.thumbprint,
+        dict(row.settings),
+    )
+
+
+async def release_claims(session: Session, replica: UUID) -> None:
+    """Give back every lease at an orderly stop, so that another replica need not wait."""
+    await session.execute(
+        update(Resource).where(Resource.lease_token == replica).values(lease_token=None, lease_until=None)
+    )
+
+
+async def guard(session: Session, replica: UUID, resource_id: UUID) -> Resource:
+    """The resource's row, locked, if this replica still holds its lease. Raises LeaseLost.
+
+    Rows are locked in one order everywhere: resource, then clusters by id, then machines.
+    """
+    rows = (
+        select(Resource)
+        .where(Resource.id == resource_id, Resource.lease_token == replica)
+        .where(Resource.lease_until > func.clock_timestamp())
+        .with_for_update(key_share=True)
+    )
+    row = (await session.execute(rows)).scalar_one_or_none()
+    if row is None:
+        raise LeaseLost(str(resource_id))
+    return row
+
+
+def back_off(resource: Resource, error: Exception, now: datetime) -> None:
+    """The cloud did not answer or refused: rest a little, and long where the password may be wrong."""
+    resource.failures += 1
+    is_auth = isinstance(error, ProviderError) and error.cause is Cause.AUTH
+    longest_s = LONGEST_AUTH_PAUSE_S if is_auth else LONGEST_PAUSE_S
+    resource.retry_at = now + timedelta(seconds=min(longest_s, 2.0 ** min(resource.failures, 10)))

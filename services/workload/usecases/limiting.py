@@ -1,0 +1,93 @@
+"""Limits: what the cloud should have and does not, and what came of asking for it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+from sqlalchemy import case, select, update
+
+from libs.common.contracts.action import LimitsApplied, LimitsFailed
+from libs.common.db import Session
+from libs.providers.base import ProviderError
+from services.workload.domain.limits import Limited, differs, share_budgets
+from services.workload.domain.states import PRESENT
+from services.workload.models import Cluster, Machine
+from services.workload.usecases.recording import record
+
+
+@dataclass(frozen=True, slots=True)
+class LimitsDue:
+    """Limits of a cluster that the cloud does not have yet."""
+
+    cluster_id: UUID
+    cluster: str
+    name: str
+    action_id: UUID | None
+    cap_mhz: float
+    limits_mhz: Mapping[str, float]
+
+
+async def limits_due(session: Session, resource_id: UUID) -> list[LimitsDue]:
+    """Clusters of a resource whose desired limits are newer than, or other than, what the cloud has."""
+    machines: dict[UUID, list[Machine]] = {}
+    present = select(Machine).where(Machine.resource_id == resource_id, Machine.state.in_(PRESENT))
+    for machine in (await session.execute(present.order_by(Machine.ordinal))).scalars():
+        machines.setdefault(machine.cluster_id, []).append(machine)
+    clusters = select(Cluster).where(Cluster.id.in_(list(machines))).order_by(Cluster.name)
+    due = (_due(row, machines[row.id]) for row in (await session.execute(clusters)).scalars())
+    return [limits for limits in due if limits is not None]
+
+
+def _due(cluster: Cluster, machines: Sequence[Machine]) -> LimitsDue | None:
+    ours = [Limited(machine.name, machine.host, machine.vcpus) for machine in machines]
+    wanted = share_budgets(cluster.budgets_mhz, ours, cluster.floor_mhz_per_vcpu)
+    is_stale = any(differs(wanted[machine.name], machine.limit_mhz) for machine in machines)
+    if cluster.limits_id == cluster.limits_applied_id and not is_stale:
+        return None
+    return LimitsDue(cluster.id, cluster.ref, cluster.name, cluster.limits_id, cluster.cap_mhz, wanted)
+
+
+Outcome = int | ProviderError
+"""How many objects the cloud changed, or why it did not."""
+
+
+async def settle_limits(
+    session: Session, outcomes: Sequence[tuple[LimitsDue, Outcome]], now: datetime
+) -> None:
+    """Remember what the cloud took, and say so for limits that are still the desired ones.
+
+    What it refused is said once for this action; the next beat tries what is desired then.
+    """
+    ids = [due.cluster_id for due, _ in outcomes]
+    rows = select(Cluster).where(Cluster.id.in_(ids)).order_by(Cluster.id).with_for_update(key_share=True)
+    clusters = {row.id: row for row in (await session.execute(rows)).scalars()}
+    taken: dict[str, float] = {}
+    for due, outcome in outcomes:
+        cluster = clusters[due.cluster_id]
+        is_open = cluster.limits_id == due.action_id != cluster.limits_applied_id
+        if isinstance(outcome, ProviderError):
+            if is_open and cluster.limits_failed_id != due.action_id:
+                cluster.limits_failed_id = due.action_id
+                record(session, LimitsFailed(**_about(cluster, now), cause=outcome.cause.value))
+            continue
+        taken |= due.limits_mhz
+        if is_open:
+            cluster.limits_applied_id = due.action_id
+            record(session, LimitsApplied(**_about(cluster, now), changes=outcome))
+    if taken:
+        limit = case(taken, value=Machine.name)
+        await session.execute(update(Machine).where(Machine.name.in_(taken)).values(limit_mhz=limit))
+
+
+def _about(cluster: Cluster, now: datetime) -> dict[str, object]:
+    return {
+        "at": now,
+        "action_id": cluster.limits_id,
+        "resource_id": cluster.resource_id,
+        "cluster_id": cluster.id,
+        "cap_mhz": cluster.cap_mhz,
+        "budgets_mhz": cluster.budgets_mhz,
+        "sampled_at": cluster.sampled_at or now,
+        "reason": cluster.reason,
+    }

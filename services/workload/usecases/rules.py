@@ -1,0 +1,105 @@
+"""The rules in force for a resource's clusters: policies, templates, contributions, and the machines there are."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from functools import lru_cache
+from uuid import UUID
+
+from sqlalchemy import or_, select
+
+from libs.common.contracts.supply import TemplateState
+from libs.common.db import Session
+from libs.harvest.document import parse
+from libs.harvest.types import Policy
+from services.workload.domain.states import COUNTED, LIVE
+from services.workload.models import Assignment, Cluster, Contribution, Machine, Resource, Template
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """The policy in force for one cluster, and what else bounds it."""
+
+    assignment: Assignment
+    policy: Policy
+    template: Template | None
+    granted: int | None
+    """How many machines may exist for reasons outside the policy; None: no such bound."""
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Rulebook:
+    """All rules of one resource, read at once."""
+
+    resource: Resource
+    assignments: dict[UUID, Assignment]
+    """By resource or cluster."""
+    templates: Sequence[Template]
+    """Approved ones, the newest version first."""
+    lends: bool
+    """Whether any active contribution lends this resource."""
+    machines: dict[UUID, list[Machine]]
+    """Live ones by cluster, oldest first."""
+
+    def of(self, cluster: Cluster, now: datetime) -> Rules | None:
+        """The rules of one cluster; the nearest policy wins. None without a policy."""
+        assignment = self.assignments.get(cluster.id) or self.assignments.get(self.resource.id)
+        if assignment is None:
+            return None
+        document = json.dumps(assignment.document, sort_keys=True)
+        policy = _parsed(assignment.policy_id, assignment.policy_revision, document)
+        template = next((t for t in self.templates if t.name == policy.machine.template), None)
+        granted, why = self._granted(cluster, template, now)
+        return Rules(assignment, policy, template, granted, why)
+
+    def _granted(self, cluster: Cluster, template: Template | None, now: datetime) -> tuple[int | None, str]:
+        there = sum(machine.state in COUNTED for machine in self.machines.get(cluster.id, ()))
+        if template is None:
+            return 0, "no approved template"
+        if not self.lends:
+            return 0, "no active contribution"
+        if self.resource.sweep_stopped is not None:
+            return there, "nothing new while the sweeper waits for a person"
+        if cluster.grow_after is not None and now < cluster.grow_after:
+            return there, f"nothing new before {cluster.grow_after:%H:%M:%S}: the last deployment failed"
+        if cluster.most_machines is not None:
+            return cluster.most_machines, f"scaled to at most {cluster.most_machines} by hand"
+        return None, ""
+
+
+@lru_cache(maxsize=1024)
+def _parsed(_policy_id: UUID, _revision: int, document: str) -> Policy:
+    return parse(json.loads(document))
+
+
+async def open_rulebook(session: Session, resource: Resource, cluster_ids: Sequence[UUID]) -> Rulebook:
+    """Read everything that bounds these clusters."""
+    scopes = or_(Assignment.scope_id.in_(cluster_ids), Assignment.scope_id == resource.id)
+    assignments = await session.execute(select(Assignment).where(scopes, Assignment.gone.is_(False)))
+    approved = Template.state == TemplateState.APPROVED.value
+    templates = select(Template).where(Template.resource_id == resource.id, approved)
+    machines: dict[UUID, list[Machine]] = {}
+    live = select(Machine).where(Machine.cluster_id.in_(cluster_ids), Machine.state.in_(LIVE))
+    for machine in (await session.execute(live.order_by(Machine.ordinal))).scalars():
+        machines.setdefault(machine.cluster_id, []).append(machine)
+    return Rulebook(
+        resource,
+        {row.scope_id: row for row in assignments.scalars()},
+        (await session.execute(templates.order_by(Template.version.desc()))).scalars().all(),
+        bool(await contributions_of(session, resource)),
+        machines,
+    )
+
+
+async def contributions_of(session: Session, resource: Resource) -> list[Contribution]:
+    """Active contributions that lend this resource, in a stable order."""
+    rows = select(Contribution).where(
+        Contribution.organisation_id == resource.organisation_id, Contribution.active.is_(True)
+    )
+    return [
+        row
+        for row in (await session.execute(rows.order_by(Contribution.id))).scalars()
+        if row.resource_ids is None or str(resource.id) in row.resource_ids
+    ]

@@ -1,0 +1,99 @@
+"""What is new, what has gone, when to ask again."""
+
+from datetime import UTC, datetime, timedelta
+from uuid import uuid4
+
+import pytest
+
+from libs.common.ids import cluster_id
+from services.monitor import domain
+from tests.service.scripted_cloud import make_sample
+
+START = datetime(2026, 11, 20, tzinfo=UTC)
+RESOURCE = uuid4()
+
+
+def at(seconds: float) -> datetime:
+    return START + timedelta(seconds=seconds)
+
+
+def test_nothing_is_asked_for_twice_and_a_late_cluster_misses_nothing() -> None:
+    marks: dict[str, datetime] = {}
+    assert domain.since(marks) is None
+    (tick,) = domain.new_ticks([make_sample("a", at(20)), make_sample("b", at(0))], {"b": at(0)})
+    marks = domain.move({"b": at(0)}, tick)
+    assert marks == {"a": at(20), "b": at(0)}
+    assert domain.since(marks) == at(0)
+
+    answer = [
+        make_sample("a", at(20)),
+        make_sample("b", at(20)),
+        make_sample("a", at(40)),
+        make_sample("b", at(40)),
+    ]
+    ticks = domain.new_ticks([*answer, *answer], marks)
+
+    assert [(one.at, [sample.cluster for sample in one.samples]) for one in ticks] == [
+        (at(20), ["b"]),
+        (at(40), ["a", "b"]),
+    ]
+    assert len({one.name for one in [tick, *ticks]}) == 3
+
+
+def test_a_cluster_that_is_hopelessly_behind_does_not_make_all_be_read_again() -> None:
+    assert domain.since({"a": at(1000), "b": at(0)}) == at(1000)
+    assert domain.since({"a": at(1000), "b": at(900)}) == at(900)
+
+
+def test_the_same_clusters_at_the_same_time_are_the_same_message() -> None:
+    one, other = make_sample("a", at(20)), make_sample("b", at(20))
+    assert domain.Tick(at(20), (one, other)).name == domain.Tick(at(20), (other, one)).name
+
+
+@pytest.mark.parametrize(
+    ("age_s", "offset_s"), [(0, 0), (20, 0), (44, 0), (-0.5, 0.5), (-300, 300), (345, -300), (46, -1)]
+)
+def test_a_clock_is_wrong_by_what_no_fresh_sample_can_be_old(age_s: float, offset_s: float) -> None:
+    assert domain.measure_offset(at(-age_s), at(0), 20.0) == pytest.approx(offset_s)
+
+
+def test_pauses_grow_and_refused_logins_are_repeated_slowly() -> None:
+    def pauses(refused: bool) -> list[float]:
+        return [domain.pause_s(count, 20.0, login_refused=refused) for count in (1, 2, 3, 5, 9, 5000)]
+
+    assert pauses(False) == [20, 40, 80, 300, 300, 300]
+    assert pauses(True) == [120, 240, 480, 900, 900, 900]
+
+
+def test_shares_are_even() -> None:
+    assert [domain.fair_share(count, 2) for count in (0, 1, 4, 5)] == [0, 1, 2, 3]
+    assert domain.fair_share(3, 0) == 3
+
+
+def test_cores_are_shared_by_speed_and_known_ones_stay() -> None:
+    seen = domain.see_inventory(RESOURCE, [make_sample("a", at(0), ["h1", "h2"])], ())
+    (cluster,) = domain.with_cores(seen, {"a": (16, 41_600.0)})
+    assert cluster.cluster_id == cluster_id(RESOURCE, "a")
+    assert [host.cores for host in cluster.hosts] == [8, 8]
+
+    again = domain.see_inventory(RESOURCE, [make_sample("a", at(20), ["h2", "h1"])], (cluster,))
+    assert again == (cluster,)
+    assert domain.with_cores(seen, {}) == seen
+
+
+def test_a_host_that_is_down_keeps_its_size() -> None:
+    known = domain.see_inventory(RESOURCE, [make_sample("a", at(0))], ())
+    for size in (0.0, float("nan"), -1.0):
+        assert domain.see_inventory(RESOURCE, [make_sample("a", at(20), cpu_mhz=size)], known) == known
+
+
+def test_a_cluster_has_gone_after_the_third_round_without_it() -> None:
+    known = domain.see_inventory(RESOURCE, [make_sample("a", at(0)), make_sample("b", at(0))], ())
+    seen = domain.see_inventory(RESOURCE, [make_sample("b", at(20))], known)
+    absent: dict[str, int] = {}
+    kept = []
+    for _ in range(3):
+        absent = domain.count_absent(seen, known, absent)
+        kept.append(len(domain.keep_absent(seen, known, absent)))
+    assert kept == [2, 2, 1]
+    assert domain.count_absent(known, known, absent) == {}
