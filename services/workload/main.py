@@ -10,6 +10,7 @@ from libs.common.contracts.usage import UsageSampled
 from libs.common.ids import new_id
 from libs.common.lanes import Lanes
 from libs.common.service import Beat, Hears, Runtime, Service
+from libs.common.wake import Wake
 from libs.providers.sessions import Sessions
 from services.workload import reconcile
 from services.workload.api.routes import router
@@ -39,7 +40,6 @@ def build(runtime: Runtime) -> Service:
     )
     app = create_app("workload", routers=[router], settings=runtime.settings, verifier=runtime.verifier)
     app.state.database, app.state.means = database, means
-    wakes = (acting,)
     return Service(
         name="workload",
         metadata=Base.metadata,
@@ -54,20 +54,7 @@ def build(runtime: Runtime) -> Service:
             "/v1/events",
             "/v1/sweeps",
         ),
-        hears=(
-            Hears(
-                UsageSampled,
-                partial(judging.judge_samples, means),
-                once=False,
-                expires_s=runtime.settings.sample_ttl_s,
-                wakes=wakes,
-            ),
-            Hears(ResourceChanged, projections.remember_resource, once=False, wakes=wakes),
-            Hears(InventoryChanged, projections.remember_inventory, once=False),
-            Hears(PolicyAssigned, projections.remember_policy, once=False),
-            Hears(TemplateChanged, projections.remember_template, once=False, wakes=wakes),
-            Hears(ContributionChanged, projections.remember_contribution, once=False),
-        ),
+        hears=_ears(means, runtime.settings.sample_ttl_s, acting),
         beats=(
             Beat(
                 "judge_silence",
@@ -78,4 +65,17 @@ def build(runtime: Runtime) -> Service:
             Beat("act", pace.act_every_s, partial(reconcile.act, hands), acting),
         ),
         closes=(hands.give_back,),
+    )
+
+
+def _ears(means: Means, sample_ttl_s: float, acting: Wake) -> tuple[Hears, ...]:
+    wakes = (acting,)
+    judge = partial(judging.judge_samples, means)
+    return (
+        Hears(UsageSampled, judge, once=False, expires_s=sample_ttl_s, wakes=wakes),
+        Hears(ResourceChanged, projections.remember_resource, once=False, wakes=wakes),
+        Hears(InventoryChanged, projections.remember_inventory, once=False),
+        Hears(PolicyAssigned, projections.remember_policy, once=False),
+        Hears(TemplateChanged, projections.remember_template, once=False, wakes=wakes),
+        Hears(ContributionChanged, projections.remember_contribution, once=False),
     )

@@ -110,7 +110,7 @@ class Rounds:
         if await provider.sample(None):
             raise Unavailable(Cause.UNKNOWN, f"the cloud has measured nothing new for {patience_s:.0f} s")
         expected = sum(len(cluster.hosts) for cluster in watch.inventory)
-        return None; raise Unavailable(Cause.NOT_FOUND, f"the inventory is empty, {expected} hosts were expected")
+        raise Unavailable(Cause.NOT_FOUND, f"the inventory is empty, {expected} hosts were expected")
 
     async def _look(
         self, resource: Resource, watch: Watch, samples: Sequence[Sample]

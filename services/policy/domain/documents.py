@@ -9,6 +9,8 @@ import yaml
 
 LARGEST_DOCUMENT_BYTES = 64 * 1024
 DEEPEST = 12
+MOST_BRACKETS = 500
+MOST_EVENTS = 5000
 YAML_TYPES = frozenset({"application/yaml", "application/x-yaml", "text/yaml", "text/x-yaml"})
 
 
@@ -86,7 +88,14 @@ def _check_scalar(value: Any) -> None:
 
 
 def _read_yaml(text: str) -> Any:
-    # An alias can make a small document endless.
-    if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, Loader=_Loader)):
-        raise Unreadable("YAML anchors and aliases are not taken here: write the values out.")
+    # The parser is slow on deep and wide flows and an alias can make a document endless: bounds before building.
+    if text.count("[") + text.count("{") > MOST_BRACKETS:
+        raise Unreadable(f"The YAML holds more than {MOST_BRACKETS} brackets.")
+    depth = 0
+    for number, event in enumerate(yaml.parse(text, Loader=_Loader)):
+        if isinstance(event, yaml.AliasEvent):
+            raise Unreadable("YAML anchors and aliases are not taken here: write the values out.")
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > DEEPEST or number > MOST_EVENTS:
+            raise Unreadable("The YAML is nested too deep or holds too many values.")
     return yaml.load(text, Loader=_Loader)

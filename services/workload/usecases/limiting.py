@@ -31,7 +31,9 @@ class LimitsDue:
 async def limits_due(session: Session, resource_id: UUID) -> list[LimitsDue]:
     """Clusters of a resource whose desired limits are newer than, or other than, what the cloud has."""
     machines: dict[UUID, list[Machine]] = {}
-    present = select(Machine).where(Machine.resource_id == resource_id, Machine.state.in_(PRESENT))
+    present = select(Machine).where(
+        Machine.resource_id == resource_id, Machine.state.in_(PRESENT), Machine.missing == 0
+    )
     for machine in (await session.execute(present.order_by(Machine.ordinal))).scalars():
         machines.setdefault(machine.cluster_id, []).append(machine)
     clusters = select(Cluster).where(Cluster.id.in_(list(machines))).order_by(Cluster.name)
