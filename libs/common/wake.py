@@ -63,7 +63,10 @@ class Wake:
         try:
             await self._event.wait()
         except BaseException:
-            self._activity.begin()
+            if self._event.is_set():
+                self._event.clear()  # who set it has counted the caller as busy already
+            else:
+                self._activity.begin()
             raise
         finally:
             timer.cancel()

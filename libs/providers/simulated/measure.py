@@ -74,7 +74,9 @@ def due_intervals(state: CloudState, since: datetime | None, now_s: float) -> li
 def _sample(
     state: CloudState, cluster: ClusterRecord, by_host: ByHost, interval: Interval, quality: Quality
 ) -> Sample:
-    end_s, capacity_mhz = interval.end_s, cluster.capacity_mhz
+    capacity_mhz = cluster.capacity_mhz
+    # Just before the end: what is done at that very moment belongs to the next interval, whoever comes first.
+    end_s = math.nextafter(interval.end_s, 0.0)
     rounds = [loads_at(state, cluster, by_host, moment) for moment in interval.points()]
     columns = [list(moments) for moments in zip(*rounds, strict=True)]
     ours = [fmean(load.ours_mhz for load in moments) for moments in columns]

@@ -140,7 +140,8 @@ def _clone(state: CloudState, spec: MachineSpec, cluster: ClusterRecord, now_s: 
         raise Full(Cause.CAPACITY, f"the datastore of {cluster.name} has less than {needed_gib:.0f} GiB free")
     ordinal = state.next_ordinal
     state.next_ordinal += 1
-    cloned_at_s = now_s + _lasting(state, "clone", ordinal, state.settings.clone_s)
+    host.clones += 1
+    cloned_at_s = now_s + _lasting(state, "clone", host.host, host.clones, state.settings.clone_s)
     half = state.faults.half_clone
     state.machines.append(
         MachineRecord(
@@ -148,6 +149,7 @@ def _clone(state: CloudState, spec: MachineSpec, cluster: ClusterRecord, now_s: 
             installation_id=spec.mark.installation_id,
             machine_id=spec.mark.machine_id,
             ordinal=ordinal,
+            nth=host.clones,
             cluster=cluster.cluster,
             host=host.host,
             template=spec.template,
@@ -157,7 +159,7 @@ def _clone(state: CloudState, spec: MachineSpec, cluster: ClusterRecord, now_s: 
             user_data=spec.user_data,
             created_at_s=now_s,
             cloned_at_s=cloned_at_s,
-            booting_s=_lasting(state, "boot", ordinal, state.settings.boot_s),
+            booting_s=_lasting(state, "boot", host.host, host.clones, state.settings.boot_s),
             half=half,
             power=[(now_s, "off")],
             limit=[] if half else [(cloned_at_s, float(math.floor(spec.limit_mhz)))],
@@ -167,9 +169,9 @@ def _clone(state: CloudState, spec: MachineSpec, cluster: ClusterRecord, now_s: 
         record(cluster.cap, now_s, float(math.floor(spec.limit_mhz)))
 
 
-def _lasting(state: CloudState, what: str, ordinal: int, mean_s: float) -> float:
-    """The n-th clone or boot: the mean plus or minus 20 %."""
-    return mean_s * (0.8 + 0.4 * chance(key_of(state.settings.seed, what), ordinal))
+def _lasting(state: CloudState, what: str, host: str, nth: int, mean_s: float) -> float:
+    """The n-th clone or boot on a host: the mean plus or minus 20 %."""
+    return mean_s * (0.8 + 0.4 * chance(key_of(state.settings.seed, what, host), nth))
 
 
 def _place(state: CloudState, spec: MachineSpec, cluster: ClusterRecord, now_s: float) -> HostRecord:
@@ -254,7 +256,8 @@ def _shut_down(state: CloudState, machine: MachineRecord, now_s: float) -> None:
     if not is_on(machine, now_s) or is_starting(machine, now_s):
         record(machine.power, now_s, "off")
     elif machine.power[-1][0] <= now_s:
-        machine.power.append((now_s + _lasting(state, "shutdown", machine.ordinal, _SHUTDOWN_S), "off"))
+        takes_s = _lasting(state, "shutdown", machine.host, machine.nth, _SHUTDOWN_S)
+        machine.power.append((now_s + takes_s, "off"))
 
 
 def _suspend(state: CloudState, machine: MachineRecord, now_s: float) -> None:

@@ -69,6 +69,8 @@ class HostRecord:
     name: str
     states: Track[HostState] = field(default_factory=list)
     load: Track[float | None] = field(default_factory=list)
+    clones: int = 0
+    """Machines of ours ever made on it: how long the next takes depends on this, not on names or on a race."""
 
 
 @dataclass(slots=True)
@@ -103,6 +105,8 @@ class MachineRecord:
     machine_id: UUID
     ordinal: int
     """Order of creation: names are random ids and must not influence anything."""
+    nth: int
+    """Order of creation on its host."""
     cluster: str
     host: str
     template: str
