@@ -22,17 +22,14 @@ class Lanes:
         if lane in self._running:
             return False
         self._activity.begin()
-        self._running[lane] = asyncio.create_task(self._run(lane, work))
+        task = self._running[lane] = asyncio.create_task(_run(lane, work))
+        # Not the task's own doing: one that is cancelled before it began runs no line.
+        task.add_done_callback(lambda _: self._free(lane))
         return True
 
-    async def _run(self, lane: Hashable, work: Callable[[], Awaitable[None]]) -> None:
-        try:
-            await work()
-        except Exception:
-            log.exception("lane.failed", lane=str(lane))
-        finally:
-            del self._running[lane]
-            self._activity.end()
+    def _free(self, lane: Hashable) -> None:
+        del self._running[lane]
+        self._activity.end()
 
     async def aclose(self) -> None:
         """Cancel what is running and wait for it."""
@@ -40,3 +37,10 @@ class Lanes:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _run(lane: Hashable, work: Callable[[], Awaitable[None]]) -> None:
+    try:
+        await work()
+    except Exception:
+        log.exception("lane.failed", lane=str(lane))

@@ -13,7 +13,7 @@ from sqlalchemy import Connection, text
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
-from libs.common.db import async_url, role_of
+from libs.common.db import async_url, new_metadata, role_of
 
 log = structlog.get_logger(__name__)
 
@@ -62,7 +62,10 @@ def _upgrade(connection: Connection, scripts: str, version_table: str) -> None:
         return script._upgrade_revs("head", revision)
 
     with EnvironmentContext(Config(), script, fn=to_head) as environment:
-        environment.configure(connection=connection, version_table=version_table)
+        # The metadata is for its naming convention: a constraint is called in the database as in the models.
+        environment.configure(
+            connection=connection, version_table=version_table, target_metadata=new_metadata()
+        )
         environment.run_migrations()
 
 

@@ -14,6 +14,8 @@ from services.cli.show import counts, ghz, moment, percent
 BAR = 20
 _INDENT = " " * 11
 _COLOURS = {"idle": "green", "normal": "cyan", "stop_new": "yellow", "busy": "red", "unknown": "magenta"}
+_PRELUDES = ("action.limits_requested.v1",)
+"""Of interest in the log; the board shows what came of them."""
 _LONGEST = timedelta(days=4 * 365)
 
 
@@ -37,8 +39,8 @@ async def read_board(client: Client, events: int = 0, resource_id: str | None = 
     clusters = await client.pages("/v1/clusters", resource_id=resource_id)
     last: list[dict[str, Any]] = []
     if events:
-        page = await client.call("GET", "/v1/events", params={"order": "newest", "limit": events})
-        last = page["items"]
+        page = await client.call("GET", "/v1/events", params={"order": "newest", "limit": 3 * events})
+        last = [event for event in page["items"] if event["key"] not in _PRELUDES][-events:]
     return Board(clusters, await _core_hours(client, clusters), last)
 
 
@@ -124,12 +126,14 @@ def tell_line(cluster: dict[str, Any], core_hours: float | None = None) -> str:
 
 
 def tell_event(event: dict[str, Any], board: Board) -> str:
-    """An action event in one line."""
+    """An action event in one line; a machine by the end of its name, which is its own."""
     body = event["body"]
     what = event["key"].removeprefix("action.").rpartition(".")[0].replace("_", " ")
-    about = body.get("name") or board.name_of(event["cluster_id"])
+    if body.get("name"):
+        what += f" …{body['name'][-6:]}"
+    if body.get("host"):
+        what += f" on {body['host']}"
     if "changes" in body:
         what += f" ({body['changes']} changes)"
-    where = f" on {body['host']}" if body.get("host") else ""
     why = f": {body['reason']}" if body.get("reason") else ""
-    return plain(f"{moment(event['at'], '%H:%M:%S')}  {about}{where}  {what}{why}")
+    return plain(f"{moment(event['at'], '%H:%M:%S')}  {board.name_of(event['cluster_id']):<10} {what}{why}")

@@ -276,7 +276,7 @@ async def _document(request: Request) -> dict[str, Any]:
     if len(body) > LARGEST_DOCUMENT_BYTES:
         raise Problem(413, f"A policy document holds at most {LARGEST_DOCUMENT_BYTES // 1024} KiB.")
     try:
-        return read_document(body, request.headers.get("content-type", ""))
+        return await asyncio.to_thread(read_document, body, request.headers.get("content-type", ""))
     except Unreadable as error:
         raise Problem(422, str(error), field="body") from None
 

@@ -7,10 +7,8 @@ from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 LONGEST_URL = 2000
-_FINGERPRINT = re.compile(r"[0-9A-Fa-f]{2}(?::?[0-9A-Fa-f]{2}){19}(?:(?::?[0-9A-Fa-f]{2}){12})?")
-_SEEN = re.compile(
-    r"\b(?:[0-9A-Fa-f]{2}:){31}[0-9A-Fa-f]{2}\b|\b[0-9A-Fa-f]{64}\b|\b(?:[0-9A-Fa-f]{2}:){19}[0-9A-Fa-f]{2}\b"
-)
+_FINGERPRINT = re.compile(r"[0-9A-Fa-f]{2}(?::?[0-9A-Fa-f]{2}){31}")
+_SEEN = re.compile(r"\b(?:[0-9A-Fa-f]{2}:){31}[0-9A-Fa-f]{2}\b|\b[0-9A-Fa-f]{64}\b")
 
 
 class Health(StrEnum):
@@ -65,7 +63,7 @@ def check_url(url: str) -> str:
 
 
 def check_thumbprint(text: str | None) -> str | None:
-    """A certificate's SHA-256 (or SHA-1) fingerprint in hexadecimal; empty is none. Raises NotAcceptable."""
+    """A certificate's SHA-256 fingerprint in hexadecimal; empty is none. Raises NotAcceptable."""
     text = (text or "").strip()
     if not text:
         return None

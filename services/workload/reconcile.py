@@ -188,7 +188,10 @@ async def _release(hands: Hands, resource: Claimed) -> None:
     async with hands.database.transaction() as session:
         row = await guard(session, hands.replica, resource.resource_id)
         row.released = True
-        record(session, ResourceReleased(at=hands.clock.now(), resource_id=resource.resource_id))
+        released = ResourceReleased(
+            at=hands.clock.now(), resource_id=resource.resource_id, revision=resource.revision
+        )
+        record(session, released)
     log.info("resource.released", resource=resource.name)
 
 

@@ -156,7 +156,7 @@ async def test_a_replica_that_lost_its_lease_settles_nothing(house: House) -> No
         published = len(ends(house))
         await asyncio.sleep(3)
         assert await house.fetch("select sampled_at, lease_token from resource") == [(None, other)]
-        assert len(ends(house)) <= published + 1
+        assert len(ends(house)) <= published + 3  # those of the round that was under way
     driver.forget_cloud(cloud.url)
 
 

@@ -150,7 +150,7 @@ UNACCEPTABLE: list[tuple[str, object]] = [
     ("settings", {"scenario": "moon"}),
     ("settings", {"colour": "blue"}),
     ("settings", []),
-    ("interval_s", 5),
+    ("interval_s", 0.5),
     ("interval_s", 301),
     ("organisation_id", str(THEIRS)),
 ]
@@ -279,6 +279,7 @@ async def test_one_cloud_is_registered_once(registry: Lone, scripted: ScriptedDr
     assert (spelled.status, spelled.field) == (409, "url")
     assert made["id"] in spelled.body["detail"]
     assert (elsewhere.status, stranger.status) == (409, 409)
+    assert made["id"] in elsewhere.body["detail"]
     assert made["id"] not in stranger.body["detail"]
     await register(registry, scripted_body("other.example"))
     await register(registry, scripted_body("vc2.example", settings={"scope": "east"}))
@@ -322,6 +323,13 @@ async def test_another_address_or_pin_needs_the_password(registry: Lone, scripte
         answer = await patch(registry, made, change)
         assert (answer.status, answer.field) == (422, "password"), change
         assert answer.body["remedy"]
+    unasked = await registry.ask(
+        "PATCH",
+        f"/v1/resources/{made['id']}?validate=false",
+        {"url": "https://evil.example/sdk"},
+        headers={"If-Match": "*"},
+    )
+    assert (unasked.status, unasked.field) == (422, "password")
     assert evil.logins == []
     assert (await read(registry, made))["revision"] == 1
 
@@ -346,7 +354,7 @@ BAD_CHANGES: list[tuple[dict[str, Any], str]] = [
     ({"provider": "vsphere"}, "provider"),
     ({"url": None}, "url"),
     ({"name": "a\nb"}, "name"),
-    ({"interval_s": 1}, "interval_s"),
+    ({"interval_s": 0}, "interval_s"),
     ({"settings": {"scope": 7}}, "settings.scope"),
     ({"password": ""}, "password"),
     ({"username": ""}, "username"),

@@ -99,7 +99,7 @@ async def restarted(database_url: str, keys: str, signing: tuple[str, str]) -> A
     given = {"database_url": database_url, "sealing_keys": keys, "verify_keys": verify_keys, "port": 0}
     settings = Settings.model_validate(given)
     async with running([build], settings) as run, aiohttp.ClientSession() as http:
-        lone = Lone(run, Signer(private), http)
+        lone = Lone(run, Signer(private), http, settings.vault())
         async with _listening(lone, [ResourceChanged.key]):
             yield lone
 

@@ -220,6 +220,11 @@ async def test_a_late_sample_and_a_late_fact_open_a_rolled_up_hour_again(stats: 
     assert (await report(stats, "core-hours"))["total"] == 2.5
 
     await tell_directly(stats, rounds[90:])
+    assert (await report(stats, "core-hours"))["total"] == 5.0
+    await roll(stats)
+    assert (await report(stats, "core-hours", by="organisation"))["items"] == [
+        {"organisation_id": None, "core_hours": 5.0}
+    ]
     await stats.tell(machine(MachineDeployed, START, uuid4(), OURS))
     await roll(stats)
 

@@ -30,6 +30,18 @@ POLICY: dict[str, Any] = {
 """Constants of a patient policy divided by ten: the test's time runs twenty times as fast."""
 
 
+PROCESSES: dict[str, tuple[str, ...]] = {
+    "registry": ("registry",),
+    "supply": ("policy", "templates", "contribution"),
+    "stats": ("stats",),
+    "monitor-1": ("monitor",),
+    "monitor-2": ("monitor",),
+    "workload-1": ("workload",),
+    "workload-2": ("workload",),
+}
+"""An installation whose monitor and workload are replicated."""
+
+
 @dataclass
 class Installed:
     """A registered resource with everything it needs to lend."""
@@ -47,8 +59,30 @@ class Installed:
     async def clusters(self) -> list[dict[str, Any]]:
         """The resource's clusters as workload shows them."""
         query = f"/v1/clusters?resource_id={self.resource['id']}"
-        items: list[dict[str, Any]] = (await self.deployment.ask(self.workload, "GET", query))["items"]
+        items: list[dict[str, Any]] = (await self.deployment.ask("workload", "GET", query))["items"]
         return items
+
+    async def cluster(self) -> dict[str, Any]:
+        """Its only cluster as workload shows it."""
+        (found,) = await self.clusters()
+        return found
+
+    async def press(self, button: str) -> None:
+        """`pause` or `resume` its cluster, as a person."""
+        path = f"/v1/clusters/{(await self.cluster())['id']}/{button}"
+        await self.deployment.ask("workload", "POST", path, {"reason": "a test says so"})
+
+    async def decisions(self, pages: int = 5) -> list[dict[str, Any]]:
+        """The last decisions that changed something (up to 100 a page), oldest first."""
+        found: list[dict[str, Any]] = []
+        cursor = ""
+        for _ in range(pages):
+            page = await self.deployment.ask("workload", "GET", f"/v1/decisions?limit=100{cursor}")
+            found += page["items"]
+            if not page["next_cursor"]:
+                break
+            cursor = f"&cursor={page['next_cursor']}"
+        return found[::-1]
 
     async def is_judged(self) -> bool:
         """Whether a decision about its first cluster stands."""
@@ -58,7 +92,7 @@ class Installed:
     async def machines(self) -> list[dict[str, Any]]:
         """Live machines as workload shows them."""
         items: list[dict[str, Any]] = (
-            await self.deployment.ask(self.workload, "GET", "/v1/machines?limit=200")
+            await self.deployment.ask("workload", "GET", "/v1/machines?limit=200")
         )["items"]
         return items
 
@@ -67,31 +101,24 @@ class Installed:
         found: list[dict[str, Any]] = []
         cursor = ""
         while True:
-            page = await self.deployment.ask(self.workload, "GET", f"/v1/events?limit=200{cursor}")
+            page = await self.deployment.ask("workload", "GET", f"/v1/events?limit=200{cursor}")
             found += page["items"]
             if len(page["items"]) < 200:
                 return found
             cursor = f"&cursor={page['next_cursor']}"
 
-    @property
-    def workload(self) -> str:
-        """A workload process that runs."""
-        running = [
-            name for name, process in self.deployment.processes.items() if "workload" in process.services
-        ]
-        return next(
-            name
-            for name in running
-            if (p := self.deployment.processes[name].process) and p.returncode is None
-        )
 
+async def install(
+    deployment: Deployment, lab: Lab, *, policy: dict[str, Any], url: str | None = None
+) -> Installed:
+    """Register the vCenter (in observe), a policy, an approved template and a contribution.
 
-async def install(deployment: Deployment, lab: Lab, *, policy: dict[str, Any]) -> Installed:
-    """Register the vCenter (in observe), a policy, an approved template and a contribution."""
+    `url`: where something stands before the vCenter.
+    """
     given = {
         "name": "lab",
         "provider": "vsphere",
-        "url": lab.vcsim.url,
+        "url": url or lab.vcsim.url,
         "username": lab.vcsim.username,
         "password": lab.vcsim.password,
         "ca_pem": lab.vcsim.ca_file.read_text(),
@@ -105,9 +132,9 @@ async def install(deployment: Deployment, lab: Lab, *, policy: dict[str, Any]) -
     template = {"name": "worker", "resource_id": resource["id"], "reference": TEMPLATE}
     await until(lambda: _template(deployment, template), timeout=30, what="templates knows the resource")
     project = {"name": "Lab", "url": "https://boinc.example.org/lab/"}
-    made_project = await deployment.ask("supply", "POST", "/v1/projects", project)
+    made_project = await deployment.ask("contribution", "POST", "/v1/projects", project)
     contribution = {"project_id": made_project["id"], "weight": 1, "authenticator": f"1_{'a' * 32}"}
-    await deployment.ask("supply", "POST", "/v1/contributions", contribution)
+    await deployment.ask("contribution", "POST", "/v1/contributions", contribution)
     return Installed(deployment, resource, made)
 
 
@@ -117,8 +144,8 @@ async def _accepted(deployment: Deployment, path: str, body: dict[str, Any]) -> 
 
 
 async def _template(deployment: Deployment, body: dict[str, Any]) -> bool:
-    answer = await deployment.ask("supply", "POST", "/v1/templates", body, expect=(200, 201, 404, 422))
+    answer = await deployment.ask("templates", "POST", "/v1/templates", body, expect=(200, 201, 404, 422))
     if "id" not in answer:
         return False
-    await deployment.ask("supply", "POST", f"/v1/templates/{answer['id']}/versions/1/approve")
+    await deployment.ask("templates", "POST", f"/v1/templates/{answer['id']}/versions/1/approve")
     return True

@@ -1,46 +1,23 @@
-"""A vCenter with owners: vcsim, whose counters follow what owners want and what our machines' limits allow.
-
-It looks at vcsim through a pyvmomi session of its own: what it says is what the cloud has, not what our rows say.
-"""
+"""A vCenter with owners: vcsim, whose counters follow what owners want and what our machines' limits allow."""
 
 import asyncio
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from typing import Any
 
 import aiohttp
-from pyVmomi import vim
+from pyVmomi import vmodl
 
-from tests.contract.providers.vsphere_target import (
-    CPU_COUNTER,
-    HOST_MHZ,
-    MEMORY_COUNTER,
-    READY_COUNTER,
-    BackDoor,
-)
+from libs.common.clock import WallClock
+from tests.contract.providers.vsphere_target import CPU_COUNTER, HOST_MHZ, MEMORY_COUNTER, READY_COUNTER
+from tests.system.eye import Eye, Sight, Vm
 from tools.parts.vcsim import Vcsim
 
 TICK_S = 20
-OURS = "tides-"
-
-
-@dataclass(frozen=True)
-class Vm:
-    """One of our machines as vcsim has it."""
-
-    name: str
-    ref: str
-    host: str
-    power: str
-    limit_mhz: int
-    pool: str
-
-    @property
-    def is_on(self) -> bool:
-        """Powered on."""
-        return self.power == "poweredOn"
+HOST_MEMORY_KIB = 512 * 1024
 
 
 @dataclass
@@ -48,22 +25,39 @@ class Lab:
     """Owners by host, as fractions of a host; `run` makes a cloud's 20 seconds pass in one of ours."""
 
     vcsim: Vcsim
+    eye: Eye
+    http: aiohttp.ClientSession
     hosts: dict[str, str]
     """Name by reference."""
     owner: dict[str, float] = field(default_factory=dict)
     second_s: float = 1.0
     """Real seconds per tick of 20."""
+    ticks: int = 0
+    twice: set[str] = field(default_factory=set)
+    """Names that two machines had at the same time, ever."""
+    ever: set[str] = field(default_factory=set)
+    """Names of all machines of ours that were seen."""
+    _known: dict[str, dict[int, int]] = field(default_factory=dict)
 
-    def __post_init__(self) -> None:
-        self.back_door = BackDoor(self.vcsim)
+    def set_owner(self, fraction: float) -> None:
+        """All hosts alike."""
+        self.owner = dict.fromkeys(self.hosts, fraction)
+
+    @property
+    def now(self) -> datetime:
+        """The cloud's clock."""
+        return WallClock().now() + timedelta(seconds=TICK_S * self.ticks)
+
+    async def look(self) -> Sight:
+        """What there is now; keeps account of what must never be."""
+        sight = await self.eye.look()
+        self.twice.update(sight.twice)
+        self.ever.update(vm.name for vm in sight.ours)
+        return sight
 
     async def ours(self) -> list[Vm]:
         """Our machines, by name."""
-        return sorted(await self.back_door.run(_ours), key=lambda vm: vm.name)
-
-    async def all_names(self) -> list[str]:
-        """Names of all machines, as often as they exist."""
-        return await self.back_door.names()
+        return (await self.look()).ours
 
     async def tick(self) -> None:
         """Let 20 seconds of the cloud's clock pass, with everybody's load as it must be."""
@@ -73,63 +67,44 @@ class Lab:
             owner = self.owner.get(host, 0.1) * HOST_MHZ
             used = {vm.ref: min(float(vm.limit_mhz), (HOST_MHZ - owner) / len(mine)) for vm in mine}
             for ref, mhz in used.items():
-                await self.vcsim.set_perf(
-                    ref, {CPU_COUNTER: int(mhz), MEMORY_COUNTER: 1024, READY_COUNTER: 0}
-                )
-            total = int(owner + sum(used.values()))
-            await self.vcsim.set_perf(
-                host, {CPU_COUNTER: total, MEMORY_COUNTER: 512 * 1024, READY_COUNTER: 0}
-            )
+                await self._measure(ref, int(mhz), 1024)
+            await self._measure(host, int(owner + sum(used.values())), HOST_MEMORY_KIB)
         await self._post("/lab/ahead", {"seconds": TICK_S})
+        self.ticks += 1
+
+    async def _measure(self, ref: str, mhz: int, memory_kib: int) -> None:
+        counters = {CPU_COUNTER: mhz, MEMORY_COUNTER: memory_kib, READY_COUNTER: 0}
+        if self._known.get(ref) != counters:
+            await self._post("/lab/perf", {"entity": ref, "counters": counters})
+            self._known[ref] = counters
 
     async def _post(self, path: str, body: dict[str, Any]) -> None:
-        context = ssl.create_default_context(cafile=str(self.vcsim.ca_file))
         url = f"https://{self.vcsim.host}:{self.vcsim.port}{path}"
-        timeout = aiohttp.ClientTimeout(total=10)
-        async with (
-            aiohttp.ClientSession(timeout=timeout) as http,
-            http.post(url, json=body, ssl=context) as answer,
-        ):
+        async with self.http.post(url, json=body) as answer:
             assert answer.status == 200, await answer.text()
 
     async def run(self) -> None:
         """Tick until cancelled; a cloud that is away is tried again."""
         while True:
-            with suppress(OSError, aiohttp.ClientError, TimeoutError):
+            with suppress(OSError, aiohttp.ClientError, TimeoutError, vmodl.MethodFault):
                 await self.tick()
             await asyncio.sleep(self.second_s)
-
-
-def _ours(content: Any) -> list[Vm]:
-    view = content.viewManager.CreateContainerView(content.rootFolder, [vim.VirtualMachine], True)
-    found = []
-    for vm in view.view:
-        if vm.name.startswith(OURS):
-            limit = vm.config.cpuAllocation.limit if vm.config.cpuAllocation else -1
-            pool = vm.resourcePool.name if vm.resourcePool else ""
-            host = vm.runtime.host._GetMoId()
-            found.append(
-                Vm(vm.name, vm._GetMoId(), host, vm.runtime.powerState, limit if limit > 0 else 10**9, pool)
-            )
-    view.DestroyView()
-    return found
-
-
-def _hosts(content: Any) -> dict[str, str]:
-    view = content.viewManager.CreateContainerView(content.rootFolder, [vim.HostSystem], True)
-    hosts = {host._GetMoId(): host.name for host in view.view}
-    view.DestroyView()
-    return hosts
 
 
 @asynccontextmanager
 async def owners(vcsim: Vcsim) -> AsyncIterator[Lab]:
     """A lab on a started vcsim, with time running."""
-    lab = Lab(vcsim, await BackDoor(vcsim).run(_hosts))
-    task = asyncio.create_task(lab.run())
-    try:
-        yield lab
-    finally:
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
+    context = ssl.create_default_context(cafile=str(vcsim.ca_file))
+    timeout, eye = aiohttp.ClientTimeout(total=10), Eye(vcsim)
+    async with aiohttp.ClientSession(
+        timeout=timeout, connector=aiohttp.TCPConnector(ssl=context, limit=4)
+    ) as http:
+        lab = Lab(vcsim, eye, http, await eye.hosts())
+        task = asyncio.create_task(lab.run())
+        try:
+            yield lab
+        finally:
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
+            await eye.aclose()

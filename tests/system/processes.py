@@ -5,7 +5,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -53,8 +53,8 @@ class Process:
 
     async def is_ready(self) -> bool:
         """Whether it serves and reaches its database. Fails at once if it has ended."""
-        assert self.process is not None
-        assert self.process.returncode is None, f"{self.name} ended: {self.tail()}"
+        assert self.is_running, f"{self.name} ended: {self.tail()}"
+        await asyncio.sleep(0.1)  # each look costs the two cores that the process starts on
         timeout = aiohttp.ClientTimeout(total=5)
         try:
             async with (
@@ -64,6 +64,11 @@ class Process:
                 return answer.status == 200
         except (aiohttp.ClientError, TimeoutError):
             return False
+
+    @property
+    def is_running(self) -> bool:
+        """Whether it was started and has not ended."""
+        return self.process is not None and self.process.returncode is None
 
     async def kill(self) -> None:
         """kill -9."""
@@ -127,6 +132,10 @@ class Deployment:
         await process.start()
         return process
 
+    async def start_all(self, services: Mapping[str, Sequence[str]]) -> None:
+        """Start processes side by side: names, and the services that each runs."""
+        await asyncio.gather(*(self.start(name, *each) for name, each in services.items()))
+
     async def stop(self) -> None:
         """Stop every process in order."""
         await asyncio.gather(*(process.stop() for process in self.processes.values()), return_exceptions=True)
@@ -148,8 +157,16 @@ class Deployment:
         headers = {"Authorization": f"Bearer {self.token()}"}
         async with (
             aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=60)) as http,
-            http.request(method, self.processes[process].url + path, json=body, headers=headers) as answer,
+            http.request(method, self.of(process).url + path, json=body, headers=headers) as answer,
         ):
             text = await answer.text()
             assert answer.status in expect, f"{method} {path}: {answer.status} {text}"
             return json.loads(text) if text else None
+
+    def of(self, service: str) -> Process:
+        """A running process of this service (or of this name)."""
+        return next(
+            process
+            for process in self.processes.values()
+            if process.is_running and (process.name == service or service in process.services)
+        )

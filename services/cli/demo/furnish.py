@@ -2,7 +2,7 @@
 
 import asyncio
 import secrets
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -69,12 +69,12 @@ async def _ensure_policy(client: Client, resource_id: str) -> None:
     preset = next(item["document"] for item in presets["items"] if item["name"] == PRESET)
     policy = await _ensure(client, POLICY, NAME, {**preset, "name": NAME, "machine": MACHINE})
     where = {"scope": "resource", "scope_id": resource_id}
-    await _once_known(lambda: client.call("POST", f"/v1/policies/{policy['id']}/assignments", where))
+    await once(lambda: client.call("POST", f"/v1/policies/{policy['id']}/assignments", where))
 
 
 async def _ensure_template(client: Client, resource_id: str) -> None:
     body = {"name": WORKER, "resource_id": resource_id, "reference": WORKER}
-    template = await _once_known(lambda: _ensure(client, TEMPLATE, WORKER, body))
+    template = await once(lambda: _ensure(client, TEMPLATE, WORKER, body))
     if template["versions"][-1]["state"] == "draft":
         await client.call("POST", f"/v1/templates/{template['id']}/versions/1/approve")
 
@@ -87,13 +87,18 @@ async def _ensure(client: Client, kind: Kind, name: str, body: dict[str, Any]) -
     return made
 
 
-async def _once_known(call: Callable[[], Awaitable[Any]]) -> Any:
+async def await_identity(client: Client) -> None:
+    """Return when identity knows the first administrator. Raises Failed."""
+    await once(lambda: client.call("GET", "/v1/me"), (401,))
+
+
+async def once(call: Callable[[], Awaitable[Any]], waiting_for: Sequence[int] = (404, 422)) -> Any:
     """Again until the service has heard of what another one was told."""
     deadline = asyncio.get_running_loop().time() + KNOWN_WITHIN_S
     while True:
         try:
             return await call()
         except Refused as refused:
-            if refused.status not in (404, 422) or asyncio.get_running_loop().time() > deadline:
+            if refused.status not in waiting_for or asyncio.get_running_loop().time() > deadline:
                 raise
         await asyncio.sleep(_LOOK_AGAIN_S)

@@ -3,7 +3,7 @@
 import asyncio
 import os
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -15,11 +15,11 @@ from rich.text import Text
 from libs.common.clock import Clock
 from libs.common.log import configure
 from libs.common.runner import Running
-from libs.common.settings import Settings
 from services.cli import show
+from services.cli.access import DEFAULT_URL
 from services.cli.board import Board, draw, read_board, tell_event, tell_line
 from services.cli.client import Client, Failed, Target, open_client
-from services.cli.demo.furnish import Cloud, furnish
+from services.cli.demo.furnish import Cloud, await_identity, furnish
 from services.cli.demo.place import Place
 from services.cli.run import started
 
@@ -45,6 +45,7 @@ async def run_demo(place: Place, speed: float) -> None:
         target = Target(process.url, SecretStr(place.kept.admin_token))
         client = await stack.enter_async_context(open_client(target))
         cloud = Cloud(place.cloud_url, place.cloud_password(), INTERVAL_S)
+        await await_identity(client)
         await furnish(client, cloud)
         await _watch(client, process, stack, _Pace(place, clock, speed))
 
@@ -63,14 +64,14 @@ class _Pace:
 
 
 def _introduce(place: Place, process: Running) -> None:
-    token_file = _near(place.token_file)
+    """Where to ask, and as whom; the token was made for this folder alone."""
     print(f"API          {process.url}")
     print(f"admin token  {place.kept.admin_token}")
-    print(f"             in another terminal: export TIDES_URL={process.url} TIDES_TOKEN_FILE={token_file}")
-    print(
-        "             then .venv/bin/tides status, why prod-a, events --follow, cluster pause prod-a ...",
-        flush=True,
-    )
+    print("in another terminal:")
+    if process.url != DEFAULT_URL:
+        print(f"  export TIDES_URL={process.url}")
+    print(f"  export TIDES_TOKEN_FILE={_near(place.token_file)}")
+    print("  .venv/bin/tides status | why prod-a | events --follow | cluster pause prod-a\n", flush=True)
 
 
 async def _watch(client: Client, process: Running, stack: AsyncExitStack, pace: _Pace) -> None:
@@ -98,8 +99,8 @@ async def _repeat(client: Client, process: Running, pace: _Pace, update: Show, e
 def _frame(board: Board, url: str, pace: _Pace, width: int) -> Group:
     head = Text("Tides", style="bold")
     head.append(f"  {url}  simulated time {pace.clock.now():%Y-%m-%d %H:%M:%S} UTC", style="not bold")
-    head.append(f"  speed {pace.speed:g}  Ctrl-C stops\n", style="not bold dim")
-    legend = Text("█ owner  ▒ ours  · free\n", style="dim")
+    head.append(f"  speed {pace.speed:g}  Ctrl-C stops", style="not bold dim")
+    legend = Text("█ owner  ▒ ours  · free", style="dim")
     return Group(head, legend, draw(board, width))
 
 
@@ -127,6 +128,3 @@ class _Lines:
 def _near(path: Path) -> Path:
     """As seen from here, where that is shorter."""
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
-
-
-__all__ = ["Awaitable", "Settings", "run_demo"]

@@ -252,7 +252,7 @@ def _taken(detail: str) -> Problem:
 async def _flush_unique(session: Session) -> None:
     try:
         await session.flush()
-    except ZeroDivisionError:
+    except IntegrityError:
         raise _taken("This cloud and scope are registered already.") from None
 
 

@@ -29,6 +29,7 @@ class Claimed:
     """A resource that this replica may act on, how to reach its cloud, and what of ours is there."""
 
     resource_id: UUID
+    revision: int
     name: str
     provider: str
     mode: Mode
@@ -81,6 +82,7 @@ async def claim_resources(
     return [
         Claimed(
             row.id,
+            row.revision,
             row.name,
             row.provider,
             Mode(row.mode),

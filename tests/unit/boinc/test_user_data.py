@@ -23,6 +23,7 @@ HOSTILE = st.text(max_size=60) | st.sampled_from(
         "!!python/x",
         "|",
         "%0a",
+        " on both sides ",
         "a\x00b",
     ]
 )

@@ -36,12 +36,12 @@ def test_addresses_that_cannot(url: str) -> None:
     assert "secret" not in str(refused.value)
 
 
-@pytest.mark.parametrize("text", [SHA256, SHA256.replace(":", ""), ":".join(["01"] * 20)])
+@pytest.mark.parametrize("text", [SHA256, SHA256.replace(":", "")])
 def test_fingerprints(text: str) -> None:
     assert check_thumbprint(text) == text
 
 
-@pytest.mark.parametrize("text", ["ab", SHA256[:-3], SHA256 + ":00", "g" * 64, ":".join(["01"] * 24)])
+@pytest.mark.parametrize("text", ["ab", SHA256[:-3], SHA256 + ":00", "g" * 64, ":".join(["01"] * 20)])
 def test_no_fingerprints(text: str) -> None:
     with pytest.raises(NotAcceptable):
         check_thumbprint(text)
