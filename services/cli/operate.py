@@ -9,6 +9,7 @@ import typer
 
 from libs.common.bus import open_bus
 from libs.common.bus.base import DeadMessage
+from libs.common.loop import run_loop
 from libs.common.migrate import migrate
 from libs.common.settings import Settings, load_settings
 from services.cli import show
@@ -31,7 +32,7 @@ def add_to(app: typer.Typer) -> None:
 
 def run_services(services: Services) -> None:
     """Run services in this process until Ctrl-C."""
-    asyncio.run(run_process(services, load_settings()))
+    run_loop(run_process(services, load_settings()))
 
 
 def migrate_schemas(services: Annotated[list[str] | None, typer.Argument()] = None) -> None:

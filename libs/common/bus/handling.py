@@ -24,8 +24,7 @@ async def attempt(handle: Handle, message: Message, queue: str, deliveries: int)
         await handle(message)
         return None
     except asyncio.CancelledError:
-        if is_cancelled():
-            raise
+        heed_cancellation()
         reason = "the handler was cancelled from inside"
         log.error(
             "bus.handler_failed", queue=queue, key=message.key, message=message.id, deliveries=deliveries
@@ -38,15 +37,31 @@ async def attempt(handle: Handle, message: Message, queue: str, deliveries: int)
     return reason
 
 
-def is_cancelled() -> bool:
-    """Whether somebody asked the present task to end."""
+def cancel_requests() -> int:
+    """How often somebody asked the present task to end.
+
+    Counted, because client libraries swallow a cancellation now and then, or cancel for reasons of their own.
+    """
     task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0
+    return 0 if task is None else task.cancelling()
+
+
+def heed_cancellation(since: int = 0) -> None:
+    """Raise CancelledError if there were more requests to end than `since`."""
+    if cancel_requests() > since:
+        raise asyncio.CancelledError
 
 
 async def cancel_all(tasks: Iterable["asyncio.Task[None]"]) -> None:
-    """Cancel the tasks and wait for their end; their failures have been logged where they arose."""
-    pending = [task for task in tasks if task is not asyncio.current_task()]
-    for task in pending:
-        task.cancel()
-    await asyncio.gather(*pending, return_exceptions=True)
+    """Cancel the tasks and wait for their end, at most ten seconds; who ignores it is asked again."""
+    pending = {task for task in tasks if task is not asyncio.current_task()}
+    for _ in range(10):
+        if not pending:
+            return
+        for task in pending:
+            task.cancel()
+        done, pending = await asyncio.wait(pending, timeout=1)
+        for task in done:
+            if not task.cancelled():
+                task.exception()  # it was logged where it arose
+    log.error("bus.tasks_do_not_end", tasks=len(pending))

@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from libs.common.bus.base import BusUnavailable
-from libs.common.bus.handling import is_cancelled
+from libs.common.bus.handling import cancel_requests, heed_cancellation
 
 Result = TypeVar("Result")
 Lost = tuple[type[Exception], ...]
@@ -41,20 +41,21 @@ async def until_deadline(
     """
     backoff = Backoff()
     why: BaseException | None = None
+    before = cancel_requests()
     try:
         async with asyncio.timeout(deadline_s):
             while True:
                 try:
-                    return await attempt()
+                    result = await attempt()
+                    heed_cancellation(before)
+                    return result
                 except BusUnavailable:
                     raise
                 except lost as error:
                     why = error
                 except asyncio.CancelledError as error:
-                    # A closing channel cancels whoever waits in it; only a request to this task counts.
-                    if is_cancelled():
-                        raise
-                    why = error
+                    why = error  # a closing channel cancels whoever waits in it
+                heed_cancellation(before)
                 await backoff.pause()
     except TimeoutError:
         raise BusUnavailable(f"no answer in {deadline_s:g} s ({type(why).__name__})") from why

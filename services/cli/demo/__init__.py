@@ -53,7 +53,7 @@ def _run_open(place: Place, speed: float) -> None:
 
 def _finish(work: Coroutine[Any, Any, Any]) -> Any:
     """What the work returns; None after SIGINT or SIGTERM, when everything has stopped in order."""
-    return asyncio.run(_until_signalled(work))
+    return run_loop(_until_signalled(work))
 
 
 async def _until_signalled(work: Coroutine[Any, Any, Any]) -> Any:

@@ -13,7 +13,7 @@ from uuid import uuid4
 import structlog
 
 from libs.common.bus.base import BusUnavailable, DeadMessage, Handle, Message, Queue
-from libs.common.bus.handling import cancel_all
+from libs.common.bus.handling import cancel_all, heed_cancellation
 from libs.common.bus.postgres.batch import Batch
 from libs.common.bus.postgres.ears import Ear, Ears
 from libs.common.bus.postgres.store import Claimed, Outcome, Outgoing, Store
@@ -171,6 +171,7 @@ class PostgresBus:
         """Claim for whoever has room, whenever there may be something."""
         backoff = Backoff()
         while not self._closing:
+            heed_cancellation()
             room = await self._ears.stirred(POLL_S)
             if not room or self._closing:
                 continue
@@ -192,6 +193,7 @@ class PostgresBus:
                 await self._store.listen(self._ears.stir)
             except Exception as error:
                 log.warning("bus.listener_lost", error=type(error).__name__)
+            heed_cancellation()
             self._ears.stir_all()
             await backoff.pause()
 
@@ -210,3 +212,4 @@ class PostgresBus:
                         log.error("bus.message_parked", queue=queue, key=key, message=message)
             except Exception as error:
                 log.warning("bus.keeping_failed", error=type(error).__name__)
+            heed_cancellation()

@@ -6,6 +6,7 @@ from typing import Generic, TypeVar
 
 import structlog
 
+from libs.common.bus.handling import heed_cancellation
 from libs.common.bus.retry import Backoff
 
 log = structlog.get_logger(__name__)
@@ -45,6 +46,7 @@ class Batch(Generic[Item]):
         while True:
             await self._arrived.wait()
             await self.flush()
+            heed_cancellation()
             if self.trouble is None:
                 backoff.reset()
             else:

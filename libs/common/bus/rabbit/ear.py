@@ -9,12 +9,14 @@ from aio_pika.abc import AbstractChannel, AbstractIncomingMessage
 from aiormq import spec
 
 from libs.common.bus.base import BusUnavailable, Handle, Message, Queue
-from libs.common.bus.handling import attempt, cancel_all, is_cancelled, pause_s
+from libs.common.bus.handling import attempt, cancel_all, cancel_requests, heed_cancellation, pause_s
 from libs.common.bus.rabbit.link import LOST, Link
 from libs.common.bus.rabbit.wire import declare_exchanges, declare_queue, deliveries_of, unpacked
 from libs.common.bus.retry import Backoff
 
 log = structlog.get_logger(__name__)
+
+SETTLE_WITHIN_S = 3.0
 
 Bury = Callable[[Message, str, str], Awaitable[None]]
 """Parks a message of a queue for a reason; returns once the broker has it. Raises BusUnavailable."""
@@ -38,14 +40,16 @@ class Ear:
     async def listen(self, link: Link) -> None:
         """Consume until cancelled; wait for a lost broker. Raises BusUnavailable once the link is closed."""
         backoff = Backoff()
+        before = cancel_requests()
         while True:
             try:
                 await self._listen_once(link, backoff)
             except LOST as error:
                 log.warning("bus.consumer_lost", queue=self._queue.name, error=type(error).__name__)
             except asyncio.CancelledError:
-                if is_cancelled():
-                    raise
+                heed_cancellation(before)
+                log.warning("bus.consumer_lost", queue=self._queue.name, error="channel cancelled")
+            heed_cancellation(before)
             await backoff.pause()
 
     async def stop(self) -> None:
@@ -66,7 +70,7 @@ class Ear:
             try:
                 await ended.wait()
             finally:
-                if is_cancelled():
+                if not ended.is_set():
                     await self.stop()  # before the channel closes and others are given the messages
         log.warning("bus.consumer_lost", queue=self._queue.name, error="channel closed")
 
@@ -81,13 +85,14 @@ class Ear:
         with suppress(*LOST):  # the channel is gone: the broker delivers the message again
             async with self._slots:
                 reason = await attempt(self._handle, message, self._queue.name, deliveries)
-            if reason is None or (
+            done = reason is None or (
                 deliveries >= self._queue.delivery_limit and await self._parked(message, reason)
-            ):
-                await packet.ack()
-            else:
+            )
+            if not done:
                 await asyncio.sleep(pause_s(deliveries))
-                await packet.nack(requeue=True)
+            # A connection that dies now never tells whether the frame was sent.
+            async with asyncio.timeout(SETTLE_WITHIN_S):
+                await (packet.ack() if done else packet.nack(requeue=True))
 
     async def _parked(self, message: Message, reason: str) -> bool:
         try:

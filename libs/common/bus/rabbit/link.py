@@ -11,6 +11,7 @@ from aio_pika.exceptions import AMQPError
 from pamqp.exceptions import PAMQPException
 
 from libs.common.bus.base import BusUnavailable
+from libs.common.bus.handling import cancel_requests, heed_cancellation
 from libs.common.bus.retry import Lost
 
 log = structlog.get_logger(__name__)
@@ -78,6 +79,8 @@ class Link:
 
 async def close_quietly(resource: AbstractChannel | AbstractConnection) -> None:
     """Close what may be lost already."""
-    with suppress(*LOST, TimeoutError):
+    before = cancel_requests()
+    with suppress(*LOST):
         async with asyncio.timeout(CLOSE_TIMEOUT_S):
             await resource.close()
+    heed_cancellation(before)
