@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
+from libs.common.loop import run_loop
 from services.cli.client import Failed
 from services.cli.demo.accelerated import run_days
 from services.cli.demo.open import run_demo

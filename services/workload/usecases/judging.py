@@ -11,7 +11,7 @@ from uuid import UUID
 
 import structlog
 from pydantic import BaseModel, ConfigDict
-from sqlalchemy import literal, or_, select
+from sqlalchemy import func, literal, or_, select
 
 from libs.common.contracts.resource import Mode
 from libs.common.contracts.usage import Sample, UsageSampled
@@ -115,7 +115,7 @@ async def judge_silence(means: Means, session: Session) -> int:
     Clusters that another replica is judging are skipped: they are being heard of.
     """
     now = means.clock.now()
-    interval = literal(timedelta(seconds=1)) * Cluster.interval_s
+    interval = func.make_interval(0, 0, 0, 0, 0, 0, Cluster.interval_s)
     rows = (
         select(Cluster, Resource)
         .join(Resource, Resource.id == Cluster.resource_id)
