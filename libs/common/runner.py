@@ -34,7 +34,7 @@ log = structlog.get_logger(__name__)
 Build = Callable[[Runtime], Service]
 RELAY_EVERY_S = 5.0
 HOUSEKEEPING_EVERY_S = 3600.0
-REVOCATIONS_EVERY_S = 30.0
+REVOCATIONS_EVERY_S = 5.0
 STOP_WITHIN_S = 20.0
 
 

@@ -1,7 +1,7 @@
 """The MHz that may be lent on one host: what is left above a safe upper bound of the owner's load.
 
-Down at once, up gently: a rise waits until it is worth a task in someone's vCenter,
-then climbs over `rise_s`.
+Down at once, up gently: a rise waits until it is worth a task in someone's vCenter, and until the budget has
+rested for `rise_s` since its last change.
 """
 
 import math
@@ -69,15 +69,22 @@ def offer(policy: Policy, memory: HostMemory) -> float:
     )
 
 
-def move(policy: Policy, memory: HostMemory, desired: float, floor: float, pace: Pace) -> float:
-    """The budget after this sample, on the way from the present one to `desired` (not below `floor`)."""
+def move(policy: Policy, memory: HostMemory, desired: float, floor: float, pace: Pace) -> HostMemory:
+    """The host with its budget after this sample; a change begins a rest in which the budget may only fall."""
+    rest_s = max(0.0, memory.rest_s - pace.elapsed_s)
+    budget = _next(policy, memory, desired, floor, may_rise=pace.may_rise and rest_s == 0.0)
+    if budget != memory.budget_mhz:
+        rest_s = policy.rise_s
+    return replace(memory, budget_mhz=budget, rest_s=round(rest_s, 1))
+
+
+def _next(policy: Policy, memory: HostMemory, desired: float, floor: float, *, may_rise: bool) -> float:
     present = memory.budget_mhz
-    if desired <= present or not pace.may_rise:
+    if desired <= present or not may_rise:
         return min(desired, present)
     if desired * (1.0 - policy.dead_band) <= present:
         return max(floor, present)
-    share = pace.elapsed_s / policy.rise_s if policy.rise_s > 0 else 1.0
-    return max(floor, min(desired, float(math.floor(present + share * memory.capacity_mhz))))
+    return max(floor, desired)
 
 
 def _capacity(load: HostLoad) -> float:

@@ -115,8 +115,8 @@ class PolicyDocument(BaseModel):
     step_machines: int = Field(default=2, ge=1, le=1000)
     floor_mhz_per_vcpu: float = Field(default=200.0, ge=50.0, le=5000.0)
     useful_share: Fraction = Field(default=0.08, validate_default=True)
-    dead_band: float = Field(default=0.05, ge=0.0, le=0.50)
-    rise_s: float = Field(default=120.0, ge=0.0, le=3600.0)
+    dead_band: float = Field(default=0.10, ge=0.0, le=0.50)
+    rise_s: float = Field(default=300.0, ge=0.0, le=3600.0)
     stale_after_s: float = Field(default=60.0, ge=5.0, le=3600.0)
     windows: tuple[WindowDocument, ...] = Field(default=(), max_length=50, description="Empty: always.")
     time_zone: str = Field(default="UTC", min_length=1, max_length=64, examples=["Europe/Zurich"])
@@ -255,7 +255,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
             busy_dwell_s=120.0,
             cooldown_s=300.0,
             step_machines=4,
-            rise_s=60.0,
+            rise_s=120.0,
         ),
     }
 )

@@ -114,7 +114,7 @@ def _budget_host(
         scene.floored or load.cpu >= policy.cpu.reclaim or _is_memory_pressed(policy, load, memory_measured)
     )
     desired = floor if load.fault or pressed else max(floor, offer(policy, memory))
-    return replace(memory, budget_mhz=move(policy, memory, desired, floor, scene.pace))
+    return move(policy, memory, desired, floor, scene.pace)
 
 
 def _is_memory_pressed(policy: Policy, load: HostLoad, measured: bool) -> bool:

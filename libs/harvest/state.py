@@ -65,13 +65,20 @@ def from_json(document: Mapping[str, Any]) -> State:
 
 def _host_to_json(host: str, memory: HostMemory) -> list[Any]:
     budget, capacity = _short(memory.budget_mhz), _short(memory.capacity_mhz)
-    return [host, memory.level, memory.variance, memory.last, budget, capacity, memory.room]
+    row = [host, memory.level, memory.variance, memory.last, budget, capacity, memory.room]
+    return [*row, _short(memory.rest_s)] if memory.rest_s else row
 
 
 def _host_from_json(row: list[Any]) -> tuple[str, HostMemory]:
-    host, level, variance, last, budget, capacity, room = row
+    host, level, variance, last, budget, capacity, room, *rest = row
     return str(host), HostMemory(
-        float(level), float(variance), float(last), float(budget), float(capacity), int(room)
+        float(level),
+        float(variance),
+        float(last),
+        float(budget),
+        float(capacity),
+        int(room),
+        float(rest[0]) if rest else 0.0,
     )
 
 

@@ -79,10 +79,10 @@ class Policy:
     """Below this a guest stalls; the floor keeps a machine alive, not working."""
     useful_share: float = 0.08
     """A budget below this fraction of a host is not worth a machine: it counts as the floor."""
-    dead_band: float = 0.05
+    dead_band: float = 0.10
     """Fraction of the budget below which a rise is not worth a task in someone's vCenter."""
-    rise_s: float = 120.0
-    """Time over which a budget climbs; it falls at once."""
+    rise_s: float = 300.0
+    """Least time between a change of a host's budget and a rise; it falls at once."""
     stale_after_s: float = 60.0
     """Silence or age beyond which budgets go to the floor (three intervals by default)."""
     windows: tuple[Window, ...] = ()
@@ -198,6 +198,8 @@ class HostMemory:
     """0: never measured, `level`, `variance` and `last` mean nothing yet."""
     room: int = 0
     """Machines of the policy's size that the host's memory can hold in all; 0 while it is not connected."""
+    rest_s: float = 0.0
+    """How long the budget must still rest before it may rise."""
 
 
 @dataclass(frozen=True, slots=True)

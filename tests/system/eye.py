@@ -106,7 +106,9 @@ class Eye:
 
     async def hosts(self) -> dict[str, str]:
         """Names of hosts by reference."""
-        return await self.run(lambda content: {ref: row["name"] for ref, row in _rows(content, vim.HostSystem)})
+        return await self.run(
+            lambda content: {ref: row["name"] for ref, row in _rows(content, vim.HostSystem)}
+        )
 
     async def aclose(self) -> None:
         """Log out."""

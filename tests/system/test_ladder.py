@@ -39,9 +39,7 @@ async def lab(vcsim: Vcsim) -> AsyncIterator[Lab]:
 
 
 @pytest.fixture
-async def installed(
-    tmp_path: Path, database_url: str, amqp_url: str, lab: Lab
-) -> AsyncIterator[Installed]:
+async def installed(tmp_path: Path, database_url: str, amqp_url: str, lab: Lab) -> AsyncIterator[Installed]:
     """An installation that observes the vCenter."""
     deployment = Deployment(tmp_path, database_url, amqp_url)
     try:

@@ -1,4 +1,8 @@
-"""What a decision means for the machines of a cluster: which to make, which to wake, which to give up."""
+"""What a decision means for the machines of a cluster: which to make, which to wake, which to give up.
+
+The engine counts neither machines that are on their way out nor those given up by hand: they are outside `wanted`,
+`running` and `victims`.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,6 +10,9 @@ from uuid import UUID
 
 from libs.harvest.types import Decision, Rung
 from services.workload.domain.states import COUNTED, MachineState, Wanted
+
+_MAY_COME_BACK = frozenset({MachineState.STARTING, MachineState.RUNNING, MachineState.DRAINING})
+"""States in which a machine that was given up still works: cheaper to keep than to make another."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +25,8 @@ class MachineNow:
     host: str | None
     vcpus: int
     ordinal: int
+    by_hand: bool = False
+    """A person gave it up; no decision brings it back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,34 +38,33 @@ class Plan:
 
 
 def plan_machines(decision: Decision, machines: Sequence[MachineNow]) -> Plan:
-    """Bring the machines in line with the decision: keep `wanted`, run `running`, wake before making new ones.
+    """Bring the machines in line with the decision: keep `wanted`, run `running`, bring back before making new ones.
 
-    Victims go in the decision's order; machines it does not name go last, newest first.
+    Victims go in the decision's order. From the drain rung on everything goes.
     """
-    counted = [m for m in machines if m.state in COUNTED]
-    keep = _keepable(decision, counted)
-    wanted = {m.id: Wanted.GONE for m in counted}
-    kept = keep[: decision.wanted]
-    for index, machine in enumerate(kept):
-        wanted[machine.id] = Wanted.RUNNING if index < decision.running else Wanted.SUSPENDED
-    missing = decision.wanted - len(kept)
-    may_grow = decision.rung <= Rung.LEND and missing > 0 and decision.running >= decision.wanted
-    create_on = decision.placements[:missing] if may_grow else ()
-    return Plan({m.id: wanted[m.id] for m in counted if wanted[m.id] is not m.wanted}, create_on)
+    ours = [m for m in machines if m.state in COUNTED and not m.by_hand]
+    leaving = [m for m in ours if m.wanted is Wanted.GONE]
+    most = decision.wanted if decision.rung < Rung.DRAIN else 0
+    kept = _in_order_of_keeping(decision, [m for m in ours if m.wanted is not Wanted.GONE])[:most]
+    missing = decision.wanted - len(kept) if decision.rung is Rung.LEND else 0
+    back = [m for m in leaving if m.state in _MAY_COME_BACK][:missing]
+    wanted = {m.id: Wanted.GONE for m in ours} | {m.id: Wanted.RUNNING for m in back}
+    run = decision.running - len(decision.placements)
+    for index, machine in enumerate(_in_order_of_running(decision, kept)):
+        wanted[machine.id] = Wanted.RUNNING if index < run else Wanted.SUSPENDED
+    changes = {m.id: wanted[m.id] for m in ours if wanted[m.id] is not m.wanted}
+    return Plan(changes, decision.placements[: missing - len(back)])
 
 
-def _keepable(decision: Decision, counted: Sequence[MachineNow]) -> list[MachineNow]:
-    """Machines in the order in which they are kept: the last victim first, running before sleeping ones."""
+def _in_order_of_keeping(decision: Decision, machines: Sequence[MachineNow]) -> list[MachineNow]:
+    """The last victim first; what the decision does not name before all others, the oldest first."""
     rank = {name: position for position, name in enumerate(decision.victims)}
-    last = len(rank)
-
-    def order(machine: MachineNow) -> tuple[bool, int, int]:
-        condemned = machine.wanted is Wanted.GONE and machine.state is not MachineState.DRAINING
-        return (condemned, -rank.get(str(machine.id), last), machine.ordinal)
-
-    return [m for m in sorted(counted, key=order) if not _is_doomed(m)]
+    return sorted(machines, key=lambda m: (-rank.get(str(m.id), len(rank)), m.ordinal))
 
 
-def _is_doomed(machine: MachineNow) -> bool:
-    """Given up before anything was made: cheaper to make another than to keep track."""
-    return machine.wanted is Wanted.GONE and machine.state in {MachineState.REQUESTED, MachineState.CREATING}
+def _in_order_of_running(decision: Decision, kept: Sequence[MachineNow]) -> list[MachineNow]:
+    """Machines on hosts that can carry them first, and among those the ones that run already."""
+    able = {budget.host for budget in decision.budgets if budget.budget_mhz > 0}
+    return sorted(
+        kept, key=lambda m: (m.host is not None and m.host not in able, m.wanted is Wanted.SUSPENDED)
+    )

@@ -49,32 +49,37 @@ async def follow(session: Session, order: Order, machines: Sequence[Machine], no
         return
     _want_limits(session, order, machines, now)
     plan = plan_machines(order.decision, [_now(machine) for machine in machines])
-    by_id = {machine.id: machine for machine in machines}
-    for machine_id, wanted in plan.wanted.items():
-        if not by_id[machine_id].wanted_by_hand:
-            by_id[machine_id].wanted = wanted
-            by_id[machine_id].reason = order.reason
+    for machine in machines:
+        if machine.id in plan.wanted:
+            machine.wanted, machine.reason = plan.wanted[machine.id], order.reason
     if order.resource.mode == Mode.LEND and order.template is not None and plan.create_on:
         await _request_machines(session, order, plan.create_on, now)
 
 
 def _now(machine: Machine) -> MachineNow:
-    return MachineNow(machine.id, machine.state, machine.wanted, machine.host, machine.vcpus, machine.ordinal)
+    return MachineNow(
+        machine.id,
+        machine.state,
+        machine.wanted,
+        machine.host,
+        machine.vcpus,
+        machine.ordinal,
+        machine.wanted_by_hand,
+    )
 
 
 def _want_limits(session: Session, order: Order, machines: Sequence[Machine], now: datetime) -> None:
     cluster, decision = order.cluster, order.decision
     budgets = {budget.host: round(budget.budget_mhz, 1) for budget in decision.budgets}
     cap = round(decision.cap_mhz, 1)
-    if budgets == cluster.budgets_mhz and cap == cluster.cap_mhz:
-        return
-    if not any(machine.state in PRESENT for machine in machines):
-        cluster.budgets_mhz, cluster.cap_mhz = budgets, cap
+    is_lent = any(machine.state in PRESENT for machine in machines)
+    if is_lent and budgets == cluster.budgets_mhz and cap == cluster.cap_mhz:
         return
     if cluster.limits_id is not None and cluster.limits_id != cluster.limits_applied_id:
         record(session, LimitsSuperseded(**_limits(order, cluster.limits_id, now)))
-    cluster.budgets_mhz, cluster.cap_mhz, cluster.limits_id = budgets, cap, new_id()
-    record(session, LimitsRequested(**_limits(order, cluster.limits_id, now)))
+    cluster.budgets_mhz, cluster.cap_mhz, cluster.limits_id = budgets, cap, new_id() if is_lent else None
+    if cluster.limits_id is not None:
+        record(session, LimitsRequested(**_limits(order, cluster.limits_id, now)))
 
 
 def _limits(order: Order, action_id: UUID, now: datetime) -> dict[str, object]:

@@ -21,7 +21,7 @@ from libs.harvest.decide import decide
 from libs.harvest.state import from_json, to_json
 from libs.harvest.types import Decision, Facts, MachineFact, Missing, Observation, State
 from libs.harvest.words import explain
-from services.workload.domain.states import COUNTED, ENGINE_STATE
+from services.workload.domain.states import COUNTED, ENGINE_STATE, MachineState
 from services.workload.models import Cluster, DecisionRecord, Machine, Resource
 from services.workload.usecases.following import Means, Order, follow
 from services.workload.usecases.projections import ensure_cluster
@@ -202,10 +202,12 @@ def _why_paused(resource: Resource, cluster: Cluster) -> str | None:
 
 def _fact(machine: Machine, now: datetime) -> MachineFact:
     since = machine.running_since
+    # What drains because of a decision is still the decision's: it may run on when the owner calms down.
+    drains = machine.state is MachineState.DRAINING and not machine.wanted_by_hand
     return MachineFact(
         machine=str(machine.id),
         host=machine.host,
-        state=ENGINE_STATE[machine.state],
+        state=ENGINE_STATE[MachineState.RUNNING if drains else machine.state],
         vcpus=machine.vcpus,
         age_s=max(0.0, (now - machine.created_at).total_seconds()),
         progress_s=0.0 if since is None else max(0.0, (now - since).total_seconds()),

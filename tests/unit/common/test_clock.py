@@ -40,7 +40,11 @@ def test_calls_are_made_in_order_of_time_and_then_of_arrival() -> None:
 
 def test_a_call_made_at_a_call_runs_in_the_same_step_when_it_is_due() -> None:
     clock, made = SteppedClock(START), list[datetime]()
-    clock.call_later(1, lambda: clock.call_later(0, lambda: made.append(clock.now())))
+
+    def call_again() -> None:
+        clock.call_later(0, lambda: made.append(clock.now()))
+
+    clock.call_later(1, call_again)
     clock.advance()
     assert made == [_at(1)]
 
@@ -59,7 +63,12 @@ def test_a_cancelled_call_is_never_made_and_nothing_waits_for_it() -> None:
 def test_a_call_may_cancel_another_of_the_same_moment() -> None:
     clock, made = SteppedClock(START), list[int]()
     timers = list[Timer]()
-    clock.call_later(1, lambda: timers[0].cancel())
+
+    def cancel_all() -> None:
+        for timer in timers:
+            timer.cancel()
+
+    clock.call_later(1, cancel_all)
     timers.append(clock.call_later(1, lambda: made.append(1)))
     clock.advance()
     assert (made, clock.next_due()) == ([], None)

@@ -1,0 +1,205 @@
+"""Commands as a person types them: what is sent, what is said, how they end."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.unit.cli.conftest import Type
+from tests.unit.cli.house import House, problem
+
+FOUND: dict[str, Any] = {
+    "at": "2026-11-20T12:00:00+00:00",
+    "ok": True,
+    "product": "VMware vCenter Server 8.0",
+    "api_version": "8.0",
+    "instance_id": "x",
+    "clusters": [
+        {"cluster": "c", "name": "lab", "hosts": 3, "cores": 48, "cpu_mhz": 124800, "memory_mib": 786432}
+    ],
+    "missing": [{"privilege": "Resource.AssignVMToPool", "disables": "machines in a pool"}],
+    "warnings": ["no port group is named"],
+    "error": None,
+}
+ADD = ["resource", "add", "lab", "--provider", "vsphere", "--url", "https://vc", "--user", "u"]
+
+
+def resource(name: str, number: int = 1) -> dict[str, Any]:
+    return {
+        "id": f"0000000{number}-0000-0000-0000-000000000000",
+        "name": name,
+        "mode": "observe",
+        "deleting": False,
+    }
+
+
+def test_a_password_goes_from_standard_input_to_the_service_and_nowhere_else(
+    house: House, tides: Type
+) -> None:
+    house.answers["POST", "/v1/resources"] = (201, {**resource("lab"), "validation": FOUND})
+
+    said = tides(
+        *ADD, "--password-stdin", "--setting", "depth=3", "--setting", "scope=DC", stdin="s3cret pass\n"
+    )
+
+    assert said.code == 0, said.err
+    sent = next(body for method, path, body in house.asked if method == "POST")
+    assert sent["password"] == "s3cret pass"
+    assert sent["settings"] == {"depth": 3, "scope": "DC"}
+    assert "s3cret" not in said.out + said.err
+    for told in (
+        "mode observe",
+        "124.8 GHz",
+        "missing privilege Resource.AssignVMToPool",
+        "warning: no port group",
+    ):
+        assert told in said.out
+
+
+def test_without_the_flag_no_secret_is_read(house: House, tides: Type) -> None:
+    said = tides(*ADD, stdin="s3cret")
+
+    assert (said.code, house.asked) == (2, [])
+    assert "--password-stdin" in said.err
+
+
+def test_a_refusal_is_one_line_and_exit_code_1(house: House, tides: Type) -> None:
+    house.answers["POST", "/v1/resources"] = (
+        0,
+        problem(422, "The cloud refused the login: no", "password", "Check user name and password."),
+    )
+
+    said = tides(*ADD, "--password-stdin", stdin="x")
+
+    assert said.code == 1
+    assert said.err == "tides: password: The cloud refused the login: no. Check user name and password.\n"
+
+
+def test_a_wrong_address_is_exit_code_2(house: House, tides: Type, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TIDES_URL", "nowhere")
+
+    said = tides("resource", "list")
+
+    assert (said.code, said.out) == (2, "")
+    assert said.err.startswith("tides: TIDES_URL")
+
+
+def test_an_unknown_name_is_answered_with_what_there_is(house: House, tides: Type) -> None:
+    house.kept["resources"] = [resource("lab"), resource("prod", 2), resource("test", 3)]
+
+    said = tides("resource", "lend", "labb")
+
+    assert (said.code, said.err) == (1, "tides: no resource is called 'labb'; there are: lab, prod, test\n")
+
+
+@pytest.mark.parametrize("called", ["lab", "00000001-0000-0000-0000-000000000000"])
+def test_a_thing_is_found_by_name_or_id(called: str, house: House, tides: Type) -> None:
+    house.kept["resources"] = [resource("lab")]
+    path = f"/v1/resources/{resource('lab')['id']}/mode"
+    house.answers["POST", path] = (200, {**resource("lab"), "mode": "lend"})
+
+    said = tides("resource", "lend", called)
+
+    assert (said.code, said.out) == (0, "lab: mode lend\n")
+    assert house.asked[-1] == ("POST", path, {"mode": "lend", "force": False})
+
+
+def test_one_of_two_clusters_of_one_name_is_told_by_its_resource(house: House, tides: Type) -> None:
+    house.kept["clusters"] = [
+        {"id": "a", "name": "prod", "resource": "vc1", "machines": {}},
+        {"id": "b", "name": "prod", "resource": "vc2", "machines": {}},
+    ]
+    house.answers["POST", "/v1/clusters/b/drain"] = (202, {"name": "prod", "machines": {"running": 2}})
+
+    assert "vc1/prod, vc2/prod" in tides("cluster", "drain", "prod").err
+    assert tides("cluster", "drain", "vc2/prod").out == "prod drains: 2 running\n"
+
+
+def test_a_policy_file_goes_as_it_is(house: House, tides: Type, tmp_path: Path) -> None:
+    file = tmp_path / "policy.yaml"
+    file.write_text("name: night\n")
+    house.answers["POST", "/v1/policies"] = (201, {"id": "p", "name": "night", "revision": 1})
+
+    said = tides("policy", "create", "-f", str(file))
+
+    assert said.code == 0, said.err
+    assert house.asked[-1] == ("POST", "/v1/policies", "name: night\n")
+
+
+def test_a_policy_is_assigned_to_one_place(house: House, tides: Type) -> None:
+    assert tides("policy", "assign", "p").code == 2
+    assert tides("policy", "assign", "p", "--resource", "r", "--cluster", "c").code == 2
+
+
+def test_a_bound_is_set_and_taken_away(house: House, tides: Type) -> None:
+    house.kept["clusters"] = [{"id": "a", "name": "prod", "resource": "vc1", "machines": {}}]
+    house.answers["POST", "/v1/clusters/a/scale"] = (200, {"name": "prod"})
+
+    assert tides("cluster", "scale", "prod", "0").out == "prod: at most 0 machines\n"
+    assert tides("cluster", "scale", "prod", "none").out == "prod: no bound\n"
+    assert [body for *_, body in house.asked if body] == [{"most_machines": 0}, {"most_machines": None}]
+
+
+def test_following_goes_on_after_a_broken_connection_and_ends_when_the_token_does(
+    house: House, tides: Type
+) -> None:
+    body = {"reason": "lending", "changes": 2}
+    keys = [f"action.limits_applied.v{number}" for number in range(1, 4)]
+    house.events = [
+        {"id": key, "key": key, "at": "2026-11-20T12:00:00+00:00", "cluster_id": None, "body": body}
+        for key in keys
+    ]
+    house.break_after = 1
+    refuse_after(house, 4)
+
+    said = tides("events", "--follow", "--json")
+
+    assert [json.loads(line)["key"] for line in said.out.splitlines()] == keys
+    assert house.resumed_from[:4] == [None, "1", "2", "3"]
+    assert "not valid" in said.err
+
+
+def refuse_after(house: House, streams: int) -> None:
+    """Void every token after so many streams."""
+    original = house._refusal
+
+    def refusal(request: Any) -> Any:
+        return (
+            problem(401, "The token is not valid.")
+            if len(house.resumed_from) >= streams
+            else original(request)
+        )
+
+    house._refusal = refusal  # type: ignore[method-assign]
+
+
+def test_keys_are_fresh_every_time(tides: Type) -> None:
+    first, second = tides("keys").out, tides("keys").out
+
+    names = [line.partition("=")[0] for line in first.splitlines()]
+    assert names == [
+        "TIDES_INSTALLATION_ID",
+        "TIDES_SEALING_KEYS",
+        "TIDES_SIGNING_KEY",
+        "TIDES_VERIFY_KEYS",
+        "TIDES_BOOTSTRAP_ADMIN_TOKEN",
+    ]
+    assert not set(first.splitlines()) & set(second.splitlines())
+
+
+def test_settings_mask_secrets(tides: Type, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TIDES_DATABASE_URL", "postgresql://tides:hunter2@db.example.org/tides")
+
+    said = tides("settings")
+
+    assert said.code == 0, said.err
+    assert "db.example.org" in said.out
+    assert "hunter2" not in said.out
+
+
+def test_a_service_that_there_is_not_is_exit_code_2(tides: Type) -> None:
+    said = tides("run", "moniter")
+
+    assert said.code == 2
+    assert "no service named 'moniter'; there are: all, identity" in said.err
