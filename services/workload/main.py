@@ -63,6 +63,7 @@ def build(runtime: Runtime) -> Service:
                 silence,
             ),
             Beat("act", pace.act_every_s, partial(reconcile.act, hands), acting),
+            Beat("keep", pace.keep_every_s, partial(reconcile.keep_house, database, clock), runtime.wake()),
         ),
         closes=(hands.give_back,),
     )

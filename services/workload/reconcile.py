@@ -22,6 +22,7 @@ from services.workload.domain.steps import Act
 from services.workload.settings import Pace
 from services.workload.usecases.following import Means
 from services.workload.usecases.judging import judge_silence
+from services.workload.usecases.keeping import belongs_to, forget_old
 from services.workload.usecases.leasing import (
     Claimed,
     LeaseLost,
@@ -39,7 +40,7 @@ log = structlog.get_logger(__name__)
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Hands:
     """What it takes to act: the database, sessions to clouds, lanes, and who this replica is."""
 
@@ -53,10 +54,19 @@ class Hands:
     pace: Pace
     looked_at: dict[UUID, datetime] = field(default_factory=dict)
     """When each resource's inventory was last read."""
+    is_ours: bool = False
+    """Whether the database is known to be this installation's."""
 
     async def claim(self) -> list[Claimed]:
-        """Resources that this replica may act on now; sessions of others are closed."""
+        """Resources that this replica may act on now; sessions of others are closed. None in a strange database."""
         async with self.database.transaction() as session:
+            self.is_ours = self.is_ours or await belongs_to(session, self.installation_id, self.clock.now())
+            if not self.is_ours:
+                log.error(
+                    "installation.differs",
+                    remedy="give this process the TIDES_INSTALLATION_ID of its database",
+                )
+                return []
             claimed = await claim_resources(session, self.replica, self.installation_id, self.clock.now())
         await self.sessions.keep({resource.resource_id for resource in claimed})
         return claimed
@@ -78,6 +88,12 @@ async def judge_silent(database: Database, means: Means) -> None:
     """Silence acts too: clusters not heard of for three intervals go to the floor."""
     async with database.transaction() as session:
         await judge_silence(means, session)
+
+
+async def keep_house(database: Database, clock: Clock) -> None:
+    """Forget what is past its time."""
+    async with database.transaction() as session:
+        await forget_old(session, clock.now())
 
 
 async def act(hands: Hands) -> None:

@@ -12,6 +12,7 @@ class Pace:
     look_every_s: float = 10.0
     """How often the inventory is read where every machine is as wanted."""
     silence_every_s: float = 5.0
+    keep_every_s: float = 3600.0
     parallel_clones: int = 4
     parallel_acts: int = 8
     looks_in_a_row: int = 6

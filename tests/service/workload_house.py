@@ -124,7 +124,9 @@ class House:
         async def is_quiet() -> bool:
             for run in self.replicas:
                 await run.activity.idle()
-            return await self.bus.depth() == 0 and all(run.activity.is_idle for run in self.replicas)
+            buses = [self.bus, *(run.bus for run in self.replicas[:1])]
+            depth = sum([await bus.depth() for bus in buses])
+            return depth == 0 and all(run.activity.is_idle for run in self.replicas)
 
         await until(is_quiet, timeout=30, what="quiet")
 
@@ -151,9 +153,16 @@ class House:
 
     async def assign(self, *, gone: bool = False, **changes: Any) -> None:
         """A new revision of the policy, assigned to the resource."""
+        await self._assign(Scope.RESOURCE, self.resource.resource_id, gone, changes)
+
+    async def assign_to_cluster(self, *, gone: bool = False, **changes: Any) -> None:
+        """A new revision of the policy, assigned to the first cluster."""
+        await self._assign(Scope.CLUSTER, self.cluster_id, gone, changes)
+
+    async def _assign(self, scope: Scope, scope_id: UUID, gone: bool, changes: dict[str, Any]) -> None:
         revision = len(self.documents) + 1
         self.documents[revision] = POLICY | changes
-        given = {"at": self.clock.now(), "scope": Scope.RESOURCE, "scope_id": self.resource.resource_id}
+        given = {"at": self.clock.now(), "scope": scope, "scope_id": scope_id}
         policy = {"policy_id": self.policy_id, "policy_name": "quick", "policy_revision": revision}
         event = {"revision": revision, "document": self.documents[revision], "gone": gone}
         await self.tell(PolicyAssigned.model_validate(given | policy | event))

@@ -92,19 +92,20 @@ class Lab:
 
 
 @asynccontextmanager
-async def owners(vcsim: Vcsim) -> AsyncIterator[Lab]:
-    """A lab on a started vcsim, with time running."""
+async def owners(vcsim: Vcsim, *, running: bool = True) -> AsyncIterator[Lab]:
+    """A lab on a started vcsim, with time running; or standing still but for its ticks."""
     context = ssl.create_default_context(cafile=str(vcsim.ca_file))
     timeout, eye = aiohttp.ClientTimeout(total=10), Eye(vcsim)
     async with aiohttp.ClientSession(
         timeout=timeout, connector=aiohttp.TCPConnector(ssl=context, limit=4)
     ) as http:
         lab = Lab(vcsim, eye, http, await eye.hosts())
-        task = asyncio.create_task(lab.run())
+        tasks = [asyncio.create_task(lab.run())] if running else []
         try:
             yield lab
         finally:
-            task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task
+            for task in tasks:
+                task.cancel()
+                with suppress(asyncio.CancelledError):
+                    await task
             await eye.aclose()

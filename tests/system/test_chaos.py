@@ -1,4 +1,4 @@
-"""Everything dies once: each process, the broker, the database, the word of the monitors. Nothing is lost or doubled."""
+"""Everything dies once: each process, the broker, the database, the monitors' word. Nothing is lost or doubled."""
 
 import asyncio
 from collections.abc import AsyncIterator

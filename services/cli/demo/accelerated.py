@@ -43,7 +43,7 @@ _UNSAID = UUID(int=0)
 Summary = dict[str, int | float]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Stage:
     """A running installation on a stepped clock, and the cloud that it watches."""
 
@@ -54,51 +54,46 @@ class Stage:
     cloud: Cloud
     resource_id: str = ""
 
+    async def furnish(self) -> None:
+        """Register the cloud and all that it takes to lend it, over REST. Raises Failed."""
+        await self.settled()
+        self.resource_id = await furnish(self.client, self.cloud, self.settled)
+
     async def settled(self) -> None:
         """Return when nothing is left to do at this moment."""
         await settle(self.process.activity, self.process.bus)
 
     async def run_to(self, until: datetime) -> None:
-        """Let time pass."""
+        """Let time pass; the clock stands at `until`, also where nothing is due just then."""
         await step_until(self.clock, self.process.activity, self.process.bus, until)
+        if self.clock.now() < until:
+            self.clock.call_later((until - self.clock.now()).total_seconds(), lambda: None)
+            await step_until(self.clock, self.process.activity, self.process.bus, until)
 
 
-async def run_days(
-    days: float,
-    *,
-    drain: bool = False,
-    progress: bool = False,
-    change: Change | None = None,
-    database_url: str | None = None,
-) -> Summary:
-    """The summary of so many days, the same every time. Raises Failed.
-
-    `change` and `database_url` are for tests: services with something taken away, a server that is there already.
-    """
+async def run_days(days: float, *, drain: bool = False, progress: bool = False) -> Summary:
+    """The summary of so many days, the same every time. Raises Failed."""
     configure("ERROR", "console")
     end = START + timedelta(days=days)
-    async with _stage(change, database_url) as stage:
+    async with open_stage() as stage:
+        await stage.furnish()
         with _progress(progress) as bar:
             task = bar.add_task("minutes", total=round(days * 1440))
             while stage.clock.now() < end:
                 stop = min(end, stage.clock.now() + STRIDE)
                 await stage.run_to(stop)
-                if stage.clock.now() < stop:
-                    await _wait_for(stage.clock, stop, stage)
                 bar.update(task, completed=(stage.clock.now() - START) // timedelta(minutes=1))
         if drain:
             await _drain(stage)
         return await summarise(stage)
 
 
-async def _wait_for(clock: SteppedClock, stop: datetime, stage: Stage) -> None:
-    """Let the clock stand at `stop` itself, where nothing is due just then."""
-    clock.call_later((stop - clock.now()).total_seconds(), lambda: None)
-    await stage.run_to(stop)
-
-
 @asynccontextmanager
-async def _stage(change: Change | None, database_url: str | None) -> AsyncIterator[Stage]:
+async def open_stage(change: Change | None = None, database_url: str | None = None) -> AsyncIterator[Stage]:
+    """Every service on a stepped clock, nothing registered yet.
+
+    `change` and `database_url` are for tests: services with something taken away, a server that is there already.
+    """
     clock = SteppedClock(START)
     cloud = Cloud(f"sim://days-{secrets.token_hex(6)}", secrets.token_urlsafe(24), INTERVAL_S)
     with tempfile.TemporaryDirectory(prefix="tides-", ignore_cleanup_errors=True) as folder:
@@ -107,10 +102,7 @@ async def _stage(change: Change | None, database_url: str | None) -> AsyncIterat
             started(["all"], settings, clock=clock, durable=False, change=change) as (process, whole),
             open_client(Target(process.url, _token(whole))) as client,
         ):
-            stage = Stage(process, whole, clock, client, cloud)
-            await stage.settled()
-            resource_id = await furnish(client, cloud, stage.settled)
-            yield Stage(process, whole, clock, client, cloud, resource_id)
+            yield Stage(process, whole, clock, client, cloud)
 
 
 def _settings(folder: Path, database_url: str | None) -> Settings:

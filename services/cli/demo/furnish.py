@@ -29,27 +29,45 @@ class Cloud:
     interval_s: int = 20
 
 
-async def _at_once() -> None:
-    return
+async def furnish(client: Client, cloud: Cloud, settled: Settled | None = None) -> str:
+    """Make whatever is not there yet; the resource's id. Raises Failed.
 
-
-async def furnish(client: Client, cloud: Cloud, settled: Settled = _at_once) -> str:
-    """Make whatever is not there yet; the resource's id. `settled` returns when every service has heard."""
+    `settled` returns when every service has heard of everything; without it, asking again does the waiting.
+    """
+    known = _Known(settled)
     resource = await _ensure(client, RESOURCE, NAME, _resource(cloud))
-    await settled()
+    await known.settle()
     contributions = await client.pages("/v1/contributions")
     if contributions:
         return str(resource["id"])
-    await _ensure_policy(client, resource["id"])
-    await _ensure_template(client, resource["id"])
-    await settled()
+    await _ensure_policy(client, resource["id"], known)
+    await _ensure_template(client, resource["id"], known)
+    await known.settle()
     await client.call("POST", f"/v1/resources/{resource['id']}/mode", {"mode": "lend"})
-    await settled()
+    await known.settle()
     project = await _ensure(client, PROJECT, "Lab", {"name": "Lab", "url": PROJECT_URL})
     terms = {"project_id": project["id"], "weight": 1, "authenticator": f"1_{secrets.token_hex(16)}"}
     await client.call("POST", "/v1/contributions", terms)
-    await settled()
+    await known.settle()
     return str(resource["id"])
+
+
+class _Known:
+    """Waiting for one service to hear of what another one was told."""
+
+    def __init__(self, settled: Settled | None) -> None:
+        self._settled = settled
+
+    async def settle(self) -> None:
+        """Everything has been heard, where that can be known."""
+        if self._settled is not None:
+            await self._settled()
+
+    async def once(self, call: Callable[[], Awaitable[Any]]) -> Any:
+        """Again until it is known; where everything has settled, not again."""
+        if self._settled is not None:
+            return await call()
+        return await until_known(call, (404, 422))
 
 
 def _resource(cloud: Cloud) -> dict[str, Any]:
@@ -64,17 +82,17 @@ def _resource(cloud: Cloud) -> dict[str, Any]:
     }
 
 
-async def _ensure_policy(client: Client, resource_id: str) -> None:
+async def _ensure_policy(client: Client, resource_id: str, known: _Known) -> None:
     presets = await client.call("GET", "/v1/policies/presets")
     preset = next(item["document"] for item in presets["items"] if item["name"] == PRESET)
     policy = await _ensure(client, POLICY, NAME, {**preset, "name": NAME, "machine": MACHINE})
     where = {"scope": "resource", "scope_id": resource_id}
-    await once(lambda: client.call("POST", f"/v1/policies/{policy['id']}/assignments", where))
+    await known.once(lambda: client.call("POST", f"/v1/policies/{policy['id']}/assignments", where))
 
 
-async def _ensure_template(client: Client, resource_id: str) -> None:
+async def _ensure_template(client: Client, resource_id: str, known: _Known) -> None:
     body = {"name": WORKER, "resource_id": resource_id, "reference": WORKER}
-    template = await once(lambda: _ensure(client, TEMPLATE, WORKER, body))
+    template = await known.once(lambda: _ensure(client, TEMPLATE, WORKER, body))
     if template["versions"][-1]["state"] == "draft":
         await client.call("POST", f"/v1/templates/{template['id']}/versions/1/approve")
 
@@ -89,11 +107,11 @@ async def _ensure(client: Client, kind: Kind, name: str, body: dict[str, Any]) -
 
 async def await_identity(client: Client) -> None:
     """Return when identity knows the first administrator. Raises Failed."""
-    await once(lambda: client.call("GET", "/v1/me"), (401,))
+    await until_known(lambda: client.call("GET", "/v1/me"), (401,))
 
 
-async def once(call: Callable[[], Awaitable[Any]], waiting_for: Sequence[int] = (404, 422)) -> Any:
-    """Again until the service has heard of what another one was told."""
+async def until_known(call: Callable[[], Awaitable[Any]], waiting_for: Sequence[int]) -> Any:
+    """Again while it is refused with these, for a while."""
     deadline = asyncio.get_running_loop().time() + KNOWN_WITHIN_S
     while True:
         try:

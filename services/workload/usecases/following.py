@@ -77,9 +77,12 @@ def _want_limits(session: Session, order: Order, machines: Sequence[Machine], no
         return
     if cluster.limits_id is not None and cluster.limits_id != cluster.limits_applied_id:
         record(session, LimitsSuperseded(**_limits(order, cluster.limits_id, now)))
-    cluster.budgets_mhz, cluster.cap_mhz, cluster.limits_id = budgets, cap, new_id() if is_lent else None
-    if cluster.limits_id is not None:
-        record(session, LimitsRequested(**_limits(order, cluster.limits_id, now)))
+    cluster.budgets_mhz, cluster.cap_mhz = budgets, cap
+    if not is_lent:  # what comes later is told its limits when it is there
+        cluster.limits_id = cluster.limits_applied_id
+        return
+    cluster.limits_id = new_id()
+    record(session, LimitsRequested(**_limits(order, cluster.limits_id, now)))
 
 
 def _limits(order: Order, action_id: UUID, now: datetime) -> dict[str, object]:

@@ -7,8 +7,9 @@ from uuid import UUID
 
 from sqlalchemy import case, select, update
 
-from libs.common.contracts.action import LimitsApplied, LimitsFailed
+from libs.common.contracts.action import LimitsApplied, LimitsFailed, LimitsRequested
 from libs.common.db import Session
+from libs.common.ids import new_id
 from libs.providers.base import ProviderError
 from services.workload.domain.limits import Limited, differs, share_budgets
 from services.workload.domain.states import PRESENT
@@ -77,9 +78,19 @@ async def settle_limits(
         if is_open:
             cluster.limits_applied_id = due.action_id
             record(session, LimitsApplied(**_about(cluster, now), changes=outcome))
+        elif outcome and cluster.limits_id == due.action_id:
+            _say_applied_again(session, cluster, outcome, now)
     if taken:
         limit = case(taken, value=Machine.name)
         await session.execute(update(Machine).where(Machine.name.in_(taken)).values(limit_mhz=limit))
+
+
+def _say_applied_again(session: Session, cluster: Cluster, changes: int, now: datetime) -> None:
+    """The cloud had other limits than those it took before: a machine is new, or somebody changed them."""
+    cluster.limits_id = cluster.limits_applied_id = new_id()
+    about = _about(cluster, now) | {"reason": f"the cloud had other limits; {cluster.reason}"}
+    record(session, LimitsRequested(**about))
+    record(session, LimitsApplied(**about, changes=changes))
 
 
 def _about(cluster: Cluster, now: datetime) -> dict[str, object]:

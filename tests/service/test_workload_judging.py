@@ -1,0 +1,196 @@
+"""Samples as they come in practice: twice, late, out of order, impossible, from nowhere, or not at all."""
+
+import asyncio
+import math
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from libs.common.bus.messages import to_message
+from libs.common.contracts.action import MachineRequested
+from libs.common.contracts.usage import Quality
+from tests.service.workload_house import House, open_house
+
+
+@pytest.fixture
+async def house(database_url: str) -> AsyncIterator[House]:
+    async with open_house(database_url) as house:
+        await house.lend()
+        await house.run(40)
+        yield house
+
+
+async def memory(house: House) -> list[dict[str, Any]]:
+    """What judging knows of the cluster."""
+    columns = "sampled_at, heard_at, state, decision, budgets_mhz, limits_id, clock_offset_s"
+    return await house.fetch(f"select {columns} from cluster")
+
+
+def limits_mhz(house: House) -> set[float]:
+    return {machine.limit_mhz for machine in house.cloud.truth().machines}
+
+
+async def test_what_is_not_newer_is_counted_and_changes_nothing(house: House) -> None:
+    newest = (await house.measure())[0]
+    known, said = await memory(house), len(house.said)
+    house.own(0.95)
+    await house.be_silent(20)
+    fresh = replace((await house.measure())[0], at=newest.at)
+
+    await house.publish(fresh)
+    await house.publish(replace(fresh, at=newest.at - timedelta(seconds=20)), clock_offset_s=-300.0)
+
+    assert (await house.cluster())["superseded"] == 2
+    assert await memory(house) == known
+    assert len(house.said) == said
+
+
+async def test_the_same_message_twice_counts_once(house: House) -> None:
+    await house.be_silent(20)
+    event = house.round_of(*await house.measure())
+    await house.tell(event)
+    known = await memory(house)
+    await house.tell(event)
+
+    assert await memory(house) == known
+
+
+async def test_only_the_newest_of_a_round_is_judged(house: House) -> None:
+    decided = (await house.cluster())["decided_at"]
+    await house.be_silent(60)
+    history = await house.measure(since=house.clock.now() - timedelta(seconds=60))
+    await house.publish(*reversed(history))
+
+    cluster = await house.cluster()
+    assert len(history) == 3
+    assert cluster["sampled_at"] > decided
+    assert cluster["superseded"] == 0
+
+
+async def test_a_sample_from_the_future_is_not_believed_and_blocks_no_true_one(house: House) -> None:
+    await house.be_silent(10)
+    await house.tamper(at=house.clock.now() + timedelta(hours=3))
+
+    cluster = await house.cluster()
+    assert "ahead of the clock" in cluster["reason"]
+    assert cluster["budget_mhz"] == 1_600
+
+    await house.run(60)
+
+    cluster = await house.cluster()
+    assert (cluster["verdict"], cluster["superseded"]) == ("idle", 0)
+    assert limits_mhz(house) == {16_000}
+
+
+IMPOSSIBLE = {
+    "nan": {"cpu_used_mhz": (math.nan, math.nan)},
+    "infinite": {"cpu_used_mhz": (math.inf, math.inf)},
+    "negative": {"cpu_used_mhz": (-5.0, -5.0)},
+    "ours above total": {"cpu_ours_mhz": (19_000.0, 19_000.0)},
+    "nan capacity": {"cpu_capacity_mhz": (math.nan, math.nan)},
+    "columns too short": {"cpu_used_mhz": (100.0,)},
+    "names too short": {"host_names": ("one",)},
+    "no hosts": {"hosts": ()},
+}
+
+
+@pytest.mark.parametrize("what", list(IMPOSSIBLE))
+async def test_an_impossible_sample_never_raises_a_limit(house: House, what: str) -> None:
+    house.own(0.5)
+    await house.run(20)
+    before = limits_mhz(house)
+    house.own(0.0)
+    await house.be_silent(20)
+    await house.tamper(**IMPOSSIBLE[what])
+
+    assert limits_mhz(house) == {800}
+    assert max(before) == 8_000
+    assert (await house.ask("GET", "/v1/clusters")).status == 200
+
+    await house.run(20)
+    assert limits_mhz(house) == {18_000}
+
+
+async def test_a_back_filled_sample_never_raises_a_limit(house: House) -> None:
+    house.own(0.5)
+    await house.run(20)
+    house.own(0.0)
+    await house.be_silent(20)
+    await house.tamper(quality=Quality.BACKFILLED)
+    assert limits_mhz(house) == {8_000}
+
+    await house.run(20)
+    assert limits_mhz(house) == {18_000}
+
+
+@pytest.mark.parametrize("interval_s", [math.nan, math.inf, 1e12, -20.0, 0.0])
+async def test_an_impossible_interval_does_not_silence_the_watch_for_silence(
+    house: House, interval_s: float
+) -> None:
+    await house.be_silent(20)
+    await house.tamper(interval_s=interval_s)
+    await house.be_silent(75)
+
+    assert limits_mhz(house) == {800}
+    assert "nothing heard" in (await house.cluster())["reason"]
+
+
+async def test_a_time_of_receipt_in_the_future_does_not_either(house: House) -> None:
+    await house.be_silent(20)
+    await house.publish(*await house.measure(), received_at=house.clock.now() + timedelta(days=365))
+    await house.be_silent(75)
+
+    assert limits_mhz(house) == {800}
+
+
+async def test_samples_of_an_unknown_resource_are_dropped(house: House) -> None:
+    await house.publish(*await house.measure(), resource_id=uuid4())
+
+    assert len((await house.ask("GET", "/v1/clusters")).body["items"]) == 1
+
+
+async def test_silence_brings_the_floor_and_a_sample_what_was_lent(house: House) -> None:
+    await house.be_silent(60)
+    assert limits_mhz(house) == {16_000}
+
+    await house.be_silent(15)
+    cluster = await house.cluster()
+    assert limits_mhz(house) == {800}
+    assert (cluster["verdict"], cluster["rung"]) == ("unknown", "no_new")
+    assert "nothing heard for" in cluster["reason"]
+    assert await house.states() == ["running", "running"]
+
+    await house.run(60)
+    assert limits_mhz(house) == {16_000}
+    assert len(house.heard(MachineRequested)) == 2
+
+
+async def test_a_cloud_whose_clock_is_wrong_is_judged_by_its_own(house: House) -> None:
+    shift = timedelta(minutes=-10)
+    house.cloud.control.shift_clock(shift)
+    await house.be_silent(40)
+    await house.execute("update cluster set sampled_at = null")  # as at first sight of such a cloud
+    house.own(0.3)
+    await house.publish(*await house.measure(), clock_offset_s=shift.total_seconds())
+
+    assert (await house.cluster())["verdict"] == "idle"
+
+
+async def test_two_replicas_that_judge_at_once_make_no_machine_twice(database_url: str) -> None:
+    async with open_house(database_url, replicas=2) as house:
+        await house.lend()
+        await house.be_silent(20)
+        samples = await house.measure()
+        rounds = [house.round_of(*samples) for _ in range(12)]
+        await asyncio.gather(*(house.bus.publish(to_message(one, "/tides/test")) for one in rounds))
+        await house.settle()
+        assert (await house.cluster())["superseded"] == 11
+
+        await house.run(40)
+
+        assert await house.states() == ["running", "running"]
+        assert len(house.heard(MachineRequested)) == 2
