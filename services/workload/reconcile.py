@@ -54,6 +54,8 @@ class Hands:
     pace: Pace
     looked_at: dict[UUID, datetime] = field(default_factory=dict)
     """When each resource's inventory was last read."""
+    resting_until: dict[UUID, datetime] = field(default_factory=dict)
+    """Clusters whose limits were refused: not asked again before."""
     is_ours: bool = False
     """Whether the database is known to be this installation's."""
 
@@ -71,10 +73,20 @@ class Hands:
         await self.sessions.keep({resource.resource_id for resource in claimed})
         return claimed
 
-    def may_look(self, resource_id: UUID) -> bool:
-        """Whether the inventory of a settled resource is due to be read again."""
-        looked_at = self.looked_at.get(resource_id)
-        return looked_at is None or self.clock.now() >= looked_at + timedelta(seconds=self.pace.look_every_s)
+    def may_look(self, resource: Claimed) -> bool:
+        """Whether a resource's inventory is due to be read: soon while something is under way, else now and then."""
+        looked_at = self.looked_at.get(resource.resource_id)
+        every_s = self.pace.look_every_s if resource.is_settled else self.pace.look_again_s
+        return looked_at is None or self.clock.now() >= looked_at + timedelta(seconds=every_s)
+
+    def is_resting(self, cluster_id: UUID) -> bool:
+        """Whether a cluster's limits were refused a moment ago."""
+        until = self.resting_until.get(cluster_id)
+        return until is not None and self.clock.now() < until
+
+    def rest(self, cluster_id: UUID) -> None:
+        """Do not ask for this cluster's limits for a while."""
+        self.resting_until[cluster_id] = self.clock.now() + timedelta(seconds=self.pace.refused_rest_s)
 
     async def give_back(self) -> None:
         """An orderly stop: no lease and no session is left behind."""
@@ -101,7 +113,7 @@ async def act(hands: Hands) -> None:
     for resource in await hands.claim():
         key = resource.resource_id
         hands.lanes.start(("limits", key), partial(_guarded, hands, resource, _apply_limits))
-        if not resource.is_settled or hands.may_look(key):
+        if hands.may_look(resource):
             hands.lanes.start(("machines", key), partial(_guarded, hands, resource, _reconcile))
 
 
@@ -139,6 +151,7 @@ async def _apply_limits(hands: Hands, resource: Claimed) -> None:
         return
     async with hands.database.transaction() as session:
         due = await limits_due(session, resource.resource_id)
+    due = [limits for limits in due if not hands.is_resting(limits.cluster_id)]
     if not due:
         return
     provider = await _session(hands, resource)
@@ -146,15 +159,18 @@ async def _apply_limits(hands: Hands, resource: Claimed) -> None:
     async with hands.database.transaction() as session:
         await guard(session, hands.replica, resource.resource_id)
         await settle_limits(session, outcomes, hands.clock.now())
-    for _, outcome in outcomes:
-        if isinstance(outcome, ProviderError):
+    for limits, outcome in outcomes:
+        if isinstance(outcome, Unavailable):
             raise outcome
+        if isinstance(outcome, ProviderError):
+            hands.rest(limits.cluster_id)
 
 
 async def _set_limits(hands: Hands, provider: Provider, due: LimitsDue) -> Outcome:
     try:
         changes = await _call(hands, provider.set_limits(due.cluster, due.cap_mhz, due.limits_mhz))
     except ProviderError as error:
+        log.warning("limits.refused", cluster=due.name, cause=error.cause.value, error=error.detail)
         return error
     log.info(
         "limits.applied",
@@ -200,7 +216,7 @@ async def _release(hands: Hands, resource: Claimed) -> None:
     if not _has_nothing_to_see(resource):
         provider = await _session(hands, resource)
         for cluster in resource.clusters:
-            await _call(hands, provider.release(cluster))
+            await _let_go(hands, provider, cluster)
     async with hands.database.transaction() as session:
         row = await guard(session, hands.replica, resource.resource_id)
         row.released = True
@@ -209,6 +225,15 @@ async def _release(hands: Hands, resource: Claimed) -> None:
         )
         record(session, released)
     log.info("resource.released", resource=resource.name)
+
+
+async def _let_go(hands: Hands, provider: Provider, cluster: str) -> None:
+    """Release one cluster; one that has vanished from the cloud is released."""
+    try:
+        await _call(hands, provider.release(cluster))
+    except Rejected as error:
+        if error.cause is not Cause.NOT_FOUND:
+            raise
 
 
 async def _perform_all(hands: Hands, resource: Claimed, due: list[Due]) -> bool:

@@ -9,6 +9,10 @@ class Pace:
 
     call_s: float = 20.0
     act_every_s: float = 1.0
+    look_again_s: float = 2.0
+    """How often the inventory is read while something is under way."""
+    refused_rest_s: float = 15.0
+    """How long a cluster rests whose limits the cloud refused, so that others are not held up."""
     look_every_s: float = 10.0
     """How often the inventory is read where every machine is as wanted."""
     silence_every_s: float = 5.0
