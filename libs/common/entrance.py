@@ -14,10 +14,12 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from libs.common.errors import Problem, answer, incident
+from libs.common.names import is_storable
 
 log = structlog.get_logger(__name__)
 
 _SANE_ID = re.compile(r"[A-Za-z0-9._-]{8,64}")
+_DEEPEST_NAMED = 8
 _DRAIN_BYTES = 64 * 1_048_576
 _DRAIN_S = 5.0
 _QUIET_PATHS = ("/healthz", "/readyz", "/metrics")
@@ -197,16 +199,29 @@ def _finite(digits: str) -> float:
 
 
 def _refuse_odd_text(value: Any) -> None:
-    waiting = [value]
+    waiting: list[tuple[_Place, Any]] = [(None, value)]
     while waiting:
-        item = waiting.pop()
+        place, item = waiting.pop()
         if isinstance(item, str):
-            if any(char == "\x00" or "\ud800" <= char <= "\udfff" for char in item):
-                raise Problem(400, "A text holds a zero byte or half a character.")
+            if not is_storable(item):
+                raise Problem(400, "A text holds a zero byte or half a character.", field=_name(place))
         elif isinstance(item, dict):
-            waiting += [*item.keys(), *item.values()]
+            waiting += [(place, name) for name in item]
+            waiting += [((place, name), inner) for name, inner in item.items() if is_storable(name)]
         elif isinstance(item, list):
-            waiting += item
+            waiting += [((place, number), inner) for number, inner in enumerate(item)]
+
+
+_Place = tuple[Any, str | int] | None
+"""Where a value is: the place around it and its name or number there. None: the whole body."""
+
+
+def _name(place: _Place) -> str:
+    names: list[str] = []
+    while place is not None and len(names) < _DEEPEST_NAMED:
+        place, name = place
+        names.insert(0, str(name)[:64])
+    return ".".join(names) or "body"
 
 
 def prefixed(path: str, prefixes: Iterable[str]) -> bool:

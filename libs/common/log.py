@@ -32,6 +32,8 @@ _IN_TEXT: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"\beyJ[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+"), MASK),
     (re.compile(r"\b(bearer|basic)\s+[A-Za-z0-9._~+/=-]{8,}", re.IGNORECASE), rf"\1 {MASK}"),
     (re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?-----END [A-Z ]*PRIVATE KEY-----", re.DOTALL), MASK),
+    # asyncpg's echo of a value that it cannot send
+    (re.compile(r"(invalid input for query argument \$\d+: )[^\n]*"), rf"\1{MASK}"),
     # PostgreSQL's echo of a whole row
     (re.compile(r"Failing row contains \(.*?\)\.", re.DOTALL), f"Failing row contains ({MASK})."),
 )

@@ -18,6 +18,13 @@ from libs.common.db import async_url, new_metadata, role_of
 log = structlog.get_logger(__name__)
 
 _DOORS = "libs.common.migrations"
+# Roles belong to the server, but the lock to one database: another installation may be as far.
+_CREATE_ROLE = """
+do $$ begin
+    create role "{role}" nologin;
+exception when duplicate_object or unique_violation then null;
+end $$
+"""
 
 
 async def migrate(url: str, schema: str, scripts: str) -> None:
@@ -44,7 +51,7 @@ def _prepare(connection: Connection, schema: str) -> None:
         connection.execute(text("select 1 from pg_roles where rolname = :role"), {"role": role}).first()
         is None
     ):
-        connection.execute(text(f'create role "{role}" nologin'))
+        connection.execute(text(_CREATE_ROLE.format(role=role)))
     if (
         connection.execute(text("select 1 from pg_namespace where nspname = :name"), {"name": schema}).first()
         is None

@@ -8,13 +8,14 @@ import structlog
 from sqlalchemy import Row, case, delete, func, or_, select, update
 
 from libs.common.bus.base import Bus, BusUnavailable, Message
-from libs.common.db import Database
+from libs.common.db import Database, Session
 from libs.common.tables import outbox
 
 log = structlog.get_logger(__name__)
 
 BATCH = 200
 CLAIM = timedelta(seconds=15)
+GIVE_BACK_WITHIN_S = 3.0
 PARK_AFTER = 20
 
 
@@ -26,7 +27,11 @@ async def relay(database: Database, bus: Bus) -> int:
     """
     published = 0
     while rows := await _claim(database):
-        outcomes = await asyncio.gather(*(_publish(bus, row) for row in rows), return_exceptions=True)
+        try:
+            outcomes = await asyncio.gather(*(_publish(bus, row) for row in rows), return_exceptions=True)
+        except asyncio.CancelledError:
+            await _give_back(database, [row.number for row in rows])
+            raise
         failed = {
             row.number: outcome for row, outcome in zip(rows, outcomes, strict=True) if outcome is not None
         }
@@ -79,8 +84,18 @@ async def _settle(database: Database, sent: list[int], failed: dict[int, BaseExc
             log.error(
                 "outbox.unpublishable", schema=database.schema, rows=lasting, error=str(failed[lasting[0]])
             )
-        passing = [number for number in failed if number not in lasting]
-        if passing:
-            await session.execute(
-                update(outbox).where(outbox.c.number.in_(passing)).values(claimed_until=None)
-            )
+        await _unclaim(session, [number for number in failed if number not in lasting])
+
+
+async def _give_back(database: Database, numbers: list[int]) -> None:
+    """Let the next process publish at once; without a database the claims end by themselves."""
+    try:
+        async with asyncio.timeout(GIVE_BACK_WITHIN_S), database.transaction() as session:
+            await _unclaim(session, numbers)
+    except Exception as error:
+        log.warning("outbox.not_given_back", schema=database.schema, error=type(error).__name__)
+
+
+async def _unclaim(session: Session, numbers: list[int]) -> None:
+    if numbers:
+        await session.execute(update(outbox).where(outbox.c.number.in_(numbers)).values(claimed_until=None))

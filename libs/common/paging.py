@@ -11,6 +11,7 @@ from fastapi import Header, Query, Response
 from pydantic import BaseModel
 
 from libs.common.errors import Problem, invalid
+from libs.common.names import is_storable
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -56,7 +57,7 @@ def read_cursor(cursor: str, *kinds: type) -> tuple[Any, ...]:
 def _as(kind: type, part: Any) -> Any:
     if kind is UUID and isinstance(part, str):
         return UUID(part)
-    if type(part) is not kind or (isinstance(part, str) and "\x00" in part):
+    if type(part) is not kind or (isinstance(part, str) and not is_storable(part)):
         raise ValueError("wrong kind")
     if isinstance(part, int) and abs(part) >= 2**63:
         raise ValueError("out of range")

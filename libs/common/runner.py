@@ -15,6 +15,7 @@ import structlog
 from libs.common.auth import Verifier
 from libs.common.bus import open_bus
 from libs.common.bus.base import Bus, BusUnavailable, Message, Queue
+from libs.common.bus.handling import heed_cancellation
 from libs.common.bus.messages import decode
 from libs.common.clock import Clock, WallClock
 from libs.common.contracts.supply import TokenRevoked
@@ -36,6 +37,7 @@ RELAY_EVERY_S = 5.0
 HOUSEKEEPING_EVERY_S = 3600.0
 REVOCATIONS_EVERY_S = 5.0
 STOP_WITHIN_S = 20.0
+RELAY_REST_WITHIN_S = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,8 +75,9 @@ async def running(
             await migrate(settings.database_dsn, service.name, service.migrations)
         services = tuple(_with_doors(service, composition) for service in services)
         await bus.declare([queue_of(service, hears) for service in services for hears in service.hears])
+        stack.push_async_callback(_relay_rest, services, bus)
         for service in services:
-            for close in service.closes:
+            for close in reversed(service.closes):
                 stack.push_async_callback(close)
         registry = composition.runtime.registry
         metrics = Metrics(registry)
@@ -128,15 +131,25 @@ def _with_doors(service: Service, composition: _Composition) -> Service:
         await remember_revoked(session, event.token_id)
         revocations.add(event.token_id)
 
-    slow = max(1.0, runtime.settings.beat_floor_s)
+    floor_s = 10 * runtime.settings.beat_floor_s  # what mends rarely needs to, may beat rarely in a fast run
     beats = (
-        Beat("relay", RELAY_EVERY_S * slow, relay_outbox, committed),
-        Beat("housekeeping", HOUSEKEEPING_EVERY_S * slow, keep_house, runtime.wake()),
-        Beat("revocations", REVOCATIONS_EVERY_S * slow, load_revocations, runtime.wake()),
+        Beat("relay", max(RELAY_EVERY_S, floor_s), relay_outbox, committed),
+        Beat("housekeeping", max(HOUSEKEEPING_EVERY_S, floor_s), keep_house, runtime.wake()),
+        Beat("revocations", max(REVOCATIONS_EVERY_S, floor_s), load_revocations, runtime.wake()),
     )
     return replace(
         service, beats=(*service.beats, *beats), hears=(*service.hears, Hears(TokenRevoked, revoke))
     )
+
+
+async def _relay_rest(services: Sequence[Service], bus: Bus) -> None:
+    """Publish what was said while stopping; what is left waits for the next process."""
+    try:
+        async with asyncio.timeout(RELAY_REST_WITHIN_S):
+            for service in services:
+                await relay(service.database, bus)
+    except Exception as error:
+        log.warning("outbox.left_behind", error=type(error).__name__)
 
 
 def queue_of(service: Service, hears: Hears) -> Queue:
@@ -150,22 +163,24 @@ async def _looping(
     loops: Sequence[Coroutine[Any, Any, None]], failed: asyncio.Future[None]
 ) -> AsyncIterator[None]:
     """Run loops that must not end; cancelled and awaited when the block ends. One that dies by itself is said aloud."""
+    stopping = False
+
+    def note_end(task: "asyncio.Task[None]") -> None:
+        error = None if task.cancelled() else task.exception()
+        if not stopping and not failed.done():
+            failed.set_exception(error or RuntimeError(f"{task.get_name()} ended"))
+
     tasks = [asyncio.create_task(loop) for loop in loops]
     for task in tasks:
-        task.add_done_callback(lambda done: _note_end(done, failed))
+        task.add_done_callback(note_end)
     try:
         yield
     finally:
+        stopping = True
         for task in tasks:
             task.cancel()
         if tasks:
             await asyncio.wait(tasks, timeout=STOP_WITHIN_S)
-
-
-def _note_end(task: "asyncio.Task[None]", failed: asyncio.Future[None]) -> None:
-    if task.cancelled() or failed.done():
-        return
-    failed.set_exception(task.exception() or RuntimeError(f"{task.get_name()} ended"))
 
 
 def _loops(
@@ -187,6 +202,7 @@ async def _beat(service: Service, beat: Beat, runtime: Runtime, metrics: Metrics
     try:
         while True:
             next_s = await _run_once(service, beat, metrics)
+            heed_cancellation()  # which a client library may have swallowed
             pause = every_s if next_s is None else max(0.0, min(next_s, every_s))
             await beat.wake.wait(runtime.clock, pause * (1 + 0.1 * runtime.settings.jitter * chance.random()))
     finally:
@@ -199,6 +215,9 @@ async def _run_once(service: Service, beat: Beat, metrics: Metrics) -> float | N
             return await beat.run()
     except BusUnavailable as error:
         log.warning("beat.bus_unavailable", service=service.name, beat=beat.name, error=str(error))
+    except asyncio.CancelledError:
+        heed_cancellation()
+        log.exception("beat.failed", service=service.name, beat=beat.name)
     except Exception:
         log.exception("beat.failed", service=service.name, beat=beat.name)
     return None

@@ -32,6 +32,12 @@ class InvalidPolicy(ValueError):
         self.field = field
 
 
+def _one_line(text: str) -> str:
+    if not text.isprintable() or text != text.strip():
+        raise PydanticCustomError("printable", "must be printable, without blanks around it")
+    return text
+
+
 class ThresholdsDocument(BaseModel):
     """Fractions of capacity used by the owner: idle < stop_new < reclaim."""
 
@@ -61,6 +67,11 @@ class MachineDocument(BaseModel):
     vcpus: int = Field(ge=1, le=256)
     memory_mib: int = Field(ge=128, le=4194304)
     disk_gib: float = Field(gt=0.0, le=65536.0)
+
+    @field_validator("template")
+    @classmethod
+    def _check_template(cls, value: str) -> str:
+        return _one_line(value)
 
 
 class LadderDocument(BaseModel):
@@ -126,9 +137,7 @@ class PolicyDocument(BaseModel):
     @field_validator("name")
     @classmethod
     def _check_name(cls, value: str) -> str:
-        if not value.isprintable() or value != value.strip():
-            raise PydanticCustomError("printable", "must be printable, without blanks around it")
-        return value
+        return _one_line(value)
 
     @field_validator("margin")
     @classmethod

@@ -97,7 +97,7 @@ class Connection:
     installation_id: UUID
     url: str
     username: str
-    sealed_secret: str
+    sealed_secret: str = field(repr=False)
     ca_pem: str | None = None
     thumbprint: str | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)

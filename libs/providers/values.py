@@ -1,6 +1,6 @@
 """The values that pass between Tides and a driver: pure data, known to rooms that may not know a driver."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from uuid import UUID
 
@@ -68,8 +68,8 @@ class MachineSpec:
     disk_gib: float
     limit_mhz: float
     """CPU limit set before the first power-on. Never unlimited."""
-    user_data: str
-    """cloud-init document, rendered; at most 16 KiB."""
+    user_data: str = field(repr=False)
+    """cloud-init document, rendered; at most 16 KiB. Holds keys: never shown."""
     network: str | None = None
 
 

@@ -8,7 +8,6 @@ import typer
 
 from libs.common.bus.base import BusUnavailable
 from libs.common.embedded import EmbeddedPostgresFailed
-from libs.common.serve import CannotListen
 from libs.common.settings import InvalidSettings
 from services.cli import clouds, demo, floor, lending, operate, people, rules, watching
 from services.cli.access import Access
@@ -54,7 +53,7 @@ def main() -> None:
     """Run a command; what a person can mend is one line on standard error and a non-zero exit."""
     try:
         app()
-    except (InvalidSettings, CannotListen) as error:
+    except InvalidSettings as error:
         _end(error, 2)
     except (Failed, EmbeddedPostgresFailed, BusUnavailable) as error:
         _end(error, 1)

@@ -116,7 +116,10 @@ class Client:
                 return items
 
     async def stream(self, path: str, last_id: str | None, **params: Any) -> AsyncIterator[Told]:
-        """Server-sent events, from `last_id` on where it is given, until the connection is lost."""
+        """Server-sent events, from `last_id` on where it is given, until the connection is lost.
+
+        The first one has no data: the stream is open.
+        """
         headers = {"Authorization": f"Bearer {await self._token()}", "Accept": "text/event-stream"}
         if last_id is not None:
             headers["Last-Event-ID"] = last_id
@@ -126,6 +129,7 @@ class Client:
             async with self._http.get(url, params=_query(params), headers=headers, timeout=timeout) as answer:
                 if answer.status >= 400:
                     raise _refused(answer.status, await answer.text())
+                yield Told("", "open", None)
                 async for told in _read_events(answer.content):
                     yield told
 

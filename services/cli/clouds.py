@@ -214,7 +214,9 @@ def add_template(
 
     added = ask(context, work)
     version = added["versions"][0]
-    show.say(f"{added['name']} version {version['version']}, {version['disk_gib']:g} GiB: {version['state']}")
+    show.say(
+        f"{added['name']} version {version['version']}, {version['disk_gib']:.2g} GiB: {version['state']}"
+    )
 
 
 def _change_version(context: typer.Context, name: str, number: int | None, verb: str) -> None:

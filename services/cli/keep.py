@@ -2,7 +2,7 @@
 
 import json
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
@@ -10,8 +10,6 @@ from uuid import UUID, uuid4
 from pydantic import SecretStr
 
 from libs.common import personal_tokens
-from libs.common.auth import generate_signing_keys
-from libs.common.secrets import fresh_key
 from libs.common.settings import InvalidSettings, Settings
 
 FILE = "installation.json"
@@ -22,14 +20,17 @@ class Kept:
     """Secrets of an installation on embedded defaults; never a default value, readable by its owner alone."""
 
     installation_id: str
-    sealing_keys: str
-    signing_key: str
+    sealing_keys: str = field(repr=False)
+    signing_key: str = field(repr=False)
     verify_keys: str
-    admin_token: str
+    admin_token: str = field(repr=False)
 
 
 def fresh() -> Kept:
     """New keys, a new identity, a new token."""
+    from libs.common.auth import generate_signing_keys
+    from libs.common.secrets import fresh_key
+
     private, public = generate_signing_keys()
     return Kept(str(uuid4()), f"k1:{fresh_key()}", private, public, personal_tokens.fresh())
 
@@ -64,8 +65,13 @@ def _write_once(path: Path, text: str) -> None:
 
 
 def complete(settings: Settings) -> Settings:
-    """The settings with whatever is not set taken from what the installation keeps."""
+    """The settings with whatever is not set taken from what the installation keeps. Raises InvalidSettings."""
     if settings.sealing_keys.get_secret_value() and settings.verify_keys:
+        if settings.installation_id is None:
+            raise InvalidSettings(
+                "TIDES_INSTALLATION_ID is not set; give every process of an installation the same UUID: it marks"
+                " the machines that are ours"
+            )
         return settings
     kept = keep(settings.data_dir)
     found: dict[str, Any] = {

@@ -34,7 +34,7 @@ async def find(client: Client, kind: Kind, wanted: str) -> Item:
     if len(found) == 1:
         return found[0]
     if found:
-        ways = ", ".join(_telling(kind, item) for item in found)
+        ways = ", ".join(plain(_telling(kind, item)) for item in found)
         raise Failed(f"{len(found)} things are called {plain(wanted)!r}; say which {kind.noun}: {ways}")
     names = ", ".join(sorted({plain(item["name"]) for item in items}))
     there = f"there are: {names}" if names else "there are none yet"

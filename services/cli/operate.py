@@ -1,20 +1,18 @@
-"""`tides run`, `migrate`, `settings`, `keys`, `dead`, `version`: what an operator does on the machine itself."""
+"""`tides run`, `migrate`, `settings`, `keys`, `dead`, `version`: what an operator does on the machine itself.
+
+Services are imported where they are needed: a command that only asks need not wait for them.
+"""
 
 import asyncio
-from collections.abc import Sequence
 from importlib.metadata import version as installed_version
 from typing import Annotated
 
 import typer
 
-from libs.common.bus import open_bus
-from libs.common.bus.base import DeadMessage
 from libs.common.loop import run_loop
-from libs.common.migrate import migrate
-from libs.common.settings import Settings, load_settings
+from libs.common.settings import load_settings
 from services.cli import show
 from services.cli.keep import fresh
-from services.cli.run import chosen, parts, reach, run_process
 
 dead = typer.Typer(no_args_is_help=True, help="Messages that could not be handled.")
 Services = Annotated[list[str], typer.Argument(help="Service names, or `all`.")]
@@ -32,20 +30,19 @@ def add_to(app: typer.Typer) -> None:
 
 def run_services(services: Services) -> None:
     """Run services in this process until Ctrl-C."""
+    from services.cli.run import run_process
+
     run_loop(run_process(services, load_settings()))
 
 
 def migrate_schemas(services: Annotated[list[str] | None, typer.Argument()] = None) -> None:
     """Bring the schemas of services to the newest version; `tides run` does so by itself."""
+    from services.cli.run import chosen
+    from services.cli.upkeep import migrate_all
+
     names = chosen(services or ["all"])
-    asyncio.run(_migrate(names, load_settings()))
+    asyncio.run(migrate_all(names, load_settings()))
     show.say(f"up to date: {', '.join(names)}")
-
-
-async def _migrate(names: Sequence[str], settings: Settings) -> None:
-    async with parts(settings) as whole:
-        for name in names:
-            await migrate(whole.database_dsn, name, f"services.{name}.migrations")
 
 
 def show_settings() -> None:
@@ -72,7 +69,9 @@ def tell_version() -> None:
 @dead.command("list")
 def list_dead() -> None:
     """Messages that were given up, oldest first."""
-    found = asyncio.run(_dead(load_settings()))
+    from services.cli.upkeep import dead_messages
+
+    found = asyncio.run(dead_messages(load_settings()))
     rows = [[one.number, one.queue, one.message.headers.get("ce-time", ""), one.reason] for one in found]
     show.table(["number ", "queue", "said at", "reason"], rows)
 
@@ -80,23 +79,7 @@ def list_dead() -> None:
 @dead.command("retry")
 def retry_dead(number: Annotated[int | None, typer.Argument(help="Left out: all.")] = None) -> None:
     """Put messages back into their queues."""
-    count = asyncio.run(_retry(load_settings(), number))
+    from services.cli.upkeep import retry_messages
+
+    count = asyncio.run(retry_messages(load_settings(), number))
     show.say(f"{count} messages are back in their queues")
-
-
-async def _dead(settings: Settings) -> Sequence[DeadMessage]:
-    async with reach(settings) as bus_url:
-        bus = await open_bus(bus_url)
-        try:
-            return await bus.dead()
-        finally:
-            await bus.aclose()
-
-
-async def _retry(settings: Settings, number: int | None) -> int:
-    async with reach(settings) as bus_url:
-        bus = await open_bus(bus_url)
-        try:
-            return await bus.retry_dead(number)
-        finally:
-            await bus.aclose()

@@ -14,6 +14,7 @@ from libs.common.clock import Clock
 from libs.common.embedded import EmbeddedPostgres, EmbeddedPostgresFailed
 from libs.common.log import configure
 from libs.common.runner import Build, Running, running
+from libs.common.serve import CannotListen
 from libs.common.service import Runtime, Service
 from libs.common.settings import InvalidSettings, Settings
 from services.cli.keep import complete
@@ -99,12 +100,15 @@ async def started(
     durable: bool = True,
     change: Change | None = None,
 ) -> AsyncIterator[tuple[Running, Settings]]:
-    """Run services until the block ends."""
-    async with (
-        parts(complete(settings), durable=durable) as whole,
-        running(builders(names, change), whole, clock=clock) as run,
-    ):
-        yield run, whole
+    """Run services until the block ends. Raises InvalidSettings, also for an address that is taken."""
+    try:
+        async with (
+            parts(complete(settings), durable=durable) as whole,
+            running(builders(names, change), whole, clock=clock) as run,
+        ):
+            yield run, whole
+    except CannotListen as error:
+        raise InvalidSettings(str(error)) from None
 
 
 async def run_process(names: Sequence[str], settings: Settings) -> None:

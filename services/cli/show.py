@@ -23,8 +23,9 @@ def console() -> Console:
 
 
 def as_json(value: Any) -> None:
-    """One JSON document on standard output."""
-    print(json.dumps(value, indent=2, ensure_ascii=False))
+    """One JSON document on standard output; what a terminal would obey is escaped."""
+    text = json.dumps(value, indent=2, ensure_ascii=False)
+    print("".join(one if one.isprintable() or one == "\n" else json.dumps(one)[1:-1] for one in text))
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
@@ -32,7 +33,7 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     shown = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
     for column in columns:
         right = column.endswith(" ")
-        shown.add_column(column.strip(), justify="right" if right else "left", overflow="fold")
+        shown.add_column(column.rstrip(), justify="right" if right else "left", overflow="fold")
     for row in rows:
         shown.add_row(*(cell if isinstance(cell, Text) else plain(_text(cell)) for cell in row))
     console().print(shown)

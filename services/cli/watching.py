@@ -83,18 +83,18 @@ def events(
 
 async def _follow(client: Client, board: Board, cluster_id: str | None, is_json: bool) -> None:
     last_id: str | None = None
-    pause_s = AGAIN_FIRST_S
+    was_open, pause_s = False, AGAIN_FIRST_S
     while True:
         try:
             async for told in client.stream("/v1/events", last_id, follow=True, cluster_id=cluster_id):
-                last_id, pause_s = told.id or last_id, AGAIN_FIRST_S
+                was_open, last_id, pause_s = True, told.id or last_id, AGAIN_FIRST_S
                 if told.data is None:
                     continue
                 if told.data["cluster_id"] and not board.name_of(told.data["cluster_id"]):
                     board = Board(await client.pages("/v1/clusters"))
                 _print_event(told.data, board, is_json)
         except Unreachable as error:
-            if last_id is None:
+            if not was_open:
                 raise
             print(f"tides: {error}; trying again", file=sys.stderr)
         await asyncio.sleep(pause_s)

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr
 from libs.common.auth import Principal, Role, allow
 from libs.common.clock import Clock
 from libs.common.db import Database
+from libs.common.names import ONE_LINE
 from libs.common.paging import (
     Cursor,
     IfMatch,
@@ -50,7 +51,7 @@ contributions = APIRouter(prefix="/v1/contributions", tags=["contributions"])
 Viewer = Annotated[Principal, Depends(allow(Role.VIEWER))]
 Operator = Annotated[Principal, Depends(allow(Role.OPERATOR))]
 HasDoor = Annotated[Door, Depends(door_of)]
-Name = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]+$")]
+Name = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]+$"), ONE_LINE]
 Weight = Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)]
 Resources = Annotated[tuple[UUID, ...] | None, Field(min_length=1, max_length=MOST_RESOURCES)]
 Key = Annotated[SecretStr, Field(max_length=200)]

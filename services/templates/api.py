@@ -12,6 +12,7 @@ from libs.common.auth import Principal, Role, allow
 from libs.common.contracts.supply import TemplateState
 from libs.common.db import Database
 from libs.common.errors import invalid, unavailable
+from libs.common.names import ONE_LINE
 from libs.common.paging import Cursor, Limit, Page, page_of, read_cursor
 from libs.providers.base import Cause, ProviderError, Rejected, TemplateSeen
 from libs.providers.registry import UnknownDriver
@@ -25,7 +26,7 @@ router = APIRouter(prefix="/v1/templates", tags=["templates"])
 Viewer = Annotated[Principal, Depends(allow(Role.VIEWER))]
 Operator = Annotated[Principal, Depends(allow(Role.OPERATOR))]
 Number = Annotated[int, Path(ge=1, le=2**31 - 1)]
-Text = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]+$")]
+Text = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]+$"), ONE_LINE]
 Disk = Annotated[float, Field(gt=0, le=65536, allow_inf_nan=False)]
 
 

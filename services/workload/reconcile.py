@@ -56,6 +56,8 @@ class Hands:
     """When each resource's inventory was last read."""
     resting_until: dict[UUID, datetime] = field(default_factory=dict)
     """Clusters whose limits were refused: not asked again before."""
+    refused: dict[tuple[str, Act], tuple[int, datetime]] = field(default_factory=dict)
+    """Acts on machines that the cloud forbade: how often, and not asked again before."""
     is_ours: bool = False
     """Whether the database is known to be this installation's."""
 
@@ -87,6 +89,22 @@ class Hands:
     def rest(self, cluster_id: UUID) -> None:
         """Do not ask for this cluster's limits for a while."""
         self.resting_until[cluster_id] = self.clock.now() + timedelta(seconds=self.pace.refused_rest_s)
+
+    def may_try(self, due: Due) -> bool:
+        """Whether an act may be asked for; one that was forbidden is, ever more rarely: each try is seen there."""
+        _, not_before = self.refused.get((due.name, due.act), (0, None))
+        return not_before is None or self.clock.now() >= not_before
+
+    def note_refused(self, due: Due) -> None:
+        """Let an act that was forbidden rest, longer each time."""
+        times, _ = self.refused.get((due.name, due.act), (0, None))
+        rest_s = min(self.pace.refused_most_s, self.pace.refused_rest_s * 2.0 ** min(times, 10))
+        self.refused[due.name, due.act] = (times + 1, self.clock.now() + timedelta(seconds=rest_s))
+
+    def note_done(self, due: Due) -> None:
+        """An act was taken: what was forbidden of it before is forgotten; of a deleted machine everything."""
+        for key in [key for key in self.refused if key[0] == due.name and due.act in (key[1], Act.DELETE)]:
+            del self.refused[key]
 
     async def give_back(self) -> None:
         """An orderly stop: no lease and no session is left behind."""
@@ -188,7 +206,8 @@ async def _reconcile(hands: Hands, resource: Claimed) -> None:
         if resource.mode is Mode.DRAINING and look.live == 0 and not resource.released:
             await _release(hands, resource)
             return
-        if not look.due or not await _perform_all(hands, resource, look.due):
+        due = [item for item in look.due if hands.may_try(item)]
+        if not due or not await _perform_all(hands, resource, due):
             return
 
 
@@ -259,12 +278,15 @@ async def _perform(hands: Hands, resource: Claimed, due: Due) -> bool:
             cause=error.cause.value,
             error=error.detail,
         )
+        if isinstance(error, Rejected):
+            hands.note_refused(due)
         async with hands.database.transaction() as session:
             await guard(session, hands.replica, resource.resource_id)
             await settle_act_refused(
                 session, due, error, is_final=isinstance(error, Rejected), now=hands.clock.now()
             )
         return False
+    hands.note_done(due)
     log.info("machine.acted", machine=due.name, act=due.act.value, resource=resource.name)
     return True
 

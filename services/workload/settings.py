@@ -12,7 +12,9 @@ class Pace:
     look_again_s: float = 2.0
     """How often the inventory is read while something is under way."""
     refused_rest_s: float = 15.0
-    """How long a cluster rests whose limits the cloud refused, so that others are not held up."""
+    """How long a cluster rests whose limits the cloud refused, so that others are not held up; an act, at first."""
+    refused_most_s: float = 300.0
+    """How long an act that is forbidden again and again rests at most."""
     look_every_s: float = 10.0
     """How often the inventory is read where every machine is as wanted."""
     silence_every_s: float = 5.0

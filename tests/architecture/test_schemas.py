@@ -138,6 +138,7 @@ def test_the_documents_are_the_same_each_time_and_hold_together() -> None:
     assert {f"openapi/{service.name}.json" for service in services} <= fresh.keys()
     for name, text in fresh.items():
         document = json.loads(text)
+        assert json.dumps(document, indent=1, sort_keys=True, ensure_ascii=False) + "\n" == text, name
         roots = [row["schema"] for row in document.values()] if name == "events.json" else [document]
         for root in roots:
             for reference in _references(root):

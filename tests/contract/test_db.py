@@ -10,7 +10,7 @@ from libs.common.contracts.base import Event
 from libs.common.contracts.resource import ResourceChanged, ResourceRecovered
 from libs.common.db import Database, async_url
 from libs.common.wake import Activity, Wake
-from tests.contract.tiny import SCHEMA, an_event, note, texts, tiny_database, waiting, write
+from tests.contract.tiny import AT, SCHEMA, an_event, note, texts, tiny_database, waiting, write
 
 
 class Stranger(Event):
@@ -96,7 +96,7 @@ async def test_a_commit_that_fails_emits_nothing_and_wakes_nobody(database_url: 
 
 async def test_an_event_outside_the_catalogue_is_refused_at_once(database: Database) -> None:
     with pytest.raises(KeyError, match=r"stranger\.arrived\.v1"):
-        await _keep(database, Stranger.model_construct(), "one")
+        await _keep(database, Stranger(at=AT), "one")
     assert (await texts(database), await waiting(database)) == ([], [])
 
 

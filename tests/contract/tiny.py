@@ -23,12 +23,13 @@ from sqlalchemy import (
 from libs.common.app import create_app
 from libs.common.auth import generate_signing_keys
 from libs.common.bus.base import Bus, Message
+from libs.common.clock import SteppedClock
 from libs.common.contracts.resource import ResourceRecovered
 from libs.common.db import Database, Session, new_metadata
 from libs.common.migrate import migrate
-from libs.common.runner import Build
+from libs.common.runner import Build, Running, running
 from libs.common.secrets import fresh_key
-from libs.common.service import Runtime, Service
+from libs.common.service import Beat, Hears, Runtime, Service
 from libs.common.settings import Settings
 from libs.common.tables import outbox
 from libs.common.wake import Activity, Wake
@@ -147,3 +148,33 @@ class Wire:
         self.passed.append((message.id, public))
         if self.after is not None:
             await self.after(message)
+
+
+async def hear(session: Session, event: ResourceRecovered) -> None:
+    """Keep a note of it."""
+    await write(session, str(event.resource_id.int))
+
+
+def one_beat(run: Callable[[], Awaitable[Any]], every_s: float = 0.02) -> Build:
+    """A service that does nothing but beat."""
+
+    def make(runtime: Runtime, _: Database) -> Mapping[str, Any]:
+        return {"beats": (Beat("act", every_s, run, runtime.wake()),)}
+
+    return a_build(make)
+
+
+HEARING = a_build(lambda _, __: {"hears": (Hears(ResourceRecovered, hear),)}, "hearing")
+
+
+@asynccontextmanager
+async def a_process(
+    *builds: Build,
+    database_url: str,
+    bus_url: str | None = None,
+    clock: SteppedClock | None = None,
+    **more: Any,
+) -> AsyncIterator[Running]:
+    """These services, run as in production."""
+    async with running(builds, settings_for(database_url, bus_url, **more), clock=clock) as run:
+        yield run

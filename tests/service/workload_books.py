@@ -87,7 +87,8 @@ async def _check_cloud(books: Books) -> None:
     names = [machine.name for machine in machines]
     assert len(names) == len(set(names))
     rows = await books.fetch("select name from machine where state = 'destroyed'")
-    assert {row["name"] for row in rows}.isdisjoint(names)
+    destroyed = {row["name"] for row in rows}
+    assert destroyed.isdisjoint(names), destroyed.intersection(names)
     assert all(machine.limit_mhz < 1e6 for machine in machines)
 
 

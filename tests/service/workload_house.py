@@ -37,7 +37,7 @@ from libs.common.ids import cluster_id, new_id
 from libs.common.runner import Running, running
 from libs.common.secrets import authenticator_context, fresh_key
 from libs.common.settings import Settings
-from libs.providers.base import Connection, Provider, ProviderError, sealing_context
+from libs.providers.base import Connection, MachineSpec, Mark, Provider, ProviderError, sealing_context
 from libs.providers.simulated import (
     Cloud,
     ClusterDefinition,
@@ -219,6 +219,21 @@ class House:
         await self.publish(sample)
         return sample
 
+    async def make_strangers(self, count: int, installation: UUID | None = None) -> list[str]:
+        """Machines that no row knows, with the mark of this installation or of another."""
+        connection = self.connection()
+        owner = installation or connection.installation_id
+        stranger = replace(connection, installation_id=owner)
+        hand = await driver.open(stranger, self.settings.vault(), self.clock)
+        names = []
+        for _ in range(count):
+            mark = Mark(owner, uuid4())
+            names.append(f"tides-{mark.machine_id}")
+            await hand.create(
+                MachineSpec(names[-1], mark, "domain-c1", None, "boinc-worker", 1, 128, 1.0, 200.0, "")
+            )
+        return names
+
     def connection(self) -> Connection:
         """How drivers reach the cloud."""
         resource = self.resource
@@ -289,6 +304,12 @@ class House:
     async def states(self, *, live: bool = True) -> list[str]:
         """States of the machines, oldest first."""
         return [machine["state"] for machine in await self.machines(live=live)]
+
+    async def give_lease_to(self, replica: UUID | None, seconds: float = 3600) -> None:
+        """What the database says when somebody else acts on the cloud; None: nobody does."""
+        until_at = "clock_timestamp() + $2 * interval '1 second'" if replica else "null"
+        values = (replica, seconds) if replica else (None,)
+        await self.execute(f"update resource set lease_token = $1, lease_until = {until_at}", *values)
 
     async def execute(self, statement: str, *values: Any) -> str:
         """Change workload's schema behind its back."""
@@ -374,8 +395,8 @@ def _first_words(
 S = TypeVar("S", ResourceChanged, TemplateChanged, ContributionChanged)
 
 
-def _next(state: S, **changes: Any) -> S:
-    return state.model_copy(update={"id": new_id(), "revision": state.revision + 1, **changes})
+def _next(known: S, /, **changes: Any) -> S:
+    return known.model_copy(update={"id": new_id(), "revision": known.revision + 1, **changes})
 
 
 @asynccontextmanager

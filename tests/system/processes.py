@@ -19,7 +19,7 @@ from tests.support import until
 from tools.parts.slots import free_port
 
 STOP_WITHIN_S = 30.0
-READY_WITHIN_S = 60.0
+READY_WITHIN_S = 120.0
 
 
 @dataclass

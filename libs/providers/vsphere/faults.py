@@ -11,6 +11,7 @@ from pyVmomi import vim, vmodl
 from libs.providers.base import Cause, Full, ProviderError, Rejected, Unavailable
 
 _Kind = type[ProviderError]
+LONGEST_TEXT = 500
 
 # The first row that fits decides: NotAuthenticated is a NoPermission, NoDiskSpace a VimFault, and so on.
 _FAULTS: tuple[tuple[tuple[type[Any], ...], _Kind, Cause], ...] = (
@@ -70,7 +71,13 @@ def describe(fault: Any) -> str:
         )
         if isinstance(value := getattr(fault, name, None), str) and value
     ]
-    return " ".join(filter(None, (f"{kind}:" if text or details else kind, str(text).strip(), *details)))
+    return _tame(" ".join(filter(None, (f"{kind}:" if text or details else kind, str(text).strip(), *details))))
+
+
+def _tame(text: str) -> str:
+    """What the other side wrote, as one line of bounded length: it goes into logs, rows and answers."""
+    line = "".join(letter if letter.isprintable() else " " for letter in text[:LONGEST_TEXT])
+    return line if len(text) <= LONGEST_TEXT else f"{line} ..."
 
 
 def translate(error: BaseException, doing: str) -> ProviderError:
@@ -85,7 +92,13 @@ def translate(error: BaseException, doing: str) -> ProviderError:
         if isinstance(error, kinds):
             return kind(cause, f"{doing}: {describe(error)}")
     cause = next((cause for wires, cause in _WIRE if isinstance(error, wires)), Cause.UNKNOWN)
-    return Unavailable(cause, f"{doing}: {type(error).__name__}: {error}".rstrip(": "))
+    return Unavailable(cause, f"{doing}: {type(error).__name__}: {_tame(str(error))}".rstrip(": "))
+
+
+def refuse_login(refusal: Exception, username: str, password: str) -> ProviderError:
+    """A login that failed, in the other side's words but for the password, which it may have repeated."""
+    error = translate(refusal, f"login as {username}")
+    return type(error)(error.cause, error.detail.replace(password, "***") if password else error.detail)
 
 
 def _pin_advice(seen: str) -> str:

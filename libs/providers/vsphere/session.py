@@ -7,14 +7,15 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from http.client import HTTPException
 from typing import Any, TypeVar
 
 import structlog
-from pyVmomi import vim
+from pyVmomi import vim, vmodl
 
-from libs.providers.base import Cause, Rejected, Unavailable
+from libs.providers.base import Cause, Unavailable
 from libs.providers.vsphere.api import Api
-from libs.providers.vsphere.faults import TaskFailed, describe, translate, untrusted
+from libs.providers.vsphere.faults import TaskFailed, refuse_login, translate, untrusted
 from libs.providers.vsphere.inventory import read_objects
 from libs.providers.vsphere.settings import Endpoint
 from libs.providers.vsphere.transport import THREADS, Stub, Trust, choose_version, see_thumbprint
@@ -86,13 +87,11 @@ class Session:
                 self._stub = Stub(self._endpoint, self._trust, version)
             with self._stub.deadline(deadline):
                 api = Api(self._stub)
+                password = self._login.open_secret()
                 try:
-                    api.content.sessionManager.Login(self._login.username, self._login.open_secret())
-                except vim.fault.InvalidLogin as refusal:
-                    # The fault's own text may name the account's domain, never the password.
-                    raise Rejected(
-                        Cause.AUTH, f"login as {self._login.username}: {describe(refusal)}"
-                    ) from None
+                    api.content.sessionManager.Login(self._login.username, password)
+                except (vmodl.MethodFault, HTTPException) as refusal:
+                    raise refuse_login(refusal, self._login.username, password) from None
             self._api = api
             return api
 

@@ -1,4 +1,7 @@
-"""`tides demo`: the whole of Tides on a simulated cloud, set up and watched over REST like any other."""
+"""`tides demo`: the whole of Tides on a simulated cloud, set up and watched over REST like any other.
+
+Services are imported where they are needed: other commands need not wait for them.
+"""
 
 import asyncio
 import json
@@ -12,9 +15,6 @@ import typer
 
 from libs.common.loop import run_loop
 from services.cli.client import Failed
-from services.cli.demo.accelerated import run_days
-from services.cli.demo.open import run_demo
-from services.cli.demo.place import Place
 
 INTERRUPTED = 130
 
@@ -36,8 +36,10 @@ def demo(
     if days is None:
         if json_ or stop:
             raise typer.BadParameter("--json and --stop belong to --days")
-        _run_open(Place(folder), speed)
+        _run_open(folder, speed)
         return
+    from services.cli.demo.accelerated import run_days
+
     summary = _finish(run_days(days, drain=stop, progress=sys.stderr.isatty()))
     if summary is None:
         print("tides: interrupted, no summary", file=sys.stderr)
@@ -47,8 +49,11 @@ def demo(
         raise Failed(f"{summary['machines_left']} machines are left on the cloud")
 
 
-def _run_open(place: Place, speed: float) -> None:
-    _finish(run_demo(place, speed))
+def _run_open(folder: Path, speed: float) -> None:
+    from services.cli.demo.open import run_demo
+    from services.cli.demo.place import Place
+
+    _finish(run_demo(Place(folder), speed))
     print("stopped; ./dev demo again continues")
 
 

@@ -120,7 +120,7 @@ def _settings(folder: Path, database_url: str | None) -> Settings:
         host="127.0.0.1",
         port=0,
         jitter=0.0,
-        beat_floor_s=float(INTERVAL_S),
+        beat_floor_s=1.5 * INTERVAL_S,  # a sample wakes whoever has something to do; beats only mend
     )
 
 

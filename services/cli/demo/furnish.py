@@ -27,6 +27,8 @@ class Cloud:
     url: str
     password: str = field(repr=False)
     interval_s: int = 20
+    stale_after_s: float | None = None
+    """For the policy, where simulated seconds are short; None: as in the preset."""
 
 
 async def furnish(client: Client, cloud: Cloud, settled: Settled | None = None) -> str:
@@ -40,7 +42,7 @@ async def furnish(client: Client, cloud: Cloud, settled: Settled | None = None) 
     contributions = await client.pages("/v1/contributions")
     if contributions:
         return str(resource["id"])
-    await _ensure_policy(client, resource["id"], known)
+    await _ensure_policy(client, resource["id"], cloud, known)
     await _ensure_template(client, resource["id"], known)
     await known.settle()
     await client.call("POST", f"/v1/resources/{resource['id']}/mode", {"mode": "lend"})
@@ -82,10 +84,13 @@ def _resource(cloud: Cloud) -> dict[str, Any]:
     }
 
 
-async def _ensure_policy(client: Client, resource_id: str, known: _Known) -> None:
+async def _ensure_policy(client: Client, resource_id: str, cloud: Cloud, known: _Known) -> None:
     presets = await client.call("GET", "/v1/policies/presets")
     preset = next(item["document"] for item in presets["items"] if item["name"] == PRESET)
-    policy = await _ensure(client, POLICY, NAME, {**preset, "name": NAME, "machine": MACHINE})
+    document = {**preset, "name": NAME, "machine": MACHINE}
+    if cloud.stale_after_s is not None:
+        document["stale_after_s"] = cloud.stale_after_s
+    policy = await _ensure(client, POLICY, NAME, document)
     where = {"scope": "resource", "scope_id": resource_id}
     await known.once(lambda: client.call("POST", f"/v1/policies/{policy['id']}/assignments", where))
 

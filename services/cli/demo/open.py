@@ -24,8 +24,8 @@ from services.cli.demo.place import Place
 from services.cli.run import started
 
 EVERY_S = 1.0
-INTERVAL_S = 20
-_FEWEST_EVENTS, _ROWS_ABOVE = 4, 21
+INTERVAL_S, FAST_INTERVAL_S, FAST = 20, 60, 10
+_FEWEST_EVENTS, _ROWS_ABOVE, _LINES_OF_EVENTS = 4, 21, 40
 
 Show = Callable[[Board], None]
 
@@ -44,10 +44,16 @@ async def run_demo(place: Place, speed: float) -> None:
         _introduce(place, process)
         target = Target(process.url, SecretStr(place.kept.admin_token))
         client = await stack.enter_async_context(open_client(target))
-        cloud = Cloud(place.cloud_url, place.cloud_password(), INTERVAL_S)
         await await_identity(client)
-        await furnish(client, cloud)
+        await furnish(client, _cloud(place, speed))
         await _watch(client, process, stack, _Pace(place, clock, speed))
+
+
+def _cloud(place: Place, speed: float) -> Cloud:
+    """Sampled as a vCenter is; where a second is short, less often, and what is late is late in real seconds."""
+    if speed <= FAST:
+        return Cloud(place.cloud_url, place.cloud_password(), INTERVAL_S)
+    return Cloud(place.cloud_url, place.cloud_password(), FAST_INTERVAL_S, stale_after_s=10.0 * speed)
 
 
 class _Pace:
@@ -85,7 +91,7 @@ async def _watch(client: Client, process: Running, stack: AsyncExitStack, pace: 
 
         await _repeat(client, process, pace, update, max(_FEWEST_EVENTS, console.height - _ROWS_ABOVE))
     else:
-        await _repeat(client, process, pace, _Lines().show, _FEWEST_EVENTS * 10)
+        await _repeat(client, process, pace, _Lines().show, _LINES_OF_EVENTS)
 
 
 async def _repeat(client: Client, process: Running, pace: _Pace, update: Show, events: int) -> None:
@@ -118,9 +124,9 @@ class _Lines:
             if cluster["decided_at"] and self._told.get(cluster["id"]) != news:
                 self._told[cluster["id"]] = news
                 show.say(tell_line(cluster, board.core_hours.get(cluster["id"])))
-        for event in board.events:
-            if event["id"] not in self._seen:
-                show.say(f"  {tell_event(event, board)}")
+        fresh = [event for event in board.events if event["id"] not in self._seen]
+        for event in fresh if self._seen else fresh[-_FEWEST_EVENTS:]:
+            show.say(f"  {tell_event(event, board)}")
         self._seen = {event["id"] for event in board.events}
         sys.stdout.flush()
 

@@ -63,6 +63,6 @@ class Body(BaseModel):
 class AccessOut(BaseModel):
     """A short-lived access token, sent as `Authorization: Bearer ...`."""
 
-    access_token: str
+    access_token: str = Field(repr=False)
     token_type: str = "Bearer"
     expires_in: int = int(LIFETIME.total_seconds())

@@ -27,7 +27,7 @@ class LoginIn(Body):
 class LoginOut(AccessOut):
     """An access token now, and a session token to exchange for the next ones at `/v1/tokens/exchange`."""
 
-    session_token: str
+    session_token: Annotated[str, Field(repr=False)]
     session_expires_at: datetime
 
 

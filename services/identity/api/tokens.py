@@ -9,6 +9,7 @@ from pydantic import BaseModel, Field
 
 from libs.common.auth import Principal, Role, public
 from libs.common.errors import forbidden
+from libs.common.names import ONE_LINE
 from libs.common.paging import Cursor, Limit, Page, page_of, read_cursor
 from services.identity.api.door import AccessOut, Anyone, Body, HasDoor
 from services.identity.domain import MAX_TOKEN_DAYS, TOKEN_DAYS
@@ -27,7 +28,7 @@ class ExchangeIn(Body):
 class TokenIn(Body):
     """A new token; for oneself, or, by an administrator, for another user."""
 
-    label: Annotated[str, Field(min_length=1, max_length=100)]
+    label: Annotated[str, Field(min_length=1, max_length=100), ONE_LINE]
     days: Annotated[int, Field(ge=1, le=MAX_TOKEN_DAYS)] = TOKEN_DAYS
     user_id: UUID | None = None
 
@@ -47,7 +48,7 @@ class TokenOut(BaseModel):
 class FreshTokenOut(TokenOut):
     """With its text, this once."""
 
-    token: str
+    token: Annotated[str, Field(repr=False)]
 
 
 @router.post("/exchange", dependencies=[Depends(public)])

@@ -1,7 +1,7 @@
 """Logging in with a password, in two transactions: the attempt counts before the password is looked at."""
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from uuid import UUID
 
@@ -19,7 +19,7 @@ class Attempt:
     """One attempt: what to compare the password with. None: with nothing, and it fails."""
 
     user_id: UUID | None
-    password_hash: str | None
+    password_hash: str | None = field(repr=False)
 
 
 def refuse_login() -> Problem:

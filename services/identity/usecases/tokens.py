@@ -1,7 +1,7 @@
 """Personal tokens and logins: made, exchanged, voided."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
 from uuid import UUID
@@ -30,7 +30,7 @@ class Kind(StrEnum):
 class Fresh:
     """A token whose text is shown this once."""
 
-    text: str
+    text: str = field(repr=False)
     token: Token
 
 

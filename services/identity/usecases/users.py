@@ -1,7 +1,7 @@
 """Organisations and users."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from uuid import UUID
 
@@ -23,7 +23,7 @@ class NewUser:
     name: str
     role: str
     organisation_id: UUID
-    password_hash: str | None
+    password_hash: str | None = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)

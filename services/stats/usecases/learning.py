@@ -56,11 +56,15 @@ async def learn_inventory(session: Session, event: InventoryChanged) -> None:
     )
     if taken is None:
         return
+    clusters = sorted(event.clusters, key=lambda found: found.cluster_id)
     new: list[UUID] = []
-    for found in event.clusters:
+    for found in clusters:
         known = await session.scalars(select(host.c.host).where(host.c.cluster_id == found.cluster_id))
         unknown = {facts.host for facts in found.hosts} - set(known)
         new += [found.cluster_id] if unknown else []
+    if new:  # hours before clusters: the order in which samples lock them
+        await session.execute(_TOUCH_FROM, {"ids": sorted(new), "since": _BEGINNING})
+    for found in clusters:
         named = insert(cluster).values(
             id=found.cluster_id, resource_id=event.resource_id, name=clean_text(found.name, 400)
         )
@@ -75,8 +79,6 @@ async def learn_inventory(session: Session, event: InventoryChanged) -> None:
             await session.execute(
                 counted.on_conflict_do_update(index_elements=["cluster_id", "host"], set_={"cores": cores})
             )
-    if new:
-        await session.execute(_TOUCH_FROM, {"ids": sorted(new), "since": _BEGINNING})
 
 
 async def learn_action(session: Session, event: Event) -> None:

@@ -11,8 +11,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import StreamingResponse
 
 from libs.common.auth import Principal, Role, allow
-from libs.common.db import Database
+from libs.common.db import Database, Session
 from libs.common.errors import not_found
+from libs.common.names import ONE_LINE
 from libs.common.paging import Cursor, Limit, Page, make_cursor, page_of, read_cursor
 from services.workload.api.shapes import (
     ClusterOut,
@@ -26,6 +27,7 @@ from services.workload.models import ActionRecord, Cluster, DecisionRecord, Mach
 from services.workload.usecases import operating, reading
 from services.workload.usecases.following import Means
 from services.workload.usecases.operating import Person
+from services.workload.usecases.reading import Slice, Whose
 
 router = APIRouter(prefix="/v1")
 
@@ -40,7 +42,9 @@ class Why(BaseModel):
     """Why a person intervenes; it stands in the event and in `tides why`."""
 
     model_config = ConfigDict(extra="forbid")
-    reason: str = Field("by hand", min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]+$")
+    reason: Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]+$"), ONE_LINE] = (
+        "by hand"
+    )
 
 
 class Scale(BaseModel):
@@ -64,58 +68,67 @@ Db = Annotated[Database, Depends(_database)]
 With = Annotated[Means, Depends(_means)]
 
 
+def _scope(who: Principal) -> UUID | None:
+    """Whose rows a person sees: an administrator all, others their organisation's."""
+    return None if who.role is Role.ADMIN else who.organisation_id
+
+
+def _person(who: Principal, why: Why) -> Person:
+    return Person(who.name, why.reason, _scope(who))
+
+
 @router.get("/clusters")
-async def list_clusters(_who: Viewer, database: Db, resource_id: UUID | None = None) -> Page[ClusterOut]:
+async def list_clusters(who: Viewer, database: Db, resource_id: UUID | None = None) -> Page[ClusterOut]:
     """Every cluster: owner load, budgets, machines by state, verdict and the reason in words."""
     async with database.transaction() as session:
-        rows = await reading.clusters(session, resource_id)
+        rows = await reading.clusters(session, _scope(who), resource_id)
     return Page[ClusterOut](items=[cluster_out(row) for row in rows])
 
 
 @router.get("/clusters/{cluster_id}")
-async def read_cluster(_who: Viewer, database: Db, cluster_id: UUID) -> ClusterOut:
+async def read_cluster(who: Viewer, database: Db, cluster_id: UUID) -> ClusterOut:
     """One cluster."""
     async with database.transaction() as session:
-        return await _shown(session, cluster_id)
+        return await _shown(session, who, cluster_id)
 
 
 @router.post("/clusters/{cluster_id}/pause")
 async def pause_cluster(who: Operator, database: Db, means: With, cluster_id: UUID, why: Why) -> ClusterOut:
     """The red button: budgets to the floor now, nothing new until resumed; holds across restarts."""
     async with database.transaction() as session:
-        await operating.pause_cluster(means, session, cluster_id, Person(who.name, why.reason))
-        return await _shown(session, cluster_id)
+        await operating.pause_cluster(means, session, cluster_id, _person(who, why))
+        return await _shown(session, who, cluster_id)
 
 
 @router.post("/clusters/{cluster_id}/resume")
 async def resume_cluster(who: Operator, database: Db, means: With, cluster_id: UUID, why: Why) -> ClusterOut:
     """Release the red button, and a drain by hand."""
     async with database.transaction() as session:
-        await operating.resume_cluster(means, session, cluster_id, Person(who.name, why.reason))
-        return await _shown(session, cluster_id)
+        await operating.resume_cluster(means, session, cluster_id, _person(who, why))
+        return await _shown(session, who, cluster_id)
 
 
 @router.post("/clusters/{cluster_id}/drain", status_code=202)
-async def drain_cluster(_who: Operator, database: Db, means: With, cluster_id: UUID) -> ClusterOut:
+async def drain_cluster(who: Operator, database: Db, means: With, cluster_id: UUID) -> ClusterOut:
     """Give everything on the cluster back, with grace, until resumed."""
     async with database.transaction() as session:
-        await operating.drain_cluster(means, session, cluster_id)
-        return await _shown(session, cluster_id)
+        await operating.drain_cluster(means, session, cluster_id, _person(who, Why()))
+        return await _shown(session, who, cluster_id)
 
 
 @router.post("/clusters/{cluster_id}/scale")
 async def scale_cluster(
-    _who: Operator, database: Db, means: With, cluster_id: UUID, scale: Scale
+    who: Operator, database: Db, means: With, cluster_id: UUID, scale: Scale
 ) -> ClusterOut:
     """Never more machines than this, whatever the policy would allow."""
     async with database.transaction() as session:
-        await operating.scale_cluster(means, session, cluster_id, scale.most_machines)
-        return await _shown(session, cluster_id)
+        await operating.scale_cluster(means, session, cluster_id, _person(who, Why()), scale.most_machines)
+        return await _shown(session, who, cluster_id)
 
 
-async def _shown(session: Any, cluster_id: UUID) -> ClusterOut:
+async def _shown(session: Session, who: Principal, cluster_id: UUID) -> ClusterOut:
     await session.flush()
-    for row in await reading.clusters(session):
+    for row in await reading.clusters(session, _scope(who)):
         if row.cluster.id == cluster_id:
             return cluster_out(row)
     raise not_found("cluster", "List them at /v1/clusters.")
@@ -123,18 +136,18 @@ async def _shown(session: Any, cluster_id: UUID) -> ClusterOut:
 
 @router.get("/workloads")
 async def list_workloads(
-    _who: Viewer, database: Db, cursor: Cursor = None, limit: Limit = 50
+    who: Viewer, database: Db, cursor: Cursor = None, limit: Limit = 50
 ) -> Page[WorkloadOut]:
     """What runs where for whom."""
     after = read_cursor(cursor, UUID)[0] if cursor else None
     async with database.transaction() as session:
-        rows = await reading.workloads(session, after, limit)
+        rows = await reading.workloads(session, Slice(_scope(who), limit, after))
     return page_of(rows, limit, WorkloadOut.model_validate, _by_id)
 
 
 @router.get("/machines")
 async def list_machines(
-    _who: Viewer,
+    who: Viewer,
     database: Db,
     cluster_id: UUID | None = None,
     live: bool = True,
@@ -144,7 +157,7 @@ async def list_machines(
     """Machines, oldest first; `live=false` shows destroyed ones too."""
     after = read_cursor(cursor, UUID)[0] if cursor else None
     async with database.transaction() as session:
-        rows = await reading.machines(session, cluster_id, live=live, after=after, limit=limit)
+        rows = await reading.machines(session, Slice(_scope(who), limit, after, cluster_id), live=live)
     return page_of(rows, limit, MachineOut.model_validate, _by_id)
 
 
@@ -152,18 +165,18 @@ async def list_machines(
 async def drain_machine(who: Operator, database: Db, machine_id: UUID, why: Why) -> MachineOut:
     """Give one machine back, with grace."""
     async with database.transaction() as session:
-        machine = await operating.drain_machine(session, machine_id, Person(who.name, why.reason))
+        machine = await operating.drain_machine(session, machine_id, _person(who, why))
         return MachineOut.model_validate(machine)
 
 
 @router.get("/decisions")
 async def list_decisions(
-    _who: Viewer, database: Db, cluster_id: UUID | None = None, cursor: Cursor = None, limit: Limit = 20
+    who: Viewer, database: Db, cluster_id: UUID | None = None, cursor: Cursor = None, limit: Limit = 20
 ) -> Page[DecisionOut]:
     """Decisions that changed something, newest first, with their inputs and the reason in words."""
     before = read_cursor(cursor, UUID)[0] if cursor else None
     async with database.transaction() as session:
-        rows = await reading.decisions(session, cluster_id, before, limit)
+        rows = await reading.decisions(session, Slice(_scope(who), limit, before, cluster_id))
     return page_of(rows, limit, DecisionOut.model_validate, _by_id)
 
 
@@ -186,7 +199,7 @@ class Wish(BaseModel):
 @router.get("/events", response_model=Page[EventOut])
 async def list_events(
     request: Request,
-    _who: Viewer,
+    who: Viewer,
     database: Db,
     wish: Annotated[Wish, Query()],
     last_event_id: Annotated[str | None, Header(max_length=500)] = None,
@@ -194,14 +207,15 @@ async def list_events(
     """Action events; with `follow=true` as server-sent events, resumable by Last-Event-ID."""
     resume = last_event_id if wish.follow and last_event_id else wish.cursor
     after = _read_position(resume) if resume else None
+    whose = Whose(_scope(who), wish.cluster_id)
     if wish.follow:
-        stream = _follow(request, database, after, wish.cluster_id)
+        stream = _follow(request, database, after, whose)
         return StreamingResponse(
             stream, media_type="text/event-stream", headers={"Cache-Control": "no-store"}
         )
     async with database.transaction() as session:
         newest = wish.order == "newest"
-        rows = await reading.events(session, after, wish.cluster_id, wish.limit, newest=newest)
+        rows = await reading.events(session, after, whose, wish.limit, newest=newest)
     items = [EventOut.model_validate(row) for row in rows]
     more = rows and wish.order == "oldest"
     return Page[EventOut](items=items, next_cursor=_position(rows[-1]) if more else None)
@@ -217,18 +231,18 @@ def _position(row: ActionRecord) -> str:
 
 
 async def _follow(
-    request: Request, database: Database, after: reading.Position | None, cluster_id: UUID | None
+    request: Request, database: Database, after: reading.Position | None, whose: Whose
 ) -> AsyncIterator[str]:
     """Server-sent events from a position on (None: from now), until the reader goes away."""
     if after is None:
         async with database.transaction() as session:
-            newest = await reading.events(session, None, cluster_id, 1, newest=True)
+            newest = await reading.events(session, None, whose, 1, newest=True)
         after = (newest[0].transaction, newest[0].number) if newest else (0, 0)
     quiet_s = 0.0
     yield ": following\n\n"
     while not await request.is_disconnected():
         async with database.transaction() as session:
-            rows = await reading.events(session, after, cluster_id, BATCH)
+            rows = await reading.events(session, after, whose, BATCH)
         for row in rows:
             after = (row.transaction, row.number)
             shown = EventOut.model_validate(row).model_dump(mode="json")

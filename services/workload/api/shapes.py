@@ -94,7 +94,7 @@ class MachineOut(BaseModel):
 
 
 class DecisionOut(BaseModel):
-    """A stored decision with its inputs."""
+    """A stored decision with all that it was made from: deciding again gives the same."""
 
     model_config = ConfigDict(from_attributes=True)
     id: UUID
@@ -103,6 +103,7 @@ class DecisionOut(BaseModel):
     policy_id: UUID
     policy_revision: int
     reason: str
+    state_before: dict[str, Any]
     observation: dict[str, Any]
     facts: dict[str, Any]
     decision: dict[str, Any]

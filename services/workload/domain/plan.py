@@ -6,9 +6,10 @@ The engine counts neither machines that are on their way out nor those given up 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from uuid import UUID
 
-from libs.harvest.types import Decision, Rung
+from libs.harvest.types import Decision, Reason, ReasonCode, Rung, Verdict
 from services.workload.domain.states import COUNTED, MachineState, Wanted
 
 _MAY_COME_BACK = frozenset({MachineState.STARTING, MachineState.RUNNING, MachineState.DRAINING})
@@ -35,6 +36,22 @@ class Plan:
 
     wanted: dict[UUID, Wanted]
     create_on: tuple[str, ...]
+
+
+def give_everything_back(at: datetime, floor_mhz: float) -> Decision:
+    """What is true where no policy is in force: machines at the floor, and on their way out."""
+    return Decision(
+        at=at,
+        verdict=Verdict.UNKNOWN,
+        rung=Rung.DRAIN,
+        budgets=(),
+        cap_mhz=floor_mhz,
+        wanted=0,
+        running=0,
+        placements=(),
+        victims=(),
+        reason=Reason(ReasonCode.DRAINING),
+    )
 
 
 def plan_machines(decision: Decision, machines: Sequence[MachineNow]) -> Plan:

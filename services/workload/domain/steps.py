@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from libs.providers.values import MachineSeen, Power
-from services.workload.domain.states import MachineState, Wanted
+from services.workload.domain.states import PRESENT, MachineState, Wanted
 
 _S = MachineState
 
@@ -51,12 +51,13 @@ def _found(wanted: Wanted, seen: MachineSeen | None) -> Step:
 
 
 def _give_back(state: MachineState, seen: MachineSeen | None, *, drained: bool) -> Step:
-    works = seen is not None and seen.configured and seen.power is Power.ON
-    if state is _S.REQUESTED and seen is None:
-        return Step(_S.DESTROYING)
+    """One that was there and is out of sight has to be lost before it can be gone: nobody asked for its end."""
+    if seen is None:
+        return Step(state if state in PRESENT else _S.DESTROYING)
+    works = seen.configured and seen.power is Power.ON
     if works and not drained and state in {_S.STARTING, _S.RUNNING, _S.DRAINING}:
         return Step(_S.DRAINING)
-    return Step(_S.DESTROYING, Act.DELETE if seen else None)
+    return Step(_S.DESTROYING, Act.DELETE)
 
 
 def _ask(state: MachineState, wanted: Wanted) -> Step:
@@ -78,7 +79,7 @@ def _sleep(state: MachineState, seen: MachineSeen) -> Step:
         return Step(state if state is _S.SUSPENDED else _asleep(state))
     if seen.task is not None:
         return Step(state)
-    return Step(_S.SUSPENDING if state is not _S.CREATING else _S.STARTING, Act.SUSPEND)
+    return Step(_S.STARTING if state in {_S.REQUESTED, _S.CREATING} else _S.SUSPENDING, Act.SUSPEND)
 
 
 def _asleep(state: MachineState) -> MachineState:

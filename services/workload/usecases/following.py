@@ -38,7 +38,8 @@ class Order:
     resource: Resource
     cluster: Cluster
     decision: Decision
-    policy: Policy
+    policy: Policy | None
+    """None: no policy is in force, nothing may be made."""
     template: Template | None
     reason: str
 
@@ -52,7 +53,7 @@ async def follow(session: Session, order: Order, machines: Sequence[Machine], no
     for machine in machines:
         if machine.id in plan.wanted:
             machine.wanted, machine.reason = plan.wanted[machine.id], order.reason
-    if order.resource.mode == Mode.LEND and order.template is not None and plan.create_on:
+    if order.resource.mode == Mode.LEND and order.template and order.policy and plan.create_on:
         await _request_machines(session, order, plan.create_on, now)
 
 
@@ -111,6 +112,7 @@ def _request(
     session: Session, order: Order, workload: Workload, host: str, ordinal: int, now: datetime
 ) -> None:
     assert order.template is not None
+    assert order.policy is not None
     identity, size, token = new_id(), order.policy.machine, token_urlsafe(32)
     machine = Machine(
         id=identity, name=f"tides-{identity}", workload_id=workload.id, cluster_id=order.cluster.id, ordinal=ordinal,
@@ -131,6 +133,7 @@ def _request(
 
 
 async def _workload(session: Session, order: Order, now: datetime) -> Workload:
+    assert order.policy is not None
     organisation = order.resource.organisation_id
     rows = select(Workload).where(
         Workload.cluster_id == order.cluster.id, Workload.organisation_id == organisation

@@ -5,7 +5,7 @@ Any replica takes any message: cluster rows are locked in id order, and what is 
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import datetime, timedelta
 from uuid import UUID
 
@@ -21,6 +21,7 @@ from libs.harvest.decide import decide
 from libs.harvest.state import from_json, to_json
 from libs.harvest.types import Decision, Facts, MachineFact, Missing, Observation, State
 from libs.harvest.words import explain
+from services.workload.domain.plan import give_everything_back
 from services.workload.domain.states import COUNTED, ENGINE_STATE, MachineState
 from services.workload.models import Cluster, DecisionRecord, Machine, Resource
 from services.workload.usecases.following import Means, Order, follow
@@ -80,10 +81,16 @@ async def judge_samples(means: Means, session: Session, event: UsageSampled) -> 
         known = await _lock(session, sorted(newest))
     rulebook = await open_rulebook(session, resource, list(known))
     for identity, cluster in known.items():
-        cluster.clock_offset_s = event.clock_offset_s
+        sample = newest[identity]
+        if cluster.sampled_at is not None and sample.at <= cluster.sampled_at:
+            cluster.superseded += 1
+            continue
+        cluster.clock_offset_s, cluster.interval_s = event.clock_offset_s, resource.interval_s
         case = _Case(means, rulebook, cluster, now)
-        if _take(cluster, newest[identity], case.there, event.received_at):
-            await _judge(session, case, newest[identity])
+        if sample.at <= case.there + FUTURE and _is_whole(sample):
+            cluster.sampled_at, cluster.heard_at = sample.at, min(event.received_at, now)
+            cluster.sample = json.loads(_Seen(sample=sample).model_dump_json())["sample"]
+        await _judge(session, case, sample)
 
 
 async def _lock(session: Session, ids: Sequence[UUID]) -> dict[UUID, Cluster]:
@@ -91,17 +98,10 @@ async def _lock(session: Session, ids: Sequence[UUID]) -> dict[UUID, Cluster]:
     return {row.id: row for row in (await session.execute(rows)).scalars()}
 
 
-def _take(cluster: Cluster, sample: Sample, now: datetime, received_at: datetime) -> bool:
-    """Remember the sample as the newest of its cluster; False when it is not newer than what was judged."""
-    if cluster.sampled_at is not None and sample.at <= cluster.sampled_at:
-        cluster.superseded += 1
-        return False
-    if sample.at <= now + FUTURE:
-        cluster.sampled_at = sample.at
-        cluster.heard_at = received_at
-        cluster.interval_s = sample.interval_s
-        cluster.sample = json.loads(_Seen(sample=sample).model_dump_json())["sample"]
-    return True
+def _is_whole(sample: Sample) -> bool:
+    """Whether every column has one value per host; what is not so is judged, but cannot be shown."""
+    columns = (getattr(sample, column.name) for column in fields(sample))
+    return all(len(column) == len(sample.hosts) for column in columns if isinstance(column, tuple))
 
 
 class _Seen(BaseModel):
@@ -147,11 +147,10 @@ async def _judge_again(
 
 async def _judge(session: Session, case: _Case, observation: Observation) -> None:
     cluster, rules = case.cluster, case.rulebook.of(case.cluster, case.now)
-    if rules is None:
-        cluster.reason = "no policy is assigned to this cluster or its resource"
-        cluster.decision = None
-        return
     machines = case.rulebook.machines.get(cluster.id, [])
+    if rules is None:
+        await _give_back(session, case, machines)
+        return
     facts = _facts(case, rules, machines)
     before = from_json(cluster.state) if cluster.state else State()
     after, decision = decide(rules.policy, before, observation, facts)
@@ -170,6 +169,16 @@ async def _judge(session: Session, case: _Case, observation: Observation) -> Non
     cluster.floor_mhz_per_vcpu = rules.policy.floor_mhz_per_vcpu
     cluster.drain_grace_s = rules.policy.ladder.drain_grace_s
     order = Order(case.means, case.rulebook.resource, cluster, decision, rules.policy, rules.template, reason)
+    await follow(session, order, machines, case.now)
+
+
+async def _give_back(session: Session, case: _Case, machines: Sequence[Machine]) -> None:
+    """Without a policy nothing is decided, and nothing is lent."""
+    cluster, reason = case.cluster, "no policy is assigned to this cluster or its resource"
+    cluster.reason, cluster.decision = reason, None
+    floor_mhz = cluster.floor_mhz_per_vcpu * sum(machine.vcpus for machine in machines)
+    decision = give_everything_back(case.there, floor_mhz)
+    order = Order(case.means, case.rulebook.resource, cluster, decision, None, None, reason)
     await follow(session, order, machines, case.now)
 
 

@@ -1,5 +1,6 @@
 """Leases: which replica acts on which cloud, by the database's clock."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
@@ -9,11 +10,13 @@ from sqlalchemy import String, cast, func, or_, select, update
 from libs.common.contracts.resource import Mode
 from libs.common.db import Session
 from libs.providers.base import Cause, Connection, ProviderError
-from services.workload.domain.states import LIVE
+from services.workload.domain.states import LIVE, MachineState, Wanted
 from services.workload.models import Cluster, Machine, Resource
 
-LEASE = timedelta(seconds=60)
-RENEW_BELOW = timedelta(seconds=40)
+LEASE = timedelta(seconds=30)
+"""So long nobody acts after a replica has died: limits are cut within two samples all the same."""
+RENEW_BELOW = timedelta(seconds=25)
+"""More than the deadline of a call and the time between two beats."""
 CLAIM_AT_ONCE = 100
 LONGEST_PAUSE_S = 30.0
 LONGEST_AUTH_PAUSE_S = 300.0
@@ -42,7 +45,7 @@ class Claimed:
     is_untouched: bool
     """Nothing of ours has ever been made there."""
     is_settled: bool
-    """Every machine is as wanted."""
+    """Every machine is as wanted, or waits for its time."""
 
 
 async def claim_resources(
@@ -69,16 +72,8 @@ async def claim_resources(
         .order_by(Resource.name)
     )
     resources = (await session.execute(held)).scalars().all()
-    held_ids = [row.id for row in resources]
-    clusters: dict[UUID, list[str]] = {}
-    refs = select(Cluster.resource_id, Cluster.ref).where(Cluster.resource_id.in_(held_ids))
-    for resource_id, ref in await session.execute(refs.order_by(Cluster.name, Cluster.id)):
-        clusters.setdefault(resource_id, []).append(ref)
-    is_live = Machine.state.in_(LIVE)
-    is_as_wanted = cast(Machine.state, String) == cast(Machine.wanted, String)
-    made = select(Machine.resource_id, func.bool_or(is_live), func.bool_and(is_as_wanted | ~is_live))
-    grouped = made.where(Machine.resource_id.in_(held_ids)).group_by(Machine.resource_id)
-    machines = {resource_id: (live, settled) for resource_id, live, settled in await session.execute(grouped)}
+    ids = [row.id for row in resources]
+    clusters, machines = await _clusters_of(session, ids), await _machines_of(session, ids)
     return [
         Claimed(
             row.id,
@@ -96,6 +91,25 @@ async def claim_resources(
         )
         for row in resources
     ]
+
+
+async def _clusters_of(session: Session, resource_ids: Sequence[UUID]) -> dict[UUID, list[str]]:
+    clusters: dict[UUID, list[str]] = {}
+    refs = select(Cluster.resource_id, Cluster.ref).where(Cluster.resource_id.in_(resource_ids))
+    for resource_id, ref in await session.execute(refs.order_by(Cluster.name, Cluster.id)):
+        clusters.setdefault(resource_id, []).append(ref)
+    return clusters
+
+
+async def _machines_of(session: Session, resource_ids: Sequence[UUID]) -> dict[UUID, tuple[bool, bool]]:
+    """By resource that ever had machines: whether any is live, and whether all are as wanted or only wait."""
+    is_live = Machine.state.in_(LIVE)
+    waits = (Machine.state == MachineState.DRAINING) & (Machine.wanted == Wanted.GONE)
+    waits |= Machine.state == MachineState.LOST
+    is_as_wanted = (cast(Machine.state, String) == cast(Machine.wanted, String)) | waits
+    made = select(Machine.resource_id, func.bool_or(is_live), func.bool_and(is_as_wanted | ~is_live))
+    grouped = made.where(Machine.resource_id.in_(resource_ids)).group_by(Machine.resource_id)
+    return {resource_id: (live, settled) for resource_id, live, settled in await session.execute(grouped)}
 
 
 def _connection(row: Resource, installation_id: UUID) -> Connection:

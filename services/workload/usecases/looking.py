@@ -24,6 +24,7 @@ from libs.common.contracts.action import (
     MachineSuspended,
     SweepStopped,
 )
+from libs.common.contracts.usage import HostState
 from libs.common.db import Session
 from libs.harvest.types import Rung
 from libs.providers.base import MachineSeen, ProviderError
@@ -38,12 +39,16 @@ ABSENT_TWICE = 2
 MISSING_THRICE = 3
 EMPTY_LOOKS = 15
 """An inventory that shows nothing at all where machines were expected has to say so this often."""
-GIVEN_UP_AFTER = 6
+GIVEN_UP_AFTER = timedelta(minutes=10)
+"""A lost machine that has not been found by then is gone; one that comes later is a stranger to the sweeper."""
 ORPHANS_BY_ITSELF = 3
 ORPHANS_SHARE = 0.1
 ORPHAN_GRACE = timedelta(minutes=10)
 FIRST_BACK_OFF_S = 60.0
 MOST_ATTEMPTS = 5
+
+
+_EXPECTED = PRESENT | {MachineState.LOST}
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,14 +84,25 @@ class _Scene:
     def lost_after(self) -> int:
         return EMPTY_LOOKS if self.is_blank else MISSING_THRICE
 
+    @property
+    def gone_after(self) -> int:
+        return EMPTY_LOOKS if self.is_blank else ABSENT_TWICE
+
     def is_drained(self, machine: Machine) -> bool:
         """Whether a machine that is to go has had its grace."""
         cluster = self.clusters[machine.cluster_id]
         rung = (cluster.decision or {}).get("rung", 0)
-        if self.resource.force or rung >= Rung.DESTROY:
+        if self.resource.force or rung >= Rung.DESTROY or _is_away(cluster, machine.host):
             return True
         grace = timedelta(seconds=cluster.drain_grace_s)
         return machine.state is MachineState.DRAINING and self.now >= machine.state_since + grace
+
+
+def _is_away(cluster: Cluster, host: str | None) -> bool:
+    """Whether the newest sample has the host in maintenance or out of service: nothing of ours is waited for there."""
+    sample = cluster.sample or {}
+    states = dict(zip(sample.get("hosts", ()), sample.get("states", ()), strict=True))
+    return host is not None and states.get(host, HostState.CONNECTED) != HostState.CONNECTED
 
 
 async def settle_look(
@@ -98,7 +114,7 @@ async def settle_look(
     rows = select(Machine).where(Machine.resource_id == resource.id, Machine.state.in_(LIVE))
     ordered = rows.order_by(Machine.cluster_id, Machine.ordinal).with_for_update(key_share=True)
     machines = list((await session.execute(ordered)).scalars())
-    is_blank = not seen and any(machine.state in PRESENT for machine in machines)
+    is_blank = not seen and any(machine.state in _EXPECTED for machine in machines)
     scene = _Scene(session, resource, {row.id: row for row in clusters}, is_blank, now)
     shown = {machine.name: machine for machine in seen}
     look = Look()
@@ -120,14 +136,19 @@ def _look_at(scene: _Scene, machine: Machine, shown: MachineSeen | None) -> Act 
     else:
         machine.missing = 0
         machine.power, machine.limit_mhz, machine.error = shown.power.value, shown.limit_mhz, shown.error
-        machine.host = shown.host or machine.host
-    if machine.state is MachineState.DESTROYING and machine.missing >= ABSENT_TWICE:
+        if shown.configured:  # an unfinished clone is not yet where it belongs
+            machine.host = shown.host or machine.host
+    if machine.state is MachineState.DESTROYING and machine.missing >= scene.gone_after:
         _move(scene, machine, MachineState.DESTROYED)
         return None
     if machine.state in PRESENT and machine.missing >= scene.lost_after:
         _move(scene, machine, MachineState.LOST)
         return None
-    if machine.state is MachineState.LOST and machine.missing >= scene.lost_after + GIVEN_UP_AFTER:
+    if (
+        machine.state is MachineState.LOST
+        and shown is None
+        and scene.now >= machine.state_since + GIVEN_UP_AFTER
+    ):
         _move(scene, machine, MachineState.DESTROYING)
         return None
     _watch_stage(scene, machine)

@@ -21,11 +21,13 @@ class Person:
 
     name: str
     reason: str
+    organisation_id: UUID | None
+    """Whose clusters they may touch; None: an administrator, all."""
 
 
 async def pause_cluster(means: Means, session: Session, cluster_id: UUID, person: Person) -> Cluster:
     """The red button: budgets to the floor, nothing new; holds across restarts until somebody resumes."""
-    cluster, resource = await _cluster(session, cluster_id)
+    cluster, resource = await _cluster(session, cluster_id, person)
     cluster.paused_by, cluster.paused_reason = person.name, person.reason
     record(session, ClusterPaused(**_said(means, cluster, person)))
     await rejudge(means, session, cluster, resource)
@@ -34,7 +36,7 @@ async def pause_cluster(means: Means, session: Session, cluster_id: UUID, person
 
 async def resume_cluster(means: Means, session: Session, cluster_id: UUID, person: Person) -> Cluster:
     """Release the red button, and a drain by hand."""
-    cluster, resource = await _cluster(session, cluster_id)
+    cluster, resource = await _cluster(session, cluster_id, person)
     cluster.paused_by = cluster.paused_reason = None
     cluster.draining = False
     record(session, ClusterResumed(**_said(means, cluster, person)))
@@ -42,19 +44,19 @@ async def resume_cluster(means: Means, session: Session, cluster_id: UUID, perso
     return cluster
 
 
-async def drain_cluster(means: Means, session: Session, cluster_id: UUID) -> Cluster:
+async def drain_cluster(means: Means, session: Session, cluster_id: UUID, person: Person) -> Cluster:
     """Give everything on the cluster back, with grace, until resumed."""
-    cluster, resource = await _cluster(session, cluster_id)
+    cluster, resource = await _cluster(session, cluster_id, person)
     cluster.draining = True
     await rejudge(means, session, cluster, resource)
     return cluster
 
 
 async def scale_cluster(
-    means: Means, session: Session, cluster_id: UUID, most_machines: int | None
+    means: Means, session: Session, cluster_id: UUID, person: Person, most_machines: int | None
 ) -> Cluster:
     """Never more than this many machines; None: as many as the policy allows."""
-    cluster, resource = await _cluster(session, cluster_id)
+    cluster, resource = await _cluster(session, cluster_id, person)
     cluster.most_machines = most_machines
     await rejudge(means, session, cluster, resource)
     return cluster
@@ -63,7 +65,7 @@ async def scale_cluster(
 async def drain_machine(session: Session, machine_id: UUID, person: Person) -> Machine:
     """Give one machine back, with grace; no decision brings this one back."""
     machine = await session.get(Machine, machine_id, with_for_update=True)
-    if machine is None:
+    if machine is None or not _may_touch(person, machine.organisation_id):
         raise not_found("machine")
     if machine.state not in LIVE:
         raise conflict(f"{machine.name} was destroyed; there is nothing to drain.")
@@ -84,11 +86,17 @@ async def allow_sweep(session: Session, resource_id: UUID) -> int:
     return len(allowed.all())
 
 
-async def _cluster(session: Session, cluster_id: UUID) -> tuple[Cluster, Resource]:
+async def _cluster(session: Session, cluster_id: UUID, person: Person) -> tuple[Cluster, Resource]:
     cluster = await session.get(Cluster, cluster_id, with_for_update=True)
-    if cluster is None:
-        raise not_found("cluster")
-    return cluster, await session.get_one(Resource, cluster.resource_id)
+    if cluster is not None:
+        resource = await session.get_one(Resource, cluster.resource_id)
+        if _may_touch(person, resource.organisation_id):
+            return cluster, resource
+    raise not_found("cluster", "List them at /v1/clusters.")
+
+
+def _may_touch(person: Person, organisation_id: UUID) -> bool:
+    return person.organisation_id is None or person.organisation_id == organisation_id
 
 
 def _said(means: Means, cluster: Cluster, person: Person) -> dict[str, object]:

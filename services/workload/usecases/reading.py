@@ -21,13 +21,17 @@ class ClusterRow:
     machines: dict[str, int]
 
 
-async def clusters(session: Session, resource_id: UUID | None = None) -> list[ClusterRow]:
-    """Every cluster, by resource and name."""
+async def clusters(
+    session: Session, organisation_id: UUID | None, resource_id: UUID | None = None
+) -> list[ClusterRow]:
+    """Every cluster of an organisation (None: of all), by resource and name."""
     rows = (
         select(Cluster, Resource)
         .join(Resource, Resource.id == Cluster.resource_id)
         .where(Resource.gone.is_(False))
     )
+    if organisation_id is not None:
+        rows = rows.where(Resource.organisation_id == organisation_id)
     if resource_id is not None:
         rows = rows.where(Cluster.resource_id == resource_id)
     counts = select(Machine.cluster_id, Machine.state, func.count()).where(Machine.state.in_(LIVE))
@@ -38,36 +42,56 @@ async def clusters(session: Session, resource_id: UUID | None = None) -> list[Cl
     return [ClusterRow(cluster, resource, by_cluster.get(cluster.id, {})) for cluster, resource in found]
 
 
-async def machines(
-    session: Session, cluster_id: UUID | None, *, live: bool, after: UUID | None, limit: int
-) -> Sequence[Machine]:
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """Which rows of a list: whose, of which cluster, from where on, and how many."""
+
+    organisation_id: UUID | None
+    """None: of all organisations."""
+    limit: int
+    after: UUID | None = None
+    cluster_id: UUID | None = None
+
+
+async def machines(session: Session, wish: Slice, *, live: bool) -> Sequence[Machine]:
     """Machines by id (which is their age), one more than `limit` where there are more."""
-    rows = select(Machine).order_by(Machine.id).limit(limit + 1)
-    if cluster_id is not None:
-        rows = rows.where(Machine.cluster_id == cluster_id)
+    rows = select(Machine).order_by(Machine.id).limit(wish.limit + 1)
+    if wish.organisation_id is not None:
+        rows = rows.where(Machine.organisation_id == wish.organisation_id)
+    if wish.cluster_id is not None:
+        rows = rows.where(Machine.cluster_id == wish.cluster_id)
     if live:
         rows = rows.where(Machine.state.in_(LIVE))
-    if after is not None:
-        rows = rows.where(Machine.id > after)
+    if wish.after is not None:
+        rows = rows.where(Machine.id > wish.after)
     return (await session.execute(rows)).scalars().all()
 
 
-async def workloads(session: Session, after: UUID | None, limit: int) -> Sequence[Workload]:
+async def workloads(session: Session, wish: Slice) -> Sequence[Workload]:
     """Workloads by id."""
-    rows = select(Workload).order_by(Workload.id).limit(limit + 1)
-    return (await session.execute(rows.where(Workload.id > after) if after else rows)).scalars().all()
-
-
-async def decisions(
-    session: Session, cluster_id: UUID | None, before: UUID | None, limit: int
-) -> Sequence[DecisionRecord]:
-    """Stored decisions, newest first."""
-    rows = select(DecisionRecord).order_by(DecisionRecord.id.desc()).limit(limit + 1)
-    if cluster_id is not None:
-        rows = rows.where(DecisionRecord.cluster_id == cluster_id)
-    if before is not None:
-        rows = rows.where(DecisionRecord.id < before)
+    rows = select(Workload).order_by(Workload.id).limit(wish.limit + 1)
+    if wish.organisation_id is not None:
+        rows = rows.where(Workload.organisation_id == wish.organisation_id)
+    if wish.after is not None:
+        rows = rows.where(Workload.id > wish.after)
     return (await session.execute(rows)).scalars().all()
+
+
+async def decisions(session: Session, wish: Slice) -> Sequence[DecisionRecord]:
+    """Stored decisions, newest first."""
+    rows = select(DecisionRecord).order_by(DecisionRecord.id.desc()).limit(wish.limit + 1)
+    if wish.organisation_id is not None:
+        owned = select(Cluster.id).where(Cluster.resource_id.in_(_resources_of(wish.organisation_id)))
+        rows = rows.where(DecisionRecord.cluster_id.in_(owned))
+    if wish.cluster_id is not None:
+        rows = rows.where(DecisionRecord.cluster_id == wish.cluster_id)
+    if wish.after is not None:
+        rows = rows.where(DecisionRecord.id < wish.after)
+    return (await session.execute(rows)).scalars().all()
+
+
+def _resources_of(organisation_id: UUID) -> Select[UUID]:
+    return select(Resource.id).where(Resource.organisation_id == organisation_id)
 
 
 Position = tuple[int, int]
@@ -76,8 +100,17 @@ Position = tuple[int, int]
 _SETTLED = text("action_event.transaction < (pg_snapshot_xmin(pg_current_snapshot())::text)::bigint")
 
 
+@dataclass(frozen=True, slots=True)
+class Whose:
+    """Which part of the event log a reader may see and wants to."""
+
+    organisation_id: UUID | None
+    """None: of all organisations."""
+    cluster_id: UUID | None = None
+
+
 async def events(
-    session: Session, after: Position | None, cluster_id: UUID | None, limit: int, *, newest: bool = False
+    session: Session, after: Position | None, whose: Whose, limit: int, *, newest: bool = False
 ) -> Sequence[ActionRecord]:
     """Action events in an order that never gains a row behind a reader's back.
 
@@ -86,8 +119,10 @@ async def events(
     rows: Select[Any] = select(ActionRecord).where(_SETTLED)
     if after is not None:
         rows = rows.where(tuple_(ActionRecord.transaction, ActionRecord.number) > tuple_(*after))
-    if cluster_id is not None:
-        rows = rows.where(ActionRecord.cluster_id == cluster_id)
+    if whose.organisation_id is not None:
+        rows = rows.where(ActionRecord.resource_id.in_(_resources_of(whose.organisation_id)))
+    if whose.cluster_id is not None:
+        rows = rows.where(ActionRecord.cluster_id == whose.cluster_id)
     order = (ActionRecord.transaction, ActionRecord.number)
     ordered = rows.order_by(*(column.desc() for column in order)) if newest else rows.order_by(*order)
     found: Sequence[ActionRecord] = (await session.execute(ordered.limit(limit))).scalars().all()

@@ -55,18 +55,23 @@ class Rulebook:
         return Rules(assignment, policy, template, granted, why)
 
     def _granted(self, cluster: Cluster, template: Template | None, now: datetime) -> tuple[int | None, str]:
-        there = sum(machine.state in COUNTED for machine in self.machines.get(cluster.id, ()))
+        there = sum(
+            machine.state in COUNTED and not machine.wanted_by_hand
+            for machine in self.machines.get(cluster.id, ())
+        )
+        bounds: list[tuple[int, str]] = []
         if template is None:
-            return 0, "no approved template"
+            bounds.append((0, "no approved template"))
         if not self.lends:
-            return 0, "no active contribution"
+            bounds.append((0, "no active contribution"))
         if self.resource.sweep_stopped is not None:
-            return there, "nothing new while the sweeper waits for a person"
+            bounds.append((there, "nothing new while the sweeper waits for a person"))
         if cluster.grow_after is not None and now < cluster.grow_after:
-            return there, f"nothing new before {cluster.grow_after:%H:%M:%S}: the last deployment failed"
+            until = f"{cluster.grow_after:%H:%M:%S}"
+            bounds.append((there, f"nothing new before {until}: the last deployment failed"))
         if cluster.most_machines is not None:
-            return cluster.most_machines, f"scaled to at most {cluster.most_machines} by hand"
-        return None, ""
+            bounds.append((cluster.most_machines, f"scaled to at most {cluster.most_machines} by hand"))
+        return min(bounds, key=lambda bound: bound[0], default=(None, ""))
 
 
 @lru_cache(maxsize=1024)

@@ -10,13 +10,6 @@ from tests.contract.bus.company import open_quick_bus
 OpenBus = Callable[[], Awaitable[Bus]]
 
 
-@pytest.fixture(params=["rabbitmq", "postgres"])
-def bus_url(request: pytest.FixtureRequest) -> str:
-    """An empty bus: a virtual host or a database of this test's own."""
-    url: str = request.getfixturevalue("amqp_url" if request.param == "rabbitmq" else "database_url")
-    return url
-
-
 @pytest.fixture
 async def open_bus(bus_url: str) -> AsyncIterator[OpenBus]:
     """Connects as often as a test has processes; all are closed at its end."""

@@ -94,8 +94,9 @@ async def test_a_stream_says_where_the_reader_stands(house: House, client: Clien
     house.events = [{"key": "action.machine_lost.v1", "n": 1}, {"key": "action.machine_lost.v1", "n": 2}]
 
     assert [(told.id, told.data and told.data["n"]) for told in await read(client, None)] == [
+        ("", None),
         ("0", None),
         ("1", 1),
         ("2", 2),
     ]
-    assert [told.id for told in await read(client, "1")] == ["2"]
+    assert [told.id for told in await read(client, "1")] == ["", "2"]

@@ -13,7 +13,9 @@ BUDGETS = st.dictionaries(HOSTS, st.floats(0, 200_000), max_size=3)
 
 
 @given(BUDGETS, MACHINES)
-def test_the_limits_of_a_host_never_exceed_its_budget(budgets: dict[str, float], machines: list[Limited]) -> None:
+def test_the_limits_of_a_host_never_exceed_its_budget(
+    budgets: dict[str, float], machines: list[Limited]
+) -> None:
     limits = share_budgets(budgets, machines, 200.0)
 
     for host, budget in budgets.items():

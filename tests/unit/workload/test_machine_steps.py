@@ -3,15 +3,25 @@
 from uuid import uuid4
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from libs.providers.base import MachineSeen, Mark, Power
-from services.workload.domain.states import LIVE, NEXT, ImpossibleTransition, MachineState, Wanted, advance
+from services.workload.domain.states import (
+    LIVE,
+    NEXT,
+    PRESENT,
+    ImpossibleTransition,
+    MachineState,
+    Wanted,
+    advance,
+)
 from services.workload.domain.steps import Act, next_step
 
 
-def a_machine_seen(power: Power = Power.ON, *, configured: bool = True, task: str | None = None) -> MachineSeen:
+def a_machine_seen(
+    power: Power = Power.ON, *, configured: bool = True, task: str | None = None
+) -> MachineSeen:
     return MachineSeen("tides-x", Mark(uuid4(), uuid4()), "c1", "h1", power, configured, 400.0, task)
 
 
@@ -27,6 +37,7 @@ SEEN = st.one_of(
 
 
 @given(st.sampled_from(sorted(LIVE)), st.sampled_from(list(Wanted)), SEEN, st.booleans())
+@example(MachineState.REQUESTED, Wanted.SUSPENDED, a_machine_seen(), False)
 def test_every_step_is_in_the_table(
     state: MachineState, wanted: Wanted, seen: MachineSeen | None, drained: bool
 ) -> None:
@@ -51,7 +62,8 @@ def test_what_is_to_go_and_is_drained_reaches_destroying_in_one_step(
 ) -> None:
     step = next_step(state, Wanted.GONE, seen, drained=True)
 
-    assert step.state is MachineState.DESTROYING or (state is MachineState.LOST and seen is None)
+    is_out_of_sight = seen is None and state in PRESENT | {MachineState.LOST}
+    assert step.state is (state if is_out_of_sight else MachineState.DESTROYING)
     assert (step.act is Act.DELETE) == (seen is not None)
 
 

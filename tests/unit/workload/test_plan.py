@@ -23,7 +23,9 @@ def a_decision(wanted: int, running: int, rung: Rung = Rung.LEND, **more: tuple[
     return Decision(NOW, Verdict.IDLE, rung, (), 0.0, wanted, running, placements, victims, reason)
 
 
-def a_machine(number: int, state: MachineState = _S.RUNNING, wanted: Wanted = _W.RUNNING, **more: bool) -> MachineNow:
+def a_machine(
+    number: int, state: MachineState = _S.RUNNING, wanted: Wanted = _W.RUNNING, **more: bool
+) -> MachineNow:
     return MachineNow(UUID(int=number), state, wanted, "h1", 4, number, by_hand=more.get("by_hand", False))
 
 
@@ -117,7 +119,9 @@ def test_a_plan_that_was_followed_is_not_made_again(situation: tuple[Decision, l
     came_back = [m for m in machines if m.wanted is _W.GONE and m.id in plan.wanted]
     assume(not came_back)  # the next decision counts those
     changed = [
-        MachineNow(m.id, m.state, plan.wanted.get(m.id, m.wanted), m.host, m.vcpus, m.ordinal, by_hand=m.by_hand)
+        MachineNow(
+            m.id, m.state, plan.wanted.get(m.id, m.wanted), m.host, m.vcpus, m.ordinal, by_hand=m.by_hand
+        )
         for m in machines
     ]
 
@@ -150,7 +154,9 @@ def test_a_machine_that_drains_comes_back_before_another_is_made() -> None:
 
 def test_the_drain_rung_marks_every_machine() -> None:
     machines = [a_machine(1), a_machine(2, _S.SUSPENDED, _W.SUSPENDED)]
-    plan = plan_machines(a_decision(2, 1, Rung.DRAIN, victims=(str(machines[0].id), str(machines[1].id))), machines)
+    plan = plan_machines(
+        a_decision(2, 1, Rung.DRAIN, victims=(str(machines[0].id), str(machines[1].id))), machines
+    )
 
     assert plan.wanted == {machine.id: _W.GONE for machine in machines}
 

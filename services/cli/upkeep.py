@@ -1,0 +1,36 @@
+"""Schemas and parked messages, straight from the database and the bus: for who has the machine itself."""
+
+from collections.abc import Sequence
+
+from libs.common.bus import open_bus
+from libs.common.bus.base import DeadMessage
+from libs.common.migrate import migrate
+from libs.common.settings import Settings
+from services.cli.run import parts, reach
+
+
+async def migrate_all(names: Sequence[str], settings: Settings) -> None:
+    """Bring these services' schemas to the newest version."""
+    async with parts(settings) as whole:
+        for name in names:
+            await migrate(whole.database_dsn, name, f"services.{name}.migrations")
+
+
+async def dead_messages(settings: Settings) -> Sequence[DeadMessage]:
+    """Messages that were given up, oldest first."""
+    async with reach(settings) as bus_url:
+        bus = await open_bus(bus_url)
+        try:
+            return await bus.dead()
+        finally:
+            await bus.aclose()
+
+
+async def retry_messages(settings: Settings, number: int | None) -> int:
+    """Put one or all of them back; how many there were."""
+    async with reach(settings) as bus_url:
+        bus = await open_bus(bus_url)
+        try:
+            return await bus.retry_dead(number)
+        finally:
+            await bus.aclose()

@@ -1,0 +1,158 @@
+"""Following the event log: server-sent events without a gap and without a repeat, whatever commits meanwhile."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+from uuid import uuid4
+
+import aiohttp
+import pytest
+
+from libs.common.auth import Principal, Role
+from libs.common.contracts.action import ClusterPaused
+from services.workload.usecases.recording import record
+from tests.service.lone_service import OURS, THEIRS
+from tests.service.workload_house import House, open_house
+
+
+@pytest.fixture
+async def house(database_url: str) -> AsyncIterator[House]:
+    async with open_house(database_url) as house:
+        await house.lend()
+        await house.run(40)
+        yield house
+
+
+@asynccontextmanager
+async def following(
+    house: House, last: str | None = None, **wish: Any
+) -> AsyncIterator[AsyncIterator[dict[str, Any]]]:
+    """Events as a reader gets them; `id` is where to resume."""
+    who = Principal(uuid4(), "Ada", Role.VIEWER, wish.pop("organisation", OURS), uuid4())
+    headers = {"Authorization": f"Bearer {house.signer.sign(who)}"} | (
+        {"Last-Event-ID": last} if last else {}
+    )
+    url = house.replicas[-1].url + "/v1/events"
+    wide = aiohttp.ClientTimeout(total=20)
+    params = {"follow": "true"} | wish
+    async with house.http.get(url, headers=headers, params=params, timeout=wide) as answer:
+        assert answer.status == 200, await answer.text()
+        assert answer.content_type == "text/event-stream"
+        assert (await answer.content.readline()).startswith(b":")
+        yield _events(answer.content)
+
+
+async def _events(stream: aiohttp.StreamReader) -> AsyncIterator[dict[str, Any]]:
+    event: dict[str, Any] = {}
+    async for line in stream:
+        name, _, value = line.decode().rstrip("\n").partition(": ")
+        if name in ("id", "event", "data"):
+            event[name] = value
+        elif not name and event:
+            yield json.loads(event["data"]) | {"id": event["id"], "key": event["event"]}
+            event = {}
+
+
+async def take(events: AsyncIterator[dict[str, Any]], count: int) -> list[dict[str, Any]]:
+    return [await anext(events) for _ in range(count)]
+
+
+async def say(house: House, number: int, wait: asyncio.Event | None = None) -> None:
+    """One event in a transaction of its own, which ends when it may."""
+    run = house.replicas[0]
+    async with run.services[0].database.transaction() as session:
+        about = {"resource_id": house.resource.resource_id, "cluster_id": house.cluster_id, "actor": "Ada"}
+        event = ClusterPaused.model_validate({"at": house.clock.now(), "reason": f"number {number}"} | about)
+        record(session, event)
+        await session.flush()
+        if wait is not None:
+            await wait.wait()
+
+
+async def test_a_reader_without_a_place_hears_what_happens_from_now_on(house: House) -> None:
+    async with following(house) as events:
+        await house.act(f"/v1/clusters/{house.cluster_id}/pause", {"reason": "audit"})
+        first = await anext(events)
+
+    assert first["key"] == "action.cluster_paused.v1"
+    assert first["body"]["reason"] == "audit"
+
+
+async def test_a_reader_that_comes_back_goes_on_where_it_was(house: House) -> None:
+    log = (await house.ask("GET", "/v1/events?limit=200")).body
+    count = len(log["items"])
+    start = (await house.ask("GET", "/v1/events?limit=1")).body
+    async with following(house, cursor=start["next_cursor"]) as events:
+        seen = await take(events, 2)
+    async with following(house, last=seen[-1]["id"], cursor=start["next_cursor"]) as events:
+        seen += await take(events, count - 3)
+
+    assert [event["body"]["id"] for event in seen] == [item["id"] for item in log["items"]][1:]
+
+
+async def test_what_commits_late_is_neither_left_out_nor_told_twice(house: House) -> None:
+    start = (await house.ask("GET", "/v1/events?limit=200")).body["next_cursor"]
+    late = asyncio.Event()
+    async with following(house, last=start) as events:
+        slow = asyncio.create_task(say(house, 0, late))
+        await asyncio.sleep(0)
+        for number in range(1, 6):
+            await say(house, number)
+        seen: list[dict[str, Any]] = []
+        reading = asyncio.create_task(take(events, 6))
+        await asyncio.wait([reading], timeout=0.7)
+        late.set()
+        await slow
+        seen = await reading
+        position = seen[-1]["id"]
+
+    assert sorted(event["body"]["reason"] for event in seen) == [f"number {number}" for number in range(6)]
+    async with following(house, last=position) as events:
+        await say(house, 6)
+        assert (await anext(events))["body"]["reason"] == "number 6"
+
+
+async def test_many_writers_at_once_and_a_reader_that_is_cut_off_again_and_again(house: House) -> None:
+    last = (await house.ask("GET", "/v1/events?limit=200")).body["next_cursor"]
+
+    async def write(lane: int) -> None:
+        for number in range(10):
+            await say(house, lane * 10 + number)
+
+    writing = asyncio.gather(*(write(lane) for lane in range(4)))
+    seen: list[dict[str, Any]] = []
+    while len(seen) < 40:
+        async with following(house, last=last) as events:
+            seen += await take(events, min(7, 40 - len(seen)))
+            last = seen[-1]["id"]
+    await writing
+
+    assert sorted(event["body"]["reason"] for event in seen) == sorted(f"number {n}" for n in range(40))
+
+
+async def test_a_reader_follows_one_cluster_and_its_own_organisation_only(house: House) -> None:
+    start = (await house.ask("GET", "/v1/events?limit=1")).body["next_cursor"]
+    for wish in ({"cluster_id": str(uuid4())}, {"organisation": THEIRS}):
+        async with following(house, last=start, **wish) as events:
+            waiting = asyncio.ensure_future(anext(events))
+            await asyncio.wait([waiting], timeout=0.7)
+            assert not waiting.done()
+            waiting.cancel()
+
+
+async def test_a_place_that_is_none_is_refused(house: House) -> None:
+    answer = await house.ask("GET", "/v1/events?follow=true", headers={"Last-Event-ID": "nonsense"})
+    assert answer.status == 422
+
+
+async def test_a_reader_does_not_keep_the_service_from_stopping(database_url: str) -> None:
+    async with open_house(database_url, replicas=0) as house:
+        loop = asyncio.get_running_loop()
+        async with house.replica():
+            reader = following(house)
+            await reader.__aenter__()
+            began = loop.time()
+        assert loop.time() - began < 8
+        await reader.__aexit__(None, None, None)
