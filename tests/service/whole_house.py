@@ -3,7 +3,7 @@
 Everything goes over HTTP and the bus; the cloud is vcsim through the real driver, and a second client looks at it.
 """
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -206,22 +206,13 @@ class Cloudy:
 
 
 @asynccontextmanager
-async def open_cloudy(
-    database_url: str, vcsim: Vcsim, *, proxy: FaultProxy | None = None, running: bool = True
-) -> AsyncIterator[Cloudy]:
+async def open_cloudy(database_url: str, vcsim: Vcsim, *, running: bool = True) -> AsyncIterator[Cloudy]:
     """Every service, and a vCenter whose time runs; nothing is registered yet."""
     async with (
         owners(vcsim, running=running) as lab,
-        proxy or FaultProxy.before(vcsim) as before,
+        FaultProxy.before(vcsim) as before,
         open_whole(database_url) as whole,
     ):
         lab.second_s = TICK_REAL_S
         yield Cloudy(whole, lab, before)
         before.rules.heal()
-
-
-def of_cluster(machines: Sequence[dict[str, Any]], cluster_id: str | UUID) -> list[dict[str, Any]]:
-    """Live machines of one cluster."""
-    return [
-        one for one in machines if one["cluster_id"] == str(cluster_id) and one["state"] != "destroyed"
-    ]

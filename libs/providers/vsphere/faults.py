@@ -71,7 +71,9 @@ def describe(fault: Any) -> str:
         )
         if isinstance(value := getattr(fault, name, None), str) and value
     ]
-    return _tame(" ".join(filter(None, (f"{kind}:" if text or details else kind, str(text).strip(), *details))))
+    return _tame(
+        " ".join(filter(None, (f"{kind}:" if text or details else kind, str(text).strip(), *details)))
+    )
 
 
 def _tame(text: str) -> str:

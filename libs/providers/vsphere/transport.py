@@ -1,16 +1,18 @@
 """The wire to a vSphere API: TLS that is always verified, a pin that is checked before anything is sent, deadlines."""
 
 import hmac
+import io
 import select
 import socket
 import ssl
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from hashlib import sha256
-from http.client import HTTPSConnection
+from http.client import HTTPResponse, HTTPSConnection
 from typing import Any
 from xml.etree import ElementTree
 
@@ -53,6 +55,33 @@ def parse_thumbprint(text: str | None) -> str | None:
     return plain
 
 
+class _TimedReader(io.RawIOBase):
+    """What a connection says, read with what is left of the deadline: an answer that drips ends too."""
+
+    def __init__(self, raw: io.RawIOBase, sock: socket.socket, left: Callable[[], float]) -> None:
+        self._raw = raw
+        self._sock = sock
+        self._left = left
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int | None:
+        self._sock.settimeout(self._left())
+        return self._raw.readinto(buffer)
+
+    def close(self) -> None:
+        self._raw.close()
+        super().close()
+
+
+class _TimedResponse(HTTPResponse):
+    def __init__(self, sock: socket.socket, left: Callable[[], float], **arguments: Any) -> None:
+        super().__init__(sock, **arguments)
+        raw: Any = self.fp.detach()
+        self.fp = io.BufferedReader(_TimedReader(raw, sock, left))
+
+
 class _CheckedConnection(HTTPSConnection):
     """Checks the pin whenever it connects, also when http.client reconnects by itself."""
 
@@ -89,6 +118,7 @@ class Stub(SoapStubAdapter):
     def _make_connection(self, **arguments: Any) -> HTTPSConnection:
         connection = _CheckedConnection(timeout=min(CONNECT_TIMEOUT_S, self._left()), **arguments)
         connection.pin = self._trust.thumbprint
+        connection.response_class = partial(_TimedResponse, left=self._left)  # type: ignore[assignment]
         return connection
 
     def drop(self) -> None:

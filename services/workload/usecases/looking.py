@@ -30,6 +30,7 @@ from libs.harvest.types import Rung
 from libs.providers.base import MachineSeen, ProviderError
 from services.workload.domain.states import LIVE, PRESENT, STAGE_DEADLINE_S, MachineState, Wanted, advance
 from services.workload.domain.steps import Act, next_step
+from services.workload.domain.sweep import is_too_many
 from services.workload.models import Cluster, Machine, Orphan, Resource
 from services.workload.usecases.recording import record
 
@@ -41,8 +42,6 @@ EMPTY_LOOKS = 15
 """An inventory that shows nothing at all where machines were expected has to say so this often."""
 GIVEN_UP_AFTER = timedelta(minutes=10)
 """A lost machine that has not been found by then is gone; one that comes later is a stranger to the sweeper."""
-ORPHANS_BY_ITSELF = 3
-ORPHANS_SHARE = 0.1
 ORPHAN_GRACE = timedelta(minutes=10)
 FIRST_BACK_OFF_S = 60.0
 MOST_ATTEMPTS = 5
@@ -135,7 +134,7 @@ def _look_at(scene: _Scene, machine: Machine, shown: MachineSeen | None) -> Act 
         machine.missing += 1
     else:
         machine.missing = 0
-        machine.power, machine.limit_mhz, machine.error = shown.power.value, shown.limit_mhz, shown.error
+        machine.power, machine.limit_mhz = shown.power.value, shown.limit_mhz
         if shown.configured:  # an unfinished clone is not yet where it belongs
             machine.host = shown.host or machine.host
     if machine.state is MachineState.DESTROYING and machine.missing >= scene.gone_after:
@@ -153,6 +152,8 @@ def _look_at(scene: _Scene, machine: Machine, shown: MachineSeen | None) -> Act 
         return None
     _watch_stage(scene, machine)
     step = next_step(machine.state, machine.wanted, shown, drained=scene.is_drained(machine))
+    if shown is not None and (step.act is None or shown.error is not None):
+        machine.error = shown.error  # else: why the act that is still due was refused
     _move(scene, machine, step.state)
     return step.act
 
@@ -261,7 +262,7 @@ async def _sweep(scene: _Scene, names: Sequence[str], known: int) -> list[Due]:
     await session.execute(insert(Orphan).values(rows).on_conflict_do_nothing())
     found = (await session.execute(select(Orphan).where(Orphan.resource_id == resource.id))).scalars().all()
     waiting = [orphan for orphan in found if not orphan.allowed]
-    if len(waiting) > ORPHANS_BY_ITSELF or len(waiting) > ORPHANS_SHARE * known:
+    if is_too_many(len(waiting), known):
         _stop_sweeping(scene, len(waiting), known)
     else:
         resource.sweep_stopped = None

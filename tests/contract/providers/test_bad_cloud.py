@@ -1,7 +1,6 @@
 """What the vSphere driver makes of a cloud that means no good, forbids everything, or loses what was just there."""
 
 import asyncio
-import re
 import ssl
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -9,13 +8,15 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
-from aiohttp import web
 from pyVmomi import vim
 
 from libs.providers.base import Cause, Power, ProviderError, Rejected, Unavailable
+from libs.providers.vsphere.settings import parse_url
+from libs.providers.vsphere.transport import Trust, choose_version
 from tests.contract.providers.target import deploy, seen
 from tests.contract.providers.vsphere_target import TEMPLATE, VSphereTarget, find, opened
 from tests.faultproxy import FaultProxy, SoapFault, no_permission
+from tests.support import until
 from tools.parts.vcsim import Vcsim
 
 BOMB = (
@@ -26,37 +27,17 @@ BOMB = (
 HOSTILE = "[red]x[/red]<b>&amp;'; drop table vm; --$(id)\x9b31m\u202eevil"
 
 
-class HidingProxy(FaultProxy):
-    """Also hides objects, as a vCenter does from whom may not see them."""
-
-    def __init__(self, *where: Any) -> None:
-        super().__init__(*where)
-        self.hidden: set[str] = set()
-
-    async def _answer(self, method: str, body: bytes, request: web.Request) -> web.Response:
-        answer = await super()._answer(method, body, request)
-        if self.hidden and method == "RetrievePropertiesEx":
-            pattern = r"<objects><obj [^>]*>([^<]*)</obj>.*?</objects>"
-            answer.text = re.sub(pattern, self._show, answer.text or "", flags=re.DOTALL)
-        return answer
-
-    def _show(self, found: re.Match[str]) -> str:
-        return "" if found[1] in self.hidden else found[0]
-
-
 @pytest.fixture
-async def proxy(vcsim: Vcsim) -> AsyncIterator[HidingProxy]:
+async def proxy(vcsim: Vcsim) -> AsyncIterator[FaultProxy]:
     await vcsim.start(clusters=2, hosts=1, vms=1, flags=("-perf-default", "1"))
-    async with HidingProxy.before(vcsim) as proxy:
-        assert isinstance(proxy, HidingProxy)
+    async with FaultProxy.before(vcsim) as proxy:
         yield proxy
 
 
 @pytest.fixture
-async def target(vcsim: Vcsim, proxy: HidingProxy) -> AsyncIterator[VSphereTarget]:
+async def target(vcsim: Vcsim, proxy: FaultProxy) -> AsyncIterator[VSphereTarget]:
     async with opened(vcsim, proxy.url) as target:
         yield target
-        proxy.hidden = set()
         proxy.rules.heal()
 
 
@@ -64,7 +45,7 @@ async def target(vcsim: Vcsim, proxy: HidingProxy) -> AsyncIterator[VSphereTarge
 
 
 async def test_a_cloud_that_repeats_the_password_is_not_quoted(
-    target: VSphereTarget, proxy: HidingProxy
+    target: VSphereTarget, proxy: FaultProxy
 ) -> None:
     password = "hunter2-" + "hunter2"
     for kind in ("InvalidLogin", "InvalidArgument", "NotSupported"):
@@ -76,9 +57,11 @@ async def test_a_cloud_that_repeats_the_password_is_not_quoted(
 
 
 async def test_a_fault_is_told_as_one_line_of_bounded_length(
-    target: VSphereTarget, proxy: HidingProxy
+    target: VSphereTarget, proxy: FaultProxy
 ) -> None:
-    proxy.rules.faults["CreateContainerView"] = SoapFault("InvalidArgument", "\x9b31m\u202e\n" + "x" * 100_000)
+    proxy.rules.faults["CreateContainerView"] = SoapFault(
+        "InvalidArgument", "\x9b31m\u202e\n" + "x" * 100_000
+    )
     with pytest.raises(Rejected) as refusal:
         await target.provider.machines()
     assert len(refusal.value.detail) < 1000
@@ -111,7 +94,7 @@ async def test_odd_names_of_templates_are_not_found(target: VSphereTarget, name:
 
 
 async def test_a_read_only_account_is_refused_every_act_by_privilege_and_may_still_look(
-    target: VSphereTarget, proxy: HidingProxy
+    target: VSphereTarget, proxy: FaultProxy
 ) -> None:
     spec = target.make_spec()
     await deploy(target, spec)
@@ -151,13 +134,13 @@ async def test_a_read_only_account_is_refused_every_act_by_privilege_and_may_sti
 
 
 async def test_a_cluster_that_vanishes_is_not_found_and_the_others_are_sampled(
-    target: VSphereTarget, proxy: HidingProxy
+    target: VSphereTarget, proxy: FaultProxy
 ) -> None:
     samples = {sample.cluster: sample for sample in await target.provider.sample(None)}
     spec = target.make_spec()
     await deploy(target, spec)
     gone = samples[target.cluster]
-    proxy.hidden = {gone.cluster, *gone.hosts}
+    proxy.rules.hidden = {gone.cluster, *gone.hosts}
 
     assert {sample.cluster for sample in await target.provider.sample(None)} == set(samples) - {gone.cluster}
     for act in (
@@ -168,16 +151,16 @@ async def test_a_cluster_that_vanishes_is_not_found_and_the_others_are_sampled(
         with pytest.raises(Rejected) as refusal:
             await act
         assert refusal.value.cause is Cause.NOT_FOUND
-    proxy.hidden = set()
+    proxy.rules.hidden = set()
     machine = await seen(target, spec.name)
     assert machine is not None
     assert machine.limit_mhz == spec.limit_mhz
 
 
 async def test_when_everything_vanishes_it_is_no_empty_inventory(
-    target: VSphereTarget, proxy: HidingProxy
+    target: VSphereTarget, proxy: FaultProxy
 ) -> None:
-    proxy.hidden = {sample.cluster for sample in await target.provider.sample(None)}
+    proxy.rules.hidden = {sample.cluster for sample in await target.provider.sample(None)}
     for attempt in (target.provider.sample(None), target.provider.machines(), target.provider.validate()):
         with pytest.raises(Unavailable) as refusal:
             await attempt
@@ -185,13 +168,12 @@ async def test_when_everything_vanishes_it_is_no_empty_inventory(
 
 
 async def test_a_template_that_disappears_during_a_clone_leaves_nothing_behind(
-    target: VSphereTarget, proxy: HidingProxy
+    target: VSphereTarget, proxy: FaultProxy
 ) -> None:
     spec = target.make_spec()
     proxy.rules.delay_s["CloneVM_Task"] = 0.5
     making = asyncio.create_task(target.provider.create(spec))
-    while not proxy.calls["CloneVM_Task"]:
-        await asyncio.sleep(0.01)
+    await until(lambda: proxy.calls["CloneVM_Task"], what="the clone to begin")
 
     def destroy(content: Any) -> None:
         vm = find(content, vim.VirtualMachine, TEMPLATE)
@@ -272,15 +254,11 @@ async def test_what_is_no_vcenter_is_unreachable_and_quickly_so(vcsim: Vcsim, an
     assert time.monotonic() - begun < 10
 
 
-async def test_an_answer_that_drips_for_ever_ends_at_the_deadline(
-    vcsim: Vcsim, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("libs.providers.vsphere.session.CALL_TIMEOUT_S", 0.5)
+async def test_an_answer_that_drips_for_ever_ends_at_the_deadline_and_holds_no_thread(vcsim: Vcsim) -> None:
     await vcsim.start(hosts=1, vms=0)
+    trust = Trust(vcsim.ca_file.read_text())
     async with anything(vcsim, b"H", pause_s=0.05) as url:
-        target = VSphereTarget(vcsim, url, "")
         begun = time.monotonic()
-        with pytest.raises(Unavailable) as refusal:
-            await target.open("whatever it is")
-        assert refusal.value.cause is Cause.TIMEOUT
-        assert time.monotonic() - begun < 5
+        with pytest.raises(TimeoutError):
+            await asyncio.to_thread(choose_version, parse_url(url), trust, begun + 0.5)
+        assert time.monotonic() - begun < 3
