@@ -70,6 +70,7 @@ class EmbeddedPostgres:
         account = _Account.for_folder(data_dir)
         account.own(data_dir)
         lock = _lock(data_dir)
+        socket_dir = data_dir / "socket"
         try:
             await _stop_leftover(data_dir / "cluster")
             await _initialise(data_dir, account, durable)
@@ -79,6 +80,8 @@ class EmbeddedPostgres:
             )
             server = await _run_server(data_dir, account, settings)
         except BaseException:
+            if socket_dir.parent != data_dir:
+                shutil.rmtree(socket_dir, ignore_errors=True)
             lock.close()
             raise
         log.info("postgres.started", data_dir=str(data_dir), pid=server.pid, durable=durable)

@@ -68,7 +68,7 @@ async def test_interrupted_days_end_in_order_without_a_summary(tmp_path: Path) -
         stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
     )  # fmt: skip
     server = "tides-*/postgres/cluster/postmaster.pid"
-    await until(lambda: list(tmp_path.glob(server)), FIRST_SIGHT_S, "the database server runs")
+    await until(lambda: list(tmp_path.glob(server)), FIRST_SIGHT_S, "the database server is being started")
     process.send_signal(signal.SIGINT)
     async with asyncio.timeout(STOP_WITHIN_S):
         out, err = await process.communicate()
