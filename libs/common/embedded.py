@@ -43,6 +43,10 @@ INITDB = ["--username=postgres", "--auth=trust", "--encoding=UTF8", "--locale=C"
 INITDB += ["--locale-provider=builtin", "--builtin-locale=C.UTF-8"]
 
 
+PROGRAMS_ASIDE = Path("/var/tmp")  # not the present TMPDIR, which may be root's alone
+"""Where root puts a copy of the programs when they lie below a folder that only root may enter."""
+
+
 class EmbeddedPostgresFailed(Exception):
     """The server could not be started; the message says why in one sentence."""
 
@@ -186,9 +190,9 @@ def _reachable(programs: Path) -> Path:
     mark = hashlib.sha256(
         f"{programs}:{build.stat().st_mtime_ns}:{build.stat().st_size}".encode()
     ).hexdigest()[:16]
-    copy = Path(tempfile.gettempdir()) / f"tides-postgresql-{mark}"
+    copy = PROGRAMS_ASIDE / f"tides-postgresql-{mark}"
     if not copy.exists():
-        draft = Path(tempfile.mkdtemp(prefix=f"{copy.name}."))
+        draft = Path(tempfile.mkdtemp(prefix=f"{copy.name}.", dir=copy.parent))
         package = programs.parent
         for folder in (programs, package.with_name(f"{package.name}.libs")):
             shutil.copytree(folder, draft / folder.relative_to(package.parent), symlinks=True)
