@@ -38,9 +38,11 @@ def create_app(  # noqa: PLR0913 - composition: each is named at the one call
     title: str | None = None,
     version: str = "1",
     pages: Sequence[BaseRoute] = (),
+    larger_bodies: Mapping[str, int] | None = None,
 ) -> FastAPI:
     """The app of one service. Raises Unmarked if a route carries neither `allow(...)` nor `public`.
 
+    `larger_bodies` are bytes by the ending of the path, where the usual limit is too small.
     `pages` are read by everybody without a token: files of a web page, nothing else. The OpenAPI document is
     at `/v1/<name>/openapi.json`, its reader beside it in developer mode only.
     """
@@ -62,7 +64,7 @@ def create_app(  # noqa: PLR0913 - composition: each is named at the one call
         if not marks:
             raise Unmarked(f"{name}: {method} {path} needs Depends(allow(...)) or Depends(public)")
     install(app)
-    app.add_middleware(Entrance, service=name, max_body_bytes=settings.max_body_bytes)
+    app.add_middleware(Entrance, service=name, max_body_bytes=settings.max_body_bytes, larger=larger_bodies)
     return app
 
 

@@ -4,7 +4,7 @@ import asyncio
 import json
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from time import perf_counter
 from typing import Any, NoReturn
 from uuid import uuid4
@@ -35,10 +35,13 @@ _STRICT_POLICY = "default-src 'none'; frame-ancestors 'none'"
 class Entrance:
     """ASGI middleware around a whole app. Whatever escapes the app is answered as an incident."""
 
-    def __init__(self, app: ASGIApp, *, service: str, max_body_bytes: int) -> None:
+    def __init__(
+        self, app: ASGIApp, *, service: str, max_body_bytes: int, larger: Mapping[str, int] | None = None
+    ) -> None:
         self._app = app
         self._service = service
         self._max_body_bytes = max_body_bytes
+        self._larger = dict(larger or {})
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -58,7 +61,7 @@ class Entrance:
     async def _serve(self, scope: Scope, headers: Headers, receive: Receive, answered: "_Answered") -> None:
         try:
             _refuse_odd_address(scope)
-            body = await _read_body(headers, receive, self._max_body_bytes)
+            body = await _read_body(headers, receive, self._limit_of(scope["path"]))
             _refuse_odd_json(headers, body)
         except Problem as problem:
             await answer(problem)(scope, receive, answered)
@@ -69,6 +72,10 @@ class Entrance:
             if answered.status:
                 raise
             await incident(error)(scope, receive, answered)
+
+    def _limit_of(self, path: str) -> int:
+        larger = (limit for ending, limit in self._larger.items() if path.endswith(ending))
+        return max(larger, default=self._max_body_bytes)
 
 
 class _Answered:

@@ -50,6 +50,13 @@ def find_fault(
         return ReasonCode.IMPOSSIBLE, "future", -age_s
     if age_s > stale_after_s:
         return ReasonCode.STALE, "age", age_s
+    return _find_misfit(sample)
+
+
+def _find_misfit(sample: Sample) -> tuple[ReasonCode, str, float | None] | None:
+    """What is wrong with the sample's form."""
+    if (number(sample.interval_s) or 0.0) <= 0.0:
+        return ReasonCode.IMPOSSIBLE, "interval", None
     columns = (
         sample.host_names,
         sample.states,

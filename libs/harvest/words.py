@@ -13,6 +13,7 @@ _CONSEQUENCES = {
 }
 _FAULTS = {
     "future": "the sample is {value:.0f} s ahead of the clock",
+    "interval": "the sample covers no possible interval",
     "columns": "the sample's columns do not have one value per host",
     "hosts_named_twice": "the sample does not name each host once",
     "capacity": "the CPU capacity is not a possible figure",

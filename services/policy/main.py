@@ -12,8 +12,13 @@ LARGEST_DRY_RUN_BYTES = 32 * 1024 * 1024
 def build(runtime: Runtime) -> Service:
     """Policy as a value."""
     database = runtime.open_database("policy")
-    settings = runtime.settings.model_copy(update={"max_body_bytes": LARGEST_DRY_RUN_BYTES})
-    app = create_app("policy", routers=[api.router], settings=settings, verifier=runtime.verifier)
+    app = create_app(
+        "policy",
+        routers=[api.router],
+        settings=runtime.settings,
+        verifier=runtime.verifier,
+        larger_bodies={"/dry-runs": LARGEST_DRY_RUN_BYTES},
+    )
     app.state.database = database
     app.state.clock = runtime.clock
     return Service(

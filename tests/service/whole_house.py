@@ -19,6 +19,8 @@ from libs.common.auth import Principal, Role, Signer, generate_signing_keys
 from libs.common.runner import Build, Running, running
 from libs.common.secrets import fresh_key
 from libs.common.settings import Settings
+from libs.providers.simulated import create_cloud
+from libs.providers.simulated import driver as simulated
 from services.cli.run import builders
 from services.identity.main import build as build_identity
 from services.identity.usecases.passwords import Passwords
@@ -30,6 +32,7 @@ from tests.system.lab import Lab, owners
 from tools.parts.vcsim import Vcsim
 
 WEAK_KEY = "17_a2d3122f4a70a8a03d05fef689443657"
+PASSWORD = "correct horse"
 TEMPLATE = "DC0_C0_RP0_VM0"
 TICK_REAL_S = 0.5
 POLICY: dict[str, Any] = {
@@ -53,8 +56,8 @@ class Whole:
     http: aiohttp.ClientSession
     clock: ShiftedClock
     organisation: UUID = OURS
-    answers: list[str] = field(default_factory=list, repr=False)
-    """Every answer that came, headers and all."""
+    answers: list[tuple[str, str]] = field(default_factory=list, repr=False)
+    """Path and text of every answer that came, headers and all."""
 
     async def ask(
         self, method: str, path: str, body: Any = None, *, role: Role | None = Role.ADMIN, **more: Any
@@ -68,7 +71,7 @@ class Whole:
             more["json"] = body
         async with self.http.request(method, self.run.url + path, headers=headers, **more) as response:
             text = await response.text()
-            self.answers.append(f"{dict(response.headers)}\n{text}")
+            self.answers.append((path.partition("?")[0], f"{dict(response.headers)}\n{text}"))
             found = await response.json(content_type=None) if "json" in response.content_type else text
             return Answer(
                 response.status, found, {name.lower(): value for name, value in response.headers.items()}
@@ -80,6 +83,12 @@ class Whole:
         assert answer.status in (200, 201, 202), answer.body
         found: dict[str, Any] = answer.body
         return found
+
+    async def accepted(self, path: str, body: Any) -> Any:
+        """What a POST made; None as long as its service has not heard of what it speaks of."""
+        answer = await self.ask("POST", path, body)
+        assert answer.status in (201, 422), answer.body
+        return answer.body if answer.status == 201 else None
 
     async def items(self, path: str) -> list[dict[str, Any]]:
         """A list as an administrator sees it."""
@@ -129,6 +138,36 @@ async def open_whole(database_url: str, **more: Any) -> AsyncIterator[Whole]:
         yield whole
 
 
+@asynccontextmanager
+async def open_furnished(database_url: str) -> AsyncIterator[tuple[Whole, dict[str, str]]]:
+    """Every service with one of each thing in it on a simulated cloud; their ids by the names that paths use."""
+    cloud = create_cloud(f"sim://{uuid4().hex}", PASSWORD)
+    try:
+        async with open_whole(database_url) as whole:
+            yield whole, await _furnish(whole, cloud.url)
+    finally:
+        simulated.forget_cloud(cloud.url)
+
+
+async def _furnish(whole: Whole, url: str) -> dict[str, str]:
+    given = {"name": "Lab", "provider": "simulated", "url": url, "username": "tides", "password": PASSWORD}
+    resource = await whole.made("/v1/resources", given)
+    template = {"name": "worker", "resource_id": resource["id"], "reference": "boinc-worker"}
+    made = {
+        "resource": resource,
+        "template": await until(lambda: whole.accepted("/v1/templates", template), what="templates"),
+        "policy": await whole.made("/v1/policies", POLICY),
+        "project": await whole.made("/v1/projects", {"name": "P", "url": "https://p.example/"}),
+        "user": await whole.made("/v1/users", {"name": "ida", "role": "viewer"}),
+    }
+    lent = {"project_id": made["project"]["id"], "weight": 1, "authenticator": WEAK_KEY}
+    made["contribution"] = await whole.made("/v1/contributions", lent)
+    made["cluster"] = (await until(lambda: whole.items("/v1/clusters"), timeout=30, what="a cluster"))[0]
+    ids = {f"{noun}_id": str(thing["id"]) for noun, thing in made.items()}
+    nobody = {"machine_id": str(uuid4()), "token_id": str(uuid4())}
+    return ids | nobody | {"number": "1", "scope": "cluster", "scope_id": ids["cluster_id"], "url": url}
+
+
 @dataclass
 class Cloudy:
     """An installation with a vCenter behind a proxy, and what an administrator does with it."""
@@ -160,13 +199,15 @@ class Cloudy:
     async def supply(self, *, approve: bool = True, **policy: Any) -> dict[str, Any]:
         """Everything else that lending takes: template (approved or not), policy, contribution. The template."""
         given = {"name": "worker", "resource_id": self.id, "reference": TEMPLATE}
-        template = await until(lambda: self._accepted("/v1/templates", given), what="templates to know it")
+        template = await until(
+            lambda: self.whole.accepted("/v1/templates", given), what="templates to know it"
+        )
         if approve:
             await self.approve(template)
         made = await self.whole.made("/v1/policies", POLICY | policy)
         scope = {"scope": "resource", "scope_id": self.id}
         path = f"/v1/policies/{made['id']}/assignments"
-        await until(lambda: self._accepted(path, scope), what="policy to know it")
+        await until(lambda: self.whole.accepted(path, scope), what="policy to know it")
         project = await self.whole.made("/v1/projects", {"name": "Lab", "url": "https://boinc.example.org/"})
         lent = {"project_id": project["id"], "weight": 1, "authenticator": WEAK_KEY}
         await self.whole.made("/v1/contributions", lent)
@@ -199,19 +240,16 @@ class Cloudy:
         seen = self.lab.ticks
         await until(lambda: self.lab.ticks >= seen + ticks, timeout=30, what=f"{ticks} intervals")
 
-    async def _accepted(self, path: str, body: Any) -> Any:
-        answer = await self.whole.ask("POST", path, body)
-        assert answer.status in (201, 422), answer.body
-        return answer.body if answer.status == 201 else None
-
 
 @asynccontextmanager
-async def open_cloudy(database_url: str, vcsim: Vcsim, *, running: bool = True) -> AsyncIterator[Cloudy]:
+async def open_cloudy(
+    database_url: str, vcsim: Vcsim, *, running: bool = True, **more: Any
+) -> AsyncIterator[Cloudy]:
     """Every service, and a vCenter whose time runs; nothing is registered yet."""
     async with (
         owners(vcsim, running=running) as lab,
         FaultProxy.before(vcsim) as before,
-        open_whole(database_url) as whole,
+        open_whole(database_url, **more) as whole,
     ):
         lab.second_s = TICK_REAL_S
         yield Cloudy(whole, lab, before)

@@ -9,7 +9,7 @@ import json
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any, TypeVar
 from uuid import UUID, uuid4
 
@@ -30,14 +30,13 @@ from libs.common.contracts.supply import (
     PolicyAssigned,
     Scope,
     TemplateChanged,
-    TemplateState,
 )
 from libs.common.contracts.usage import Sample, UsageSampled
 from libs.common.ids import cluster_id, new_id
 from libs.common.runner import Running, running
-from libs.common.secrets import authenticator_context, fresh_key
+from libs.common.secrets import fresh_key
 from libs.common.settings import Settings
-from libs.providers.base import Connection, MachineSpec, Mark, Provider, ProviderError, sealing_context
+from libs.providers.base import Connection, MachineSpec, Mark, Provider, ProviderError
 from libs.providers.simulated import (
     Cloud,
     ClusterDefinition,
@@ -49,23 +48,13 @@ from libs.providers.simulated import (
 from services.workload.main import build
 from tests.service.lone_service import OURS, Answer
 from tests.service.workload_books import check_books
+from tests.service.workload_words import INTERVAL_S, PASSWORD, POLICY, START, first_words, next_state
 from tests.support import until
 
 E = TypeVar("E", bound=Event)
-PASSWORD = "correct horse"
-START = datetime(2026, 11, 20, 2, tzinfo=UTC)
-INTERVAL_S = 20
 LAB = ClusterDefinition(
     name="lab", hosts=2, owner=OwnerProfile.IDLE, cores=8, core_mhz=2500, memory_gib=64, datastore_gib=4096
 )
-POLICY: dict[str, Any] = {
-    "name": "quick",
-    "machine": {"template": "boinc-worker", "vcpus": 4, "memory_mib": 4096, "disk_gib": 10},
-    "cpu": {"idle": 0.5, "stop_new": 0.6, "reclaim": 0.7},
-    "ladder": {"stop_new_after_s": 20, "suspend_after_s": 20, "drain_after_s": 40, "drain_grace_s": 60},
-    "margin": 0.0, "sigma": 0.0, "idle_dwell_s": 0, "busy_dwell_s": 0, "cooldown_s": 0, "rise_s": 0,
-}  # fmt: skip
-"""No dwell: what a sample says holds at once."""
 
 
 class LeapingClock(SteppedClock):
@@ -138,17 +127,17 @@ class House:
 
     async def change_resource(self, **changes: Any) -> None:
         """A new state of the resource."""
-        self.resource = _next(self.resource, **changes)
+        self.resource = next_state(self.resource, **changes)
         await self.tell(self.resource)
 
     async def change_template(self, **changes: Any) -> None:
         """A new state of the template version."""
-        self.template = _next(self.template, **changes)
+        self.template = next_state(self.template, **changes)
         await self.tell(self.template)
 
     async def change_contribution(self, **changes: Any) -> None:
         """A new state of the contribution."""
-        self.contribution = _next(self.contribution, **changes)
+        self.contribution = next_state(self.contribution, **changes)
         await self.tell(self.contribution)
 
     async def assign(self, *, gone: bool = False, **changes: Any) -> None:
@@ -355,7 +344,7 @@ async def open_house(database_url: str, replicas: int = 1, **cloud: Any) -> Asyn
         bus = await open_bus(settings.bus_dsn)
         stack.push_async_callback(bus.aclose)
         http = await stack.enter_async_context(aiohttp.ClientSession())
-        said = _first_words(settings, made)
+        said = first_words(settings, made)
         house = House(settings, Signer(private), bus, http, clock, made, *said)
         house.own(0.1)
         await stack.enter_async_context(_listening(house))
@@ -364,39 +353,6 @@ async def open_house(database_url: str, replicas: int = 1, **cloud: Any) -> Asyn
         await house.settle()
         yield house
         await check_books(house)
-
-
-def _first_words(
-    settings: Settings, cloud: Cloud
-) -> tuple[ResourceChanged, TemplateChanged, ContributionChanged]:
-    vault, resource_id, contribution_id = settings.vault(), uuid4(), uuid4()
-    common = {"at": START, "revision": 1, "organisation_id": OURS}
-    resource = {
-        "resource_id": resource_id, "name": "Lab", "provider": "simulated", "url": cloud.url, "settings": {},
-        "username": "tides", "sealed_secret": vault.seal(PASSWORD, sealing_context(cloud.url, None, None)),
-        "ca_pem": None, "thumbprint": None, "mode": Mode.OBSERVE, "interval_s": INTERVAL_S,
-    }  # fmt: skip
-    template = {
-        "version_id": uuid4(), "template_id": uuid4(), "name": "boinc-worker", "version": 1, "disk_gib": 8,
-        "resource_id": resource_id, "reference": "vm-9001", "state": TemplateState.APPROVED,
-    }  # fmt: skip
-    contribution = {
-        "contribution_id": contribution_id, "project_id": uuid4(), "project_name": "Rosetta", "weight": 1,
-        "project_url": "https://boinc.example.org/", "active": True, "resource_ids": None,
-        "sealed_authenticator": vault.seal("weak-key", authenticator_context(contribution_id)),
-    }  # fmt: skip
-    return (
-        ResourceChanged.model_validate(common | resource),
-        TemplateChanged.model_validate(common | template),
-        ContributionChanged.model_validate(common | contribution),
-    )
-
-
-S = TypeVar("S", ResourceChanged, TemplateChanged, ContributionChanged)
-
-
-def _next(known: S, /, **changes: Any) -> S:
-    return known.model_copy(update={"id": new_id(), "revision": known.revision + 1, **changes})
 
 
 @asynccontextmanager

@@ -82,6 +82,8 @@ def test_an_impossible_host_counts_as_full_in_the_verdict() -> None:
     [
         ({"cpu_used_mhz": (1.0,)}, ReasonCode.IMPOSSIBLE),
         ({"machines": ()}, ReasonCode.IMPOSSIBLE),
+        ({"interval_s": math.nan}, ReasonCode.IMPOSSIBLE),
+        ({"interval_s": 0.0}, ReasonCode.IMPOSSIBLE),
         ({"hosts": ("a", "a")}, ReasonCode.IMPOSSIBLE),
         ({"at": START + timedelta(seconds=481)}, ReasonCode.IMPOSSIBLE),
         (
