@@ -42,9 +42,9 @@ THROW_AWAY = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "
 INITDB = ["--username=postgres", "--auth=trust", "--encoding=UTF8", "--locale=C", "--no-instructions"]
 INITDB += ["--locale-provider=builtin", "--builtin-locale=C.UTF-8"]
 
-
 PROGRAMS_ASIDE = Path("/var/tmp")  # not the present TMPDIR, which may be root's alone
 """Where root puts a copy of the programs when they lie below a folder that only root may enter."""
+SHORT_FOLDERS = ("/tmp", "/var/tmp")
 
 
 class EmbeddedPostgresFailed(Exception):
@@ -222,7 +222,8 @@ def _socket_folder(data_dir: Path, account: _Account) -> Path:
     folder = data_dir / "socket"
     if len(os.fsencode(folder)) > LONGEST_SOCKET_FOLDER:
         name = hashlib.sha256(os.fsencode(data_dir)).hexdigest()[:16]
-        folder = Path(tempfile.gettempdir()) / f"tides-{name}"
+        folders = [Path(parent) / f"tides-{name}" for parent in (tempfile.gettempdir(), *SHORT_FOLDERS)]
+        folder = min(folders, key=lambda folder: len(os.fsencode(folder)) > LONGEST_SOCKET_FOLDER)
     folder.mkdir(exist_ok=True)
     owners = {os.geteuid(), account.entry.pw_uid if account.entry else os.geteuid()}
     if folder.is_symlink() or folder.stat().st_uid not in owners:

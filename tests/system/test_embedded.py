@@ -6,6 +6,7 @@ import signal
 import stat
 import subprocess
 import sys
+import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -125,7 +126,12 @@ async def test_an_interrupted_first_start_is_begun_anew(tmp_path: Path) -> None:
         assert await ask(server, "SELECT 1") == 1
 
 
-async def test_a_path_too_long_for_a_socket_works_and_is_private(tmp_path: Path) -> None:
+@pytest.mark.parametrize("temporary", ["t", "deep" * 25])
+async def test_a_path_too_long_for_a_socket_works_and_is_private(
+    tmp_path: Path, temporary: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / temporary).mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / temporary))
     async with running(tmp_path / ("long" * 25)) as server:
         assert await ask(server, "SELECT 1") == 1
         assert stat.S_IMODE(server.socket_dir.stat().st_mode) == 0o700

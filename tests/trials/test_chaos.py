@@ -68,6 +68,7 @@ async def house(
     deployment = Deployment(tmp_path, database_url, private_rabbitmq.url)
     witness = Witness(private_rabbitmq.url)
     await witness.subscribe()
+    await vcsim.start(flags=("-perf-default", "1"))
     async with owners(vcsim) as lab:
         lab.second_s = TICK_REAL_S
         try:

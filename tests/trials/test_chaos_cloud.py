@@ -68,6 +68,7 @@ async def house(tmp_path: Path, vcsim: Vcsim, database_url: str, amqp_url: str) 
     deployment = Deployment(tmp_path, database_url, amqp_url)
     witness = Witness(amqp_url)
     await witness.subscribe()
+    await vcsim.start(flags=("-perf-default", "1"))
     async with owners(vcsim) as lab, FaultProxy.before(vcsim) as proxy:
         lab.second_s = TICK_REAL_S
         try:

@@ -34,6 +34,7 @@ RUNGS = ("lend", "floor", "no_new", "suspend", "drain", "destroy")
 @pytest.fixture
 async def lab(vcsim: Vcsim) -> AsyncIterator[Lab]:
     """A vCenter of one cluster and three hosts, a tenth of each in use by its owner."""
+    await vcsim.start(flags=("-perf-default", "1"))  # recorded noise is a load that nobody asked for
     async with owners(vcsim) as found:
         yield found
 
@@ -74,12 +75,12 @@ async def observing_touches_nothing(installed: Installed, lab: Lab) -> None:
 async def an_idle_cloud_lends(installed: Installed, lab: Lab) -> None:
     await installed.set_mode("lend")
     await until(lambda: _running_on(lab, 3), timeout=90, what="a machine on every host")
+    await until(lambda: _agrees(installed, lab), timeout=30, what="rows that say what the cloud has")
     sight = await lab.look()
     assert {(vm.pool, vm.folder, vm.shares) for vm in sight.ours} == {("tides", "tides", ("low", "low"))}
     (pool,) = (pool for pool in sight.pools if pool.name == "tides")
     siblings = [vm for vm in sight.vms if vm.pool == pool.parent]
     assert 0 < pool.shares <= NORMAL_SHARES * len(siblings) // 100, "one percent of the owner's machines"
-    await until(lambda: _agrees(installed, lab), timeout=30, what="rows that say what the cloud has")
 
 
 async def limits_follow_each_owner(lab: Lab) -> None:
