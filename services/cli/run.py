@@ -1,7 +1,6 @@
 """`tides run`: any list of services in one process, on given or embedded parts."""
 
 import asyncio
-import signal
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from importlib import import_module
@@ -13,6 +12,7 @@ from pydantic import SecretStr
 from libs.common.clock import Clock
 from libs.common.embedded import EmbeddedPostgres, EmbeddedPostgresFailed
 from libs.common.log import configure
+from libs.common.loop import when_told_to_stop
 from libs.common.runner import Build, Running, running
 from libs.common.serve import CannotListen
 from libs.common.service import Runtime, Service
@@ -112,12 +112,10 @@ async def started(
 
 
 async def run_process(names: Sequence[str], settings: Settings) -> None:
-    """Run until SIGINT or SIGTERM, or until a loop that must not end has ended."""
+    """Run until told to stop, or until a loop that must not end has ended."""
     configure(settings.log_level, settings.log_format)
     stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stop.set)
+    when_told_to_stop(stop.set)
     async with started(names, settings) as (process, _):
         stopping = asyncio.ensure_future(_wait(stop))
         await asyncio.wait([stopping, process.failed], return_when=asyncio.FIRST_COMPLETED)

@@ -88,8 +88,8 @@ class Shown:
     def text(self) -> str:
         return self.file.read_text(errors="replace")
 
-    async def interrupt(self) -> int:
-        self.process.send_signal(signal.SIGINT)
+    async def stop(self, number: signal.Signals) -> int:
+        self.process.send_signal(number)
         async with asyncio.timeout(STOP_WITHIN_S):
             return await self.process.wait()
 
@@ -151,7 +151,7 @@ async def test_it_is_seen_on_a_terminal_stops_in_order_and_goes_on_where_it_was(
         assert place.kept.admin_token in first.text
         async with client_of(first, place) as client:
             resource, before = await seen_by(client)
-        assert await first.interrupt() == 0
+        assert await first.stop(signal.SIGINT) == 0
         assert first.text.rstrip().endswith("stopped; ./dev demo again continues")
         for figure in (
             "█ owner",
@@ -171,7 +171,7 @@ async def test_it_is_seen_on_a_terminal_stops_in_order_and_goes_on_where_it_was(
             again, after = await seen_by(client)
         assert (again["id"], again["mode"]) == (resource["id"], "lend")
         assert before <= after, "machines of the first run are still there"
-        assert await second.interrupt() == 0
+        assert await second.stop(signal.SIGHUP) == 0, "a closed terminal is an orderly stop, too"
         assert "\x1b" not in second.text[shown_before:]
 
 

@@ -5,7 +5,6 @@ Services are imported where they are needed: other commands need not wait for th
 
 import asyncio
 import json
-import signal
 import sys
 from collections.abc import Coroutine
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from libs.common.loop import run_loop
+from libs.common.loop import run_loop, when_told_to_stop
 from services.cli.client import Failed
 
 INTERRUPTED = 130
@@ -58,14 +57,13 @@ def _run_open(folder: Path, speed: float) -> None:
 
 
 def _finish(work: Coroutine[Any, Any, Any]) -> Any:
-    """What the work returns; None after SIGINT or SIGTERM, when everything has stopped in order."""
+    """What the work returns; None once it was told to stop and everything has ended in order."""
     return run_loop(_until_signalled(work))
 
 
 async def _until_signalled(work: Coroutine[Any, Any, Any]) -> Any:
-    loop, task = asyncio.get_running_loop(), asyncio.ensure_future(work)
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, task.cancel)
+    task = asyncio.ensure_future(work)
+    when_told_to_stop(task.cancel)
     try:
         return await task
     except asyncio.CancelledError:
