@@ -30,6 +30,11 @@ class Cloud:
     stale_after_s: float | None = None
     """For the policy, where simulated seconds are short; None: as in the preset."""
 
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What the simulated driver is told of it."""
+        return {"scenario": "enterprise", "interval_s": self.interval_s}
+
 
 async def furnish(client: Client, cloud: Cloud, settled: Settled | None = None) -> str:
     """Make whatever is not there yet; the resource's id. Raises Failed.
@@ -80,7 +85,7 @@ def _resource(cloud: Cloud) -> dict[str, Any]:
         "username": "tides",
         "password": cloud.password,
         "interval_s": cloud.interval_s,
-        "settings": {"scenario": "enterprise", "interval_s": cloud.interval_s},
+        "settings": cloud.settings,
     }
 
 

@@ -15,6 +15,7 @@ from rich.text import Text
 from libs.common.clock import Clock
 from libs.common.log import configure
 from libs.common.runner import Running
+from libs.providers.simulated import SimulatedSettings, create_cloud
 from services.cli import show
 from services.cli.access import DEFAULT_URL
 from services.cli.board import Board, draw, read_board, tell_event, tell_line
@@ -41,11 +42,14 @@ async def run_demo(place: Place, speed: float) -> None:
         stack.callback(lambda: place.keep_time(clock.now(), speed, is_last=True))
         place.keep_time(clock.now(), speed)
         process, _ = await stack.enter_async_context(started(["all"], settings, clock=clock))
+        cloud = _cloud(place, speed)
+        if place.is_new:
+            create_cloud(cloud.url, cloud.password, SimulatedSettings(**cloud.settings), clock)
         _introduce(place, process)
         target = Target(process.url, SecretStr(place.kept.admin_token))
         client = await stack.enter_async_context(open_client(target))
         await await_identity(client)
-        await furnish(client, _cloud(place, speed))
+        await furnish(client, cloud)
         await _watch(client, process, stack, _Pace(place, clock, speed))
 
 

@@ -176,6 +176,15 @@ async def test_a_file_that_is_no_cloud_is_left_alone(tmp_path: Path, content: st
     assert path.read_text() == content
 
 
+async def test_registering_a_file_that_is_not_there_makes_none(tmp_path: Path) -> None:
+    target = SimulatedTarget(f"sim://{tmp_path}/cloud.json")
+    target.url = f"sim://{tmp_path}/other.json"
+    with pytest.raises(Rejected, match="tides demo") as refusal:
+        await target.open(PASSWORD)
+    assert refusal.value.cause is Cause.INVALID
+    assert [path.name for path in tmp_path.glob("other*")] == []
+
+
 async def test_a_file_that_went_is_unavailable_and_not_empty(tmp_path: Path) -> None:
     target = SimulatedTarget(f"sim://{tmp_path}/cloud.json")
     target.provider = await target.open(PASSWORD)
