@@ -27,7 +27,13 @@ class CannotListen(Exception):
 async def serving(
     services: Sequence[Service], settings: Settings, registry: CollectorRegistry, bus: Bus
 ) -> AsyncIterator[str]:
-    """Serve until the block ends; yields the base URL. Port 0 takes a free one."""
+    """Serve until the block ends; yields the base URL. Port 0 takes a free one.
+
+    Every app finds `state.stopping`, an event: answers without end are over when it is set.
+    """
+    stopping = asyncio.Event()
+    for service in services:
+        service.app.state.stopping = stopping
 
     async def ready() -> dict[str, bool]:
         checks = {service.name: _answers(service) for service in services}
@@ -48,6 +54,7 @@ async def serving(
     try:
         yield f"http://{settings.host}:{listener.getsockname()[1]}"
     finally:
+        stopping.set()
         server.should_exit = True
         with contextlib.suppress(asyncio.CancelledError):
             await task

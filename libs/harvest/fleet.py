@@ -44,17 +44,21 @@ def vcpus_of(machine: MachineFact) -> int:
 
 
 def order_victims(fleet: Fleet, able: Collection[str]) -> tuple[str, ...]:
-    """Kept machines, first to give up first: on hosts that carry none, then least work lost, then newest."""
-    ranked = [
-        (host != NOWHERE and host not in able, machine)
+    """Kept machines, first to give up first: those that sleep, then on hosts that carry none, then least work lost,
+    then newest."""
+    kept = [
+        (host in able or host == NOWHERE, machine)
         for host, machines in fleet.items()
         for machine in machines
         if is_kept(machine)
     ]
-    ranked.sort(
-        key=lambda pair: (not pair[0], _finite(pair[1].progress_s), _finite(pair[1].age_s), pair[1].machine)
-    )
-    return tuple(machine.machine for _, machine in ranked)
+    return tuple(machine.machine for _, machine in sorted(kept, key=_rank))
+
+
+def _rank(place: tuple[bool, MachineFact]) -> tuple[bool, bool, float, float, str]:
+    is_carried, machine = place
+    progress_s, age_s = _finite(machine.progress_s), _finite(machine.age_s)
+    return is_powered(machine), is_carried, progress_s, age_s, machine.machine
 
 
 def _finite(seconds: float) -> float:

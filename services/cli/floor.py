@@ -80,9 +80,9 @@ def resume(context: typer.Context, name: Name, reason: Reason = "by hand") -> No
 
 
 @clusters.command("drain")
-def drain(context: typer.Context, name: Name) -> None:
+def drain(context: typer.Context, name: Name, reason: Reason = "by hand") -> None:
     """Give everything on the cluster back, with grace, until `resume`."""
-    drained = _act(context, name, "drain")
+    drained = _act(context, name, "drain", {"reason": reason})
     show.say(f"{drained['name']} drains: {show.counts(drained['machines'])}")
 
 
@@ -91,12 +91,13 @@ def scale(
     context: typer.Context,
     name: Name,
     most: Annotated[str, typer.Argument(help="A number, or `none` to take the bound away.")],
+    reason: Reason = "by hand",
 ) -> None:
     """Never more machines than this, whatever the policy would allow."""
     if most != "none" and not most.isdigit():
         raise typer.BadParameter("give a number, or `none`")
     bound = None if most == "none" else int(most)
-    scaled = _act(context, name, "scale", {"most_machines": bound})
+    scaled = _act(context, name, "scale", {"most_machines": bound, "reason": reason})
     show.say(f"{scaled['name']}: " + ("no bound" if bound is None else f"at most {bound} machines"))
 
 

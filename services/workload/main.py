@@ -12,10 +12,10 @@ from libs.common.lanes import Lanes
 from libs.common.service import Beat, Hears, Runtime, Service
 from libs.common.wake import Wake
 from libs.providers.sessions import Sessions
-from services.workload import reconcile
 from services.workload.api.routes import router
 from services.workload.models import Base
-from services.workload.reconcile import Hands
+from services.workload.reconcile import beats
+from services.workload.reconcile.hands import Hands
 from services.workload.settings import Pace
 from services.workload.usecases import judging, projections
 from services.workload.usecases.following import Means
@@ -59,11 +59,11 @@ def build(runtime: Runtime) -> Service:
             Beat(
                 "judge_silence",
                 pace.silence_every_s,
-                partial(reconcile.judge_silent, database, means),
+                partial(beats.judge_silent, database, means),
                 silence,
             ),
-            Beat("act", pace.act_every_s, partial(reconcile.act, hands), acting),
-            Beat("keep", pace.keep_every_s, partial(reconcile.keep_house, database, clock), runtime.wake()),
+            Beat("act", pace.act_every_s, partial(beats.act, hands), acting),
+            Beat("keep", pace.keep_every_s, partial(beats.keep_house, database, clock), runtime.wake()),
         ),
         closes=(hands.give_back,),
     )
@@ -74,7 +74,7 @@ def _ears(means: Means, sample_ttl_s: float, acting: Wake) -> tuple[Hears, ...]:
     judge = partial(judging.judge_samples, means)
     return (
         Hears(UsageSampled, judge, once=False, expires_s=sample_ttl_s, wakes=wakes),
-        Hears(ResourceChanged, projections.remember_resource, once=False, wakes=wakes),
+        Hears(ResourceChanged, partial(judging.change_resource, means), once=False, wakes=wakes),
         Hears(InventoryChanged, projections.remember_inventory, once=False),
         Hears(PolicyAssigned, projections.remember_policy, once=False),
         Hears(TemplateChanged, projections.remember_template, once=False, wakes=wakes),

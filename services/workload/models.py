@@ -104,13 +104,21 @@ class Cluster(Base):
     paused_by: Mapped[str | None]
     paused_reason: Mapped[str | None]
     draining: Mapped[bool] = mapped_column(default=False)
+    drained_by: Mapped[str | None]
+    drained_reason: Mapped[str | None]
     most_machines: Mapped[int | None]
     """Scaled by hand: never more than this many."""
+    scaled_by: Mapped[str | None]
+    scaled_reason: Mapped[str | None]
     grow_after: Mapped[datetime | None]
     """After a failed deployment nothing new is made before this time."""
     deploy_failures: Mapped[int] = mapped_column(default=0)
     superseded: Mapped[int] = mapped_column(BigInteger, default=0)
     """Samples that were not newer than what had been judged."""
+    occupied: Mapped[bool] = mapped_column(default=False)
+    """Our pool or folder may be in the cloud: from the first machine that was asked for until the release."""
+    blank_at: Mapped[datetime | None]
+    """The last look that showed nothing of ours here although machines were expected."""
 
 
 class Assignment(Base):

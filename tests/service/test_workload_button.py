@@ -5,6 +5,7 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+from structlog.testing import capture_logs
 
 from libs.common.auth import Role
 from libs.common.contracts.action import ClusterPaused, ClusterResumed, MachineDraining, MachineRequested
@@ -86,10 +87,10 @@ async def test_a_bound_of_none_at_all_holds_beside_other_bounds(house: House) ->
 async def test_a_machine_drained_by_hand_goes_with_grace_and_is_replaced(house: House) -> None:
     first, second = await house.machines()
     shown = await house.act(f"/v1/machines/{first['id']}/drain", {"reason": "old kernel"})
-    assert (shown["wanted"], shown["reason"]) == ("gone", "old kernel (by Ada)")
+    assert (shown["wanted"], shown["reason"]) == ("gone", "drained by hand by Ada: old kernel")
     await house.run(40)
     assert await house.states() == ["draining", "running"]
-    assert [event.reason for event in house.heard(MachineDraining)] == ["old kernel (by Ada)"]
+    assert [event.reason for event in house.heard(MachineDraining)] == ["drained by hand by Ada: old kernel"]
 
     await house.run(80)
 
@@ -122,6 +123,52 @@ async def test_a_cluster_drained_by_hand_gives_everything_back_until_resumed(hou
     await house.act(f"/v1/clusters/{house.cluster_id}/resume", {"reason": "done"})
     await house.run(120)
     assert await house.states() == ["running", "running"]
+
+
+async def newest_decision(house: House) -> str:
+    reason: str = (await house.ask("GET", "/v1/decisions?limit=1")).body["items"][0]["reason"]
+    return reason
+
+
+async def test_a_drain_by_hand_says_who_and_why_wherever_it_is_read(house: House) -> None:
+    said = "drained by hand by Ada: moving out"
+    with capture_logs() as logs:
+        shown = await house.act(f"/v1/clusters/{house.cluster_id}/drain", {"reason": "moving out"})
+        await house.run(20)
+
+    assert shown["reason"] == f"{said}; machines draining"
+    assert (await newest_decision(house)) == f"{said}; machines draining"
+    assert [machine["reason"] for machine in await house.machines()] == [f"{said}; machines draining"] * 2
+    assert {event.reason for event in house.heard(MachineDraining)} == {f"{said}; machines draining"}
+    (line,) = [line for line in logs if line["event"] == "cluster.drained"]
+    assert line.items() >= {"resource": "Lab", "cluster": "lab", "by": "Ada", "reason": "moving out"}.items()
+
+    await house.act(f"/v1/clusters/{house.cluster_id}/resume", {"reason": "we stay"})
+    assert (await newest_decision(house)).startswith("resumed by hand by Ada: we stay; ")
+    assert "drained" not in (await house.cluster())["reason"]
+
+
+async def test_who_drains_without_a_reason_is_named_all_the_same(house: House) -> None:
+    shown = await house.act(f"/v1/clusters/{house.cluster_id}/drain")
+
+    assert shown["reason"].startswith("drained by hand by Ada: no reason given; ")
+
+
+@pytest.mark.parametrize("most", [1, 5])
+async def test_scaling_by_hand_is_kept_as_a_decision_with_who_and_why_even_where_it_changes_nothing(
+    house: House, most: int
+) -> None:
+    scale = f"/v1/clusters/{house.cluster_id}/scale"
+    with capture_logs() as logs:
+        await house.act(scale, {"most_machines": most, "reason": "licence"})
+
+    assert (await newest_decision(house)).startswith(f"scaled to at most {most} by hand by Ada: licence; ")
+    (line,) = [line for line in logs if line["event"] == "cluster.scaled"]
+    assert line.items() >= {"by": "Ada", "reason": "licence", "most_machines": most}.items()
+
+    await house.act(scale, {"most_machines": None, "reason": "renewed"})
+    assert (await newest_decision(house)).startswith("the bound is taken away by hand by Ada: renewed; ")
+    assert "licence" not in (await house.cluster())["reason"]
 
 
 async def test_a_viewer_may_look_and_touch_nothing(house: House) -> None:

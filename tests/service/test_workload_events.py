@@ -3,7 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 from uuid import uuid4
 
@@ -15,6 +15,8 @@ from libs.common.contracts.action import ClusterPaused
 from services.workload.usecases.recording import record
 from tests.service.lone_service import OURS, THEIRS
 from tests.service.workload_house import House, open_house
+
+ADA = Principal(uuid4(), "Ada", Role.VIEWER, OURS, uuid4())
 
 
 @pytest.fixture
@@ -41,6 +43,8 @@ async def following(
         assert answer.status == 200, await answer.text()
         assert answer.content_type == "text/event-stream"
         assert (await answer.content.readline()).startswith(b":")
+        assert (await answer.content.readline()).startswith(b"id: ")
+        assert await answer.content.readline() == b"\n"
         yield _events(answer.content)
 
 
@@ -147,12 +151,48 @@ async def test_a_place_that_is_none_is_refused(house: House) -> None:
     assert answer.status == 422
 
 
-async def test_a_reader_does_not_keep_the_service_from_stopping(database_url: str) -> None:
+async def first_id(house: House, last: str | None = None) -> str:
+    """Where a reader stands that was cut off before any event."""
+    headers = {"Authorization": f"Bearer {house.signer.sign(ADA)}"} | (
+        {"Last-Event-ID": last} if last else {}
+    )
+    url = house.replicas[-1].url + "/v1/events?follow=true"
+    async with house.http.get(url, headers=headers) as answer:
+        await answer.content.readline()
+        return (await answer.content.readline()).decode().removeprefix("id: ").rstrip("\n")
+
+
+async def test_a_reader_that_is_cut_off_before_any_event_misses_none(house: House) -> None:
+    place = await first_id(house)
+    await say(house, 1)
+    again = await first_id(house, place)
+    await say(house, 2)
+    async with following(house, last=again) as events:
+        seen = await take(events, 2)
+
+    assert again == place
+    assert [event["body"]["reason"] for event in seen] == ["number 1", "number 2"]
+
+
+async def test_a_reader_of_an_empty_log_has_a_place_too(database_url: str) -> None:
+    async with open_house(database_url) as house:
+        await house.lend()
+        place = await first_id(house)
+        await house.run(40)
+        (first,) = (await house.ask("GET", "/v1/events?limit=1")).body["items"]
+        async with following(house, last=place) as events:
+            assert (await anext(events))["body"]["id"] == first["id"]
+
+
+async def test_a_reader_does_not_keep_the_service_from_stopping_and_its_stream_ends_in_order(
+    database_url: str,
+) -> None:
     async with open_house(database_url, replicas=0) as house:
         loop = asyncio.get_running_loop()
-        async with house.replica():
-            reader = following(house)
-            await reader.__aenter__()
-            began = loop.time()
-        assert loop.time() - began < 8
-        await reader.__aexit__(None, None, None)
+        async with AsyncExitStack() as readers:
+            async with house.replica():
+                events = [await readers.enter_async_context(following(house)) for _ in range(3)]
+                began = loop.time()
+            assert loop.time() - began < 3
+            for stream in events:
+                assert [event async for event in stream] == []

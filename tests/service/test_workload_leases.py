@@ -7,14 +7,20 @@ from uuid import UUID, uuid4
 import pytest
 
 from libs.common.bus.messages import to_message
-from libs.common.contracts.action import MachineDeployed, MachineRequested
+from libs.common.contracts.action import LimitsRequested, MachineDeployed, MachineRequested
 from libs.common.runner import Running
 from libs.providers.base import MachineSpec, Mark, Power
-from libs.providers.simulated import driver
-from services.workload.reconcile import Hands
+from libs.providers.simulated import ClusterDefinition, OwnerProfile, driver
+from services.workload.reconcile.hands import Hands
 from services.workload.usecases.leasing import LeaseLost, guard
-from tests.service.workload_house import House, open_house
+from tests.service.workload_house import LAB, House, open_house
 from tests.support import until
+
+SLOW_S = 1.0
+"""How long a call waits: less than the time between two beats."""
+WIDE = ClusterDefinition(
+    name="lab", hosts=11, owner=OwnerProfile.IDLE, cores=8, core_mhz=2500, memory_gib=64, datastore_gib=4096
+)
 
 
 @pytest.fixture
@@ -38,6 +44,12 @@ async def holder(house: House) -> UUID | None:
 
 def limits_mhz(house: House) -> set[float]:
     return {machine.limit_mhz for machine in house.cloud.truth().machines}
+
+
+async def wait_for_call(house: House) -> None:
+    """Wait until the next thing to happen is the answer of a slow cloud."""
+    answer_at = house.clock.now() + timedelta(seconds=SLOW_S)
+    await until(lambda: house.clock.next_due() == answer_at, what="a call to the cloud")
 
 
 async def test_one_of_two_replicas_acts_and_the_other_takes_over_when_it_stops(database_url: str) -> None:
@@ -101,6 +113,54 @@ async def test_who_comes_late_changes_nothing_and_the_next_holder_goes_on(house:
     await house.give_lease_to(None)
     await house.run(40)
     assert await house.states() == ["running", "running"]
+
+
+async def test_after_a_lost_lease_what_waits_for_its_turn_is_not_begun(database_url: str) -> None:
+    async with open_house(database_url, clusters=(WIDE,)) as house:
+        await house.lend(step_machines=11)
+        await house.be_silent(20)
+        samples = await house.measure()
+        house.cloud.control.set_fault("latency_s", SLOW_S)
+        await house.bus.publish(to_message(house.round_of(*samples), "/tides/test"))
+        await until(lambda: len(house.heard(MachineRequested)) == 11)
+        for _ in ("login", "look"):
+            await wait_for_call(house)
+            house.clock.advance()
+        await wait_for_call(house)  # the first four clones
+        await house.give_lease_to(uuid4())
+        house.cloud.control.clear_faults()
+        house.clock.advance()
+        await house.settle()
+        assert 1 <= len(house.cloud.truth().machines) <= 4
+
+        await house.give_lease_to(None)
+        await house.run(80)
+        assert await house.states() == ["running"] * 11
+        assert len(house.cloud.state().machines) == 11
+
+
+async def test_limits_of_further_clusters_are_not_set_after_a_lost_lease(database_url: str) -> None:
+    async with open_house(database_url, clusters=(LAB, LAB.model_copy(update={"name": "annex"}))) as house:
+        await house.lend()
+        await house.run(60)
+        house.own(0.5)
+        await house.be_silent(20)
+        samples = await house.measure()
+        house.cloud.control.set_fault("latency_s", SLOW_S)
+        requested = len(house.heard(LimitsRequested))
+        await house.bus.publish(to_message(house.round_of(*samples), "/tides/test"))
+        await until(lambda: len(house.heard(LimitsRequested)) == requested + 2)
+        await wait_for_call(house)  # the first cluster's limits
+        await house.give_lease_to(uuid4())
+        house.cloud.control.clear_faults()
+        house.clock.advance()
+        await house.settle()
+
+        by_cluster = {machine.cluster: machine.limit_mhz for machine in house.cloud.truth().machines}
+        assert sorted(by_cluster.values()) == [8_000, 16_000]
+        await house.give_lease_to(None)
+        await house.run(20)
+        assert limits_mhz(house) == {8_000}
 
 
 async def test_a_machine_that_was_made_before_a_crash_is_found_and_not_made_again(house: House) -> None:

@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator
 from datetime import timedelta
 
 import pytest
+from structlog.testing import capture_logs
 
 from libs.common.contracts.action import (
     MachineDestroyed,
@@ -18,7 +19,7 @@ from libs.common.contracts.base import Event
 from libs.common.contracts.resource import Mode
 from libs.common.contracts.usage import HostState
 from libs.providers.base import Power
-from tests.service.workload_house import House, open_house
+from tests.service.workload_house import LAB, House, open_house
 
 
 @pytest.fixture
@@ -188,6 +189,73 @@ async def test_an_inventory_that_stays_empty_loses_machines_and_finds_them_again
     assert await house.states() == ["running", "running"]
     assert names(house) == ours
     assert count(house, MachineDestroyed) == 0
+
+
+async def test_an_inventory_that_is_empty_for_long_makes_no_strangers_and_all_is_found_again(
+    house: House,
+) -> None:
+    ours = names(house)
+    house.cloud.control.remove_cluster("domain-c1")
+    await house.be_silent(20 * 60)
+    assert await house.states() == ["lost", "lost"]
+    assert {event.reason for event in house.heard(MachineLost)} == {"15 looks in a row did not show it"}
+
+    house.cloud.control.restore_cluster("domain-c1")
+    await house.run(120)
+    assert await house.states() == ["running", "running"]
+    assert names(house) == ours
+    assert (count(house, MachineDestroyed), count(house, SweepStopped)) == (0, 0)
+    assert count(house, MachineRequested) == 2
+
+
+async def test_a_cluster_that_is_out_of_sight_for_long_is_waited_for_while_others_are_seen(
+    database_url: str,
+) -> None:
+    async with open_house(database_url, clusters=(LAB, LAB.model_copy(update={"name": "annex"}))) as house:
+        await house.lend()
+        await house.run(60)
+        ours = names(house)
+        assert len(ours) == 4
+        house.cloud.control.remove_cluster("domain-c1")
+        await house.run(60)
+        house.clock.leap(20 * 60)
+        await house.run(60)
+        assert sorted(await house.states()) == ["lost", "lost", "running", "running"]
+
+        house.cloud.control.restore_cluster("domain-c1")
+        await house.run(120)
+        assert await house.states() == ["running"] * 4
+        assert names(house) == ours
+        assert (count(house, MachineDestroyed), count(house, SweepStopped)) == (0, 0)
+
+
+async def test_a_machine_that_is_back_after_it_was_given_up_is_no_stranger_and_goes_at_once(
+    house: House,
+) -> None:
+    first, second = await house.machines()
+    await house.execute(
+        "update machine set state = 'destroyed', reason = 'lost' where name = $1", first["name"]
+    )
+    with capture_logs() as logs:
+        await house.be_silent(15)
+
+    assert names(house) == {second["name"]}
+    assert count(house, SweepStopped) == 0
+    (deleting,) = [line for line in logs if line["event"] == "machine.deleting"]
+    assert deleting["reason"] == "it is back after it was given up: lost"
+
+
+async def test_machines_deleted_by_somebody_do_not_keep_a_resource_from_its_release(house: House) -> None:
+    for name in names(house):
+        house.cloud.control.kill_machine(name)
+    await house.change_resource(mode=Mode.DRAINING)
+    await house.run(180)
+    assert await house.states() == ["lost", "lost"]
+    house.clock.leap(600)
+    await house.run(60)
+
+    assert await house.states() == []
+    assert count(house, ResourceReleased) == 1
 
 
 async def test_a_lost_machine_is_given_up_in_the_end(house: House) -> None:

@@ -63,7 +63,9 @@ class SimulatedDriver:
         cloud = Cloud(url, self._store(url), clock)
         if cloud.store.read() is None:
             if isinstance(cloud.store, FileStore):  # who may register a resource may not write files
-                raise Rejected(Cause.INVALID, "there is no simulated cloud at this path; `tides demo` makes one")
+                raise Rejected(
+                    Cause.INVALID, "there is no simulated cloud at this path; `tides demo` makes one"
+                )
             self._create(cloud.store, password, settings)
         await reach(cloud)
         state = cloud.state()

@@ -1,8 +1,5 @@
 """HTTP of workload: clusters and the red button, workloads, machines, decisions, events."""
 
-import asyncio
-import json
-from collections.abc import AsyncIterator
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
@@ -14,7 +11,7 @@ from libs.common.auth import Principal, Role, allow
 from libs.common.db import Database, Session
 from libs.common.errors import not_found
 from libs.common.names import ONE_LINE
-from libs.common.paging import Cursor, Limit, Page, make_cursor, page_of, read_cursor
+from libs.common.paging import Cursor, Limit, Page, page_of, read_cursor
 from services.workload.api.shapes import (
     ClusterOut,
     DecisionOut,
@@ -23,7 +20,8 @@ from services.workload.api.shapes import (
     WorkloadOut,
     cluster_out,
 )
-from services.workload.models import ActionRecord, Cluster, DecisionRecord, Machine, Workload
+from services.workload.api.streaming import BATCH, follow, make_position, read_position
+from services.workload.models import Cluster, DecisionRecord, Machine, Workload
 from services.workload.usecases import operating, reading
 from services.workload.usecases.following import Means
 from services.workload.usecases.operating import Person
@@ -33,24 +31,23 @@ router = APIRouter(prefix="/v1")
 
 Viewer = Annotated[Principal, Depends(allow(Role.VIEWER, Role.SERVICE))]
 Operator = Annotated[Principal, Depends(allow(Role.OPERATOR))]
-FOLLOW_EVERY_S = 0.5
-KEEP_ALIVE_S = 15.0
-BATCH = 200
+
+
+NO_REASON = "no reason given"
+Reason = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]+$"), ONE_LINE]
 
 
 class Why(BaseModel):
     """Why a person intervenes; it stands in the event and in `tides why`."""
 
     model_config = ConfigDict(extra="forbid")
-    reason: Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]+$"), ONE_LINE] = (
-        "by hand"
-    )
+    reason: Reason = "by hand"
 
 
-class Scale(BaseModel):
-    """How many machines at most; null takes the bound away."""
+class Scale(Why):
+    """How many machines at most, and why; null takes the bound away."""
 
-    model_config = ConfigDict(extra="forbid")
+    reason: Reason = NO_REASON
     most_machines: int | None = Field(ge=0, le=10_000)
 
 
@@ -109,10 +106,13 @@ async def resume_cluster(who: Operator, database: Db, means: With, cluster_id: U
 
 
 @router.post("/clusters/{cluster_id}/drain", status_code=202)
-async def drain_cluster(who: Operator, database: Db, means: With, cluster_id: UUID) -> ClusterOut:
+async def drain_cluster(
+    who: Operator, database: Db, means: With, cluster_id: UUID, why: Why | None = None
+) -> ClusterOut:
     """Give everything on the cluster back, with grace, until resumed."""
+    person = _person(who, why or Why(reason=NO_REASON))
     async with database.transaction() as session:
-        await operating.drain_cluster(means, session, cluster_id, _person(who, Why()))
+        await operating.drain_cluster(means, session, cluster_id, person)
         return await _shown(session, who, cluster_id)
 
 
@@ -122,7 +122,7 @@ async def scale_cluster(
 ) -> ClusterOut:
     """Never more machines than this, whatever the policy would allow."""
     async with database.transaction() as session:
-        await operating.scale_cluster(means, session, cluster_id, _person(who, Why()), scale.most_machines)
+        await operating.scale_cluster(means, session, cluster_id, _person(who, scale), scale.most_machines)
         return await _shown(session, who, cluster_id)
 
 
@@ -206,10 +206,10 @@ async def list_events(
 ) -> Any:
     """Action events; with `follow=true` as server-sent events, resumable by Last-Event-ID."""
     resume = last_event_id if wish.follow and last_event_id else wish.cursor
-    after = _read_position(resume) if resume else None
+    after = read_position(resume) if resume else None
     whose = Whose(_scope(who), wish.cluster_id)
     if wish.follow:
-        stream = _follow(request, database, after, whose)
+        stream = follow(request, database, after, whose)
         return StreamingResponse(
             stream, media_type="text/event-stream", headers={"Cache-Control": "no-store"}
         )
@@ -218,47 +218,13 @@ async def list_events(
         rows = await reading.events(session, after, whose, wish.limit, newest=newest)
     items = [EventOut.model_validate(row) for row in rows]
     more = rows and wish.order == "oldest"
-    return Page[EventOut](items=items, next_cursor=_position(rows[-1]) if more else None)
-
-
-def _read_position(cursor: str) -> reading.Position:
-    transaction, number = read_cursor(cursor, int, int)
-    return transaction, number
-
-
-def _position(row: ActionRecord) -> str:
-    return make_cursor(row.transaction, row.number)
-
-
-async def _follow(
-    request: Request, database: Database, after: reading.Position | None, whose: Whose
-) -> AsyncIterator[str]:
-    """Server-sent events from a position on (None: from now), until the reader goes away."""
-    if after is None:
-        async with database.transaction() as session:
-            newest = await reading.events(session, None, whose, 1, newest=True)
-        after = (newest[0].transaction, newest[0].number) if newest else (0, 0)
-    quiet_s = 0.0
-    yield ": following\n\n"
-    while not await request.is_disconnected():
-        async with database.transaction() as session:
-            rows = await reading.events(session, after, whose, BATCH)
-        for row in rows:
-            after = (row.transaction, row.number)
-            shown = EventOut.model_validate(row).model_dump(mode="json")
-            yield f"id: {_position(row)}\nevent: {row.key}\ndata: {json.dumps(shown)}\n\n"
-        quiet_s = 0.0 if rows else quiet_s + FOLLOW_EVERY_S
-        if quiet_s >= KEEP_ALIVE_S:
-            quiet_s = 0.0
-            yield ": still here\n\n"
-        if len(rows) < BATCH:
-            await asyncio.sleep(FOLLOW_EVERY_S)
+    return Page[EventOut](items=items, next_cursor=make_position(rows[-1]) if more else None)
 
 
 @router.post("/sweeps/{resource_id}/allow")
 async def allow_sweep(
-    _who: Annotated[Principal, Depends(allow(Role.ADMIN))], database: Db, resource_id: UUID
+    who: Annotated[Principal, Depends(allow(Role.ADMIN))], database: Db, resource_id: UUID
 ) -> dict[str, int]:
     """A person looked at the strangers on a resource: those known now may be destroyed."""
     async with database.transaction() as session:
-        return {"allowed": await operating.allow_sweep(session, resource_id)}
+        return {"allowed": await operating.allow_sweep(session, resource_id, who.name)}

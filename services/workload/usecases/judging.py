@@ -13,19 +13,20 @@ import structlog
 from pydantic import BaseModel, ConfigDict
 from sqlalchemy import func, literal, or_, select
 
-from libs.common.contracts.resource import Mode
+from libs.common.contracts.resource import Mode, ResourceChanged
 from libs.common.contracts.usage import Sample, UsageSampled
 from libs.common.db import Session, Utc
 from libs.common.ids import cluster_id, new_id
 from libs.harvest.decide import decide
 from libs.harvest.state import from_json, to_json
-from libs.harvest.types import Decision, Facts, MachineFact, Missing, Observation, State
+from libs.harvest.types import Decision, Facts, MachineFact, Missing, Observation, ReasonCode, State
 from libs.harvest.words import explain
 from services.workload.domain.plan import give_everything_back
 from services.workload.domain.states import COUNTED, ENGINE_STATE, MachineState
+from services.workload.domain.words import ONLY_OBSERVES, by_hand, released, replace_cause
 from services.workload.models import Cluster, DecisionRecord, Machine, Resource
 from services.workload.usecases.following import Means, Order, follow
-from services.workload.usecases.projections import ensure_cluster
+from services.workload.usecases.projections import ensure_cluster, remember_resource
 from services.workload.usecases.rules import Rulebook, Rules, open_rulebook
 
 log = structlog.get_logger(__name__)
@@ -58,6 +59,8 @@ class _Case:
     rulebook: Rulebook
     cluster: Cluster
     now: datetime
+    by_hand: str | None = None
+    """What a person did that led here: such a decision is always stored, with these words."""
 
     @property
     def there(self) -> datetime:
@@ -129,19 +132,30 @@ async def judge_silence(means: Means, session: Session) -> int:
     found = (await session.execute(rows)).all()
     for cluster, resource in found:
         cluster.silent_at = now
-        await _judge_again(means, session, cluster, resource, now)
+        await rejudge(means, session, cluster, resource)
     return len(found)
 
 
-async def rejudge(means: Means, session: Session, cluster: Cluster, resource: Resource) -> None:
-    """Decide anew without a new sample, because a person changed something: what they asked for holds at once."""
-    await _judge_again(means, session, cluster, resource, means.clock.now())
+async def change_resource(means: Means, session: Session, event: ResourceChanged) -> None:
+    """Take a resource's newest state. What its mode says holds at once, without a new sample."""
+    if not await remember_resource(session, event) or event.gone:
+        return
+    resource, now = await session.get_one(Resource, event.resource_id), means.clock.now()
+    judged = select(Cluster).where(Cluster.resource_id == resource.id, Cluster.state.is_not(None))
+    ordered = judged.order_by(Cluster.id).with_for_update(key_share=True)
+    clusters = (await session.execute(ordered)).scalars().all()
+    rulebook = await open_rulebook(session, resource, [cluster.id for cluster in clusters])
+    for cluster in clusters:
+        case = _Case(means, rulebook, cluster, now)
+        await _judge(session, case, Missing(case.there))
 
 
-async def _judge_again(
-    means: Means, session: Session, cluster: Cluster, resource: Resource, now: datetime
+async def rejudge(
+    means: Means, session: Session, cluster: Cluster, resource: Resource, by_hand: str | None = None
 ) -> None:
-    case = _Case(means, await open_rulebook(session, resource, [cluster.id]), cluster, now)
+    """Decide anew without a new sample. What a person asked for (`by_hand`) holds at once and is kept in words."""
+    now = means.clock.now()
+    case = _Case(means, await open_rulebook(session, resource, [cluster.id]), cluster, now, by_hand)
     await _judge(session, case, Missing(case.there))
 
 
@@ -155,15 +169,16 @@ async def _judge(session: Session, case: _Case, observation: Observation) -> Non
     before = from_json(cluster.state) if cluster.state else State()
     after, decision = decide(rules.policy, before, observation, facts)
     inputs = Inputs(observation=observation, facts=facts, decision=decision).as_json()
-    reason = explain(decision, rules.policy, _names(cluster)) + (f" ({rules.why})" if rules.why else "")
-    if _differs(cluster.decision, inputs["decision"]):
+    reason = _tell(case, rules, decision, machines)
+    if case.by_hand is not None or _differs(cluster.decision, inputs["decision"]):
         record = DecisionRecord(
-            id=new_id(), cluster_id=cluster.id, at=decision.at, policy_id=rules.assignment.policy_id, reason=reason,
-            policy_revision=rules.assignment.policy_revision, state_before=to_json(before), **inputs,
+            id=new_id(), cluster_id=cluster.id, at=decision.at, policy_id=rules.assignment.policy_id,
+            policy_revision=rules.assignment.policy_revision, state_before=to_json(before),
+            reason=_with_hand(case, reason), **inputs,
         )  # fmt: skip
         session.add(record)
-        about = {"cluster": cluster.name, "rung": decision.rung.name, "wanted": decision.wanted}
-        log.info("cluster.decided", **about, reason=reason)
+        about = {"resource": case.rulebook.resource.name, "cluster": cluster.name, "rung": decision.rung.name}
+        log.info("cluster.decided", **about, wanted=decision.wanted, reason=record.reason)
     cluster.state, cluster.decision = to_json(after), inputs["decision"]
     cluster.reason, cluster.decided_at = reason, case.there
     cluster.floor_mhz_per_vcpu = rules.policy.floor_mhz_per_vcpu
@@ -174,12 +189,30 @@ async def _judge(session: Session, case: _Case, observation: Observation) -> Non
 
 async def _give_back(session: Session, case: _Case, machines: Sequence[Machine]) -> None:
     """Without a policy nothing is decided, and nothing is lent."""
-    cluster, reason = case.cluster, "no policy is assigned to this cluster or its resource"
+    cluster, no_policy = case.cluster, "no policy is assigned to this cluster or its resource"
+    reason = _why_draining(case.rulebook.resource, cluster, machines) or no_policy
     cluster.reason, cluster.decision = reason, None
     floor_mhz = cluster.floor_mhz_per_vcpu * sum(machine.vcpus for machine in machines)
     decision = give_everything_back(case.there, floor_mhz)
     order = Order(case.means, case.rulebook.resource, cluster, decision, None, None, reason)
     await follow(session, order, machines, case.now)
+
+
+def _tell(case: _Case, rules: Rules, decision: Decision, machines: Sequence[Machine]) -> str:
+    """The decision's reason in words, with who and what stands behind it."""
+    told = explain(decision, rules.policy, _names(case.cluster))
+    why = _why_draining(case.rulebook.resource, case.cluster, machines)
+    if decision.reason.code is ReasonCode.DRAINING and why is not None:
+        told = replace_cause(told, why)
+    if not rules.why:
+        return told
+    outweighs = decision.reason.code in (ReasonCode.DRAINING, ReasonCode.PAUSED)
+    return f"{told} ({rules.why})" if outweighs else f"{rules.why}; {told}"
+
+
+def _with_hand(case: _Case, reason: str) -> str:
+    """The reason, led by what a person did where it does not say so itself."""
+    return reason if case.by_hand is None or case.by_hand in reason else f"{case.by_hand}; {reason}"
 
 
 def _names(cluster: Cluster) -> dict[str, str]:
@@ -194,13 +227,17 @@ def _facts(case: _Case, rules: Rules, machines: Sequence[Machine]) -> Facts:
         machines=tuple(_fact(machine, case.now) for machine in machines if machine.state in COUNTED),
         granted_machines=rules.granted,
         paused=_why_paused(resource, cluster),
-        draining=cluster.draining or resource.mode == Mode.DRAINING or _is_left_over(resource, machines),
+        draining=_why_draining(resource, cluster, machines) is not None,
     )
 
 
-def _is_left_over(resource: Resource, machines: Sequence[Machine]) -> bool:
-    """A resource that only observes again gives back what it still has."""
-    return resource.mode == Mode.OBSERVE and bool(machines)
+def _why_draining(resource: Resource, cluster: Cluster, machines: Sequence[Machine]) -> str | None:
+    """Why everything of ours is to leave the cluster, if it is; who only observes again gives back what it has."""
+    if resource.mode == Mode.DRAINING:
+        return released(force=resource.force)
+    if cluster.draining:
+        return by_hand("drained", cluster.drained_by, cluster.drained_reason)
+    return ONLY_OBSERVES if resource.mode == Mode.OBSERVE and machines else None
 
 
 def _why_paused(resource: Resource, cluster: Cluster) -> str | None:

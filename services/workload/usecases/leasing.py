@@ -15,7 +15,7 @@ from services.workload.models import Cluster, Machine, Resource
 
 LEASE = timedelta(seconds=30)
 """So long nobody acts after a replica has died: limits are cut within two samples all the same."""
-RENEW_BELOW = timedelta(seconds=25)
+RENEW_BELOW = timedelta(seconds=28)
 """More than the deadline of a call and the time between two beats."""
 CLAIM_AT_ONCE = 100
 LONGEST_PAUSE_S = 30.0
@@ -41,6 +41,8 @@ class Claimed:
     connection: Connection
     clusters: tuple[str, ...]
     """The cloud's references, by name."""
+    occupied: tuple[str, ...]
+    """Those in which a pool or a folder of ours may be."""
     has_machines: bool
     is_untouched: bool
     """Nothing of ours has ever been made there."""
@@ -84,7 +86,8 @@ async def claim_resources(
             row.force,
             row.released,
             _connection(row, installation_id),
-            tuple(clusters.get(row.id, ())),
+            tuple(ref for ref, _ in clusters.get(row.id, ())),
+            tuple(ref for ref, occupied in clusters.get(row.id, ()) if occupied),
             has_machines=machines.get(row.id, (False, True))[0],
             is_untouched=row.id not in machines,
             is_settled=machines.get(row.id, (False, True))[1],
@@ -93,11 +96,13 @@ async def claim_resources(
     ]
 
 
-async def _clusters_of(session: Session, resource_ids: Sequence[UUID]) -> dict[UUID, list[str]]:
-    clusters: dict[UUID, list[str]] = {}
-    refs = select(Cluster.resource_id, Cluster.ref).where(Cluster.resource_id.in_(resource_ids))
-    for resource_id, ref in await session.execute(refs.order_by(Cluster.name, Cluster.id)):
-        clusters.setdefault(resource_id, []).append(ref)
+async def _clusters_of(session: Session, resource_ids: Sequence[UUID]) -> dict[UUID, list[tuple[str, bool]]]:
+    """By resource: the clusters' references, and whether anything of ours may be in them."""
+    clusters: dict[UUID, list[tuple[str, bool]]] = {}
+    refs = select(Cluster.resource_id, Cluster.ref, Cluster.occupied)
+    of_resources = refs.where(Cluster.resource_id.in_(resource_ids)).order_by(Cluster.name, Cluster.id)
+    for resource_id, ref, occupied in await session.execute(of_resources):
+        clusters.setdefault(resource_id, []).append((ref, occupied))
     return clusters
 
 
@@ -132,15 +137,15 @@ async def release_claims(session: Session, replica: UUID) -> None:
     )
 
 
-async def guard(session: Session, replica: UUID, resource_id: UUID) -> Resource:
-    """The resource's row, locked, if this replica still holds its lease. Raises LeaseLost.
+async def guard(session: Session, replica: UUID, resource_id: UUID, left_s: float = 0.0) -> Resource:
+    """The resource's row, locked, if this replica holds its lease for so long still. Raises LeaseLost.
 
     Rows are locked in one order everywhere: resource, then clusters by id, then machines.
     """
     rows = (
         select(Resource)
         .where(Resource.id == resource_id, Resource.lease_token == replica)
-        .where(Resource.lease_until > func.clock_timestamp())
+        .where(Resource.lease_until > func.clock_timestamp() + timedelta(seconds=left_s))
         .with_for_update(key_share=True)
     )
     row = (await session.execute(rows)).scalar_one_or_none()

@@ -27,6 +27,7 @@ class LimitsDue:
     action_id: UUID | None
     cap_mhz: float
     limits_mhz: Mapping[str, float]
+    reason: str
 
 
 async def limits_due(session: Session, resource_id: UUID) -> list[LimitsDue]:
@@ -48,7 +49,15 @@ def _due(cluster: Cluster, machines: Sequence[Machine]) -> LimitsDue | None:
     is_stale = any(differs(wanted[machine.name], machine.limit_mhz) for machine in machines)
     if cluster.limits_id == cluster.limits_applied_id and not is_stale:
         return None
-    return LimitsDue(cluster.id, cluster.ref, cluster.name, cluster.limits_id, cluster.cap_mhz, wanted)
+    return LimitsDue(
+        cluster.id, cluster.ref, cluster.name, cluster.limits_id, cluster.cap_mhz, wanted, cluster.reason
+    )
+
+
+async def are_still_desired(session: Session, due: LimitsDue) -> bool:
+    """Whether no newer decision has come: only the latest limits are asked for."""
+    cluster = await session.get_one(Cluster, due.cluster_id)
+    return cluster.limits_id == due.action_id
 
 
 Outcome = int | ProviderError

@@ -10,8 +10,7 @@ from typing import Any
 from uuid import UUID
 
 import structlog
-from sqlalchemy import delete, select
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy import select
 
 from libs.common.contracts.action import (
     MachineDeployed,
@@ -22,17 +21,17 @@ from libs.common.contracts.action import (
     MachineLost,
     MachineResumed,
     MachineSuspended,
-    SweepStopped,
 )
+from libs.common.contracts.resource import Mode
 from libs.common.contracts.usage import HostState
 from libs.common.db import Session
 from libs.harvest.types import Rung
 from libs.providers.base import MachineSeen, ProviderError
 from services.workload.domain.states import LIVE, PRESENT, STAGE_DEADLINE_S, MachineState, Wanted, advance
 from services.workload.domain.steps import Act, next_step
-from services.workload.domain.sweep import is_too_many
-from services.workload.models import Cluster, Machine, Orphan, Resource
+from services.workload.models import Cluster, Machine, Resource
 from services.workload.usecases.recording import record
+from services.workload.usecases.sweeping import Stray, sweep
 
 log = structlog.get_logger(__name__)
 
@@ -41,8 +40,7 @@ MISSING_THRICE = 3
 EMPTY_LOOKS = 15
 """An inventory that shows nothing at all where machines were expected has to say so this often."""
 GIVEN_UP_AFTER = timedelta(minutes=10)
-"""A lost machine that has not been found by then is gone; one that comes later is a stranger to the sweeper."""
-ORPHAN_GRACE = timedelta(minutes=10)
+"""A lost machine that has not been found by then is gone, if its cluster showed others of ours all the while."""
 FIRST_BACK_OFF_S = 60.0
 MOST_ATTEMPTS = 5
 
@@ -57,6 +55,9 @@ class Due:
     act: Act
     machine_id: UUID | None
     name: str
+    cluster: str
+    """Its display name."""
+    reason: str
 
 
 @dataclass(slots=True)
@@ -87,21 +88,41 @@ class _Scene:
     def gone_after(self) -> int:
         return EMPTY_LOOKS if self.is_blank else ABSENT_TWICE
 
-    def is_drained(self, machine: Machine) -> bool:
-        """Whether a machine that is to go has had its grace."""
+    def why_no_grace(self, machine: Machine) -> str | None:
+        """Why a machine that is to go need not wait any longer; None: it has its grace still."""
         cluster = self.clusters[machine.cluster_id]
-        rung = (cluster.decision or {}).get("rung", 0)
-        if self.resource.force or rung >= Rung.DESTROY or _is_away(cluster, machine.host):
-            return True
+        if self.resource.force:
+            return "released by force, without grace"
+        if (cluster.decision or {}).get("rung", 0) >= Rung.DESTROY:
+            return cluster.reason
+        if away := _why_away(cluster, machine.host):
+            return away
         grace = timedelta(seconds=cluster.drain_grace_s)
-        return machine.state is MachineState.DRAINING and self.now >= machine.state_since + grace
+        is_over = machine.state is MachineState.DRAINING and self.now >= machine.state_since + grace
+        return f"its grace of {cluster.drain_grace_s:.0f} s is over" if is_over else None
+
+    def is_given_up(self, machine: Machine) -> bool:
+        """Whether a lost machine will not be found any more.
+
+        One that is still wanted is waited for while its cluster shows nothing of ours at all, however long that lasts.
+        """
+        cluster = self.clusters[machine.cluster_id]
+        gives_back = self.resource.mode in (Mode.DRAINING, Mode.OBSERVE) or cluster.draining
+        since = machine.state_since
+        if cluster.blank_at is not None and machine.wanted is not Wanted.GONE and not gives_back:
+            since = max(since, cluster.blank_at)
+        return self.now >= since + GIVEN_UP_AFTER
 
 
-def _is_away(cluster: Cluster, host: str | None) -> bool:
-    """Whether the newest sample has the host in maintenance or out of service: nothing of ours is waited for there."""
+def _why_away(cluster: Cluster, host: str | None) -> str | None:
+    """What the newest sample has against a host: nothing of ours is waited for where it is not connected."""
     sample = cluster.sample or {}
-    states = dict(zip(sample.get("hosts", ()), sample.get("states", ()), strict=True))
-    return host is not None and states.get(host, HostState.CONNECTED) != HostState.CONNECTED
+    hosts = sample.get("hosts", ())
+    state = dict(zip(hosts, sample.get("states", ()), strict=True)).get(host, HostState.CONNECTED)
+    if host is None or state == HostState.CONNECTED:
+        return None
+    name = dict(zip(hosts, sample.get("host_names", ()), strict=True))[host]
+    return f"host {name} is not connected but in state {state}"
 
 
 async def settle_look(
@@ -116,17 +137,51 @@ async def settle_look(
     is_blank = not seen and any(machine.state in _EXPECTED for machine in machines)
     scene = _Scene(session, resource, {row.id: row for row in clusters}, is_blank, now)
     shown = {machine.name: machine for machine in seen}
+    _note_blank(scene, machines, seen)
     look = Look()
     for machine in machines:
         act = _look_at(scene, machine, shown.get(machine.name))
         if act is not None:
-            machine.attempts += act is Act.CREATE
-            look.due.append(Due(act, machine.id, machine.name))
-    orphans = sorted(set(shown) - {machine.name for machine in machines})
-    look.due.extend(await _sweep(scene, orphans, len(machines)))
-    look.live = sum(machine.state is not MachineState.DESTROYED for machine in machines) + len(orphans)
+            cluster = scene.clusters[machine.cluster_id]
+            if act is Act.CREATE:
+                machine.attempts, cluster.occupied = machine.attempts + 1, True
+            look.due.append(Due(act, machine.id, machine.name, cluster.name, machine.reason))
+    names = {row.ref: row.name for row in clusters}
+    strays = [
+        Stray(name, names.get(shown[name].cluster, shown[name].cluster))
+        for name in sorted(set(shown) - {machine.name for machine in machines})
+    ]
+    for stray, why in await sweep(session, resource, strays, len(machines), now):
+        look.due.append(Due(Act.DELETE, None, stray.name, stray.cluster, why))
+    look.live = sum(machine.state is not MachineState.DESTROYED for machine in machines) + len(strays)
     resource.failures, resource.retry_at = 0, None
     return look
+
+
+def _note_blank(scene: _Scene, machines: Sequence[Machine], seen: Sequence[MachineSeen]) -> None:
+    """Note the clusters that show nothing of ours though machines are expected there."""
+    expected = {machine.cluster_id for machine in machines if machine.state in _EXPECTED}
+    showing = {machine.cluster for machine in seen}
+    for cluster_id in expected:
+        cluster = scene.clusters[cluster_id]
+        if cluster.ref not in showing:
+            cluster.blank_at = scene.now
+
+
+async def is_still_due(session: Session, due: Due) -> bool:
+    """Whether an act is still wanted: a mode, a decision or a person may have changed that since the look."""
+    if due.machine_id is None:
+        return True
+    machine = await session.get_one(Machine, due.machine_id)
+    match due.act:
+        case Act.DELETE:
+            return machine.state is MachineState.DESTROYING
+        case Act.POWER_ON:
+            return machine.wanted is Wanted.RUNNING
+        case Act.SUSPEND:
+            return machine.wanted is Wanted.SUSPENDED
+        case Act.CREATE:
+            return machine.wanted is not Wanted.GONE
 
 
 def _look_at(scene: _Scene, machine: Machine, shown: MachineSeen | None) -> Act | None:
@@ -141,21 +196,27 @@ def _look_at(scene: _Scene, machine: Machine, shown: MachineSeen | None) -> Act 
         _move(scene, machine, MachineState.DESTROYED)
         return None
     if machine.state in PRESENT and machine.missing >= scene.lost_after:
-        _move(scene, machine, MachineState.LOST)
+        _move(scene, machine, MachineState.LOST, f"{machine.missing} looks in a row did not show it")
         return None
-    if (
-        machine.state is MachineState.LOST
-        and shown is None
-        and scene.now >= machine.state_since + GIVEN_UP_AFTER
-    ):
-        _move(scene, machine, MachineState.DESTROYING)
+    if machine.state is MachineState.LOST and shown is None and scene.is_given_up(machine):
+        _move(scene, machine, MachineState.DESTROYING, "it was lost and has not been found again")
         return None
     _watch_stage(scene, machine)
-    step = next_step(machine.state, machine.wanted, shown, drained=scene.is_drained(machine))
+    why_no_grace = scene.why_no_grace(machine)
+    step = next_step(machine.state, machine.wanted, shown, drained=why_no_grace is not None)
     if shown is not None and (step.act is None or shown.error is not None):
         machine.error = shown.error  # else: why the act that is still due was refused
-    _move(scene, machine, step.state)
+    _move(scene, machine, step.state, _why_moved(machine, step.state, why_no_grace))
     return step.act
+
+
+def _why_moved(machine: Machine, to: MachineState, why_no_grace: str | None) -> str | None:
+    """What an administrator should read about a move besides why the machine is as it is wanted; None: no more."""
+    if machine.state is MachineState.LOST and to is MachineState.STARTING:
+        return "it was lost and has been found again"
+    if to is not MachineState.DESTROYING or why_no_grace is None or why_no_grace in machine.reason:
+        return None
+    return f"{machine.reason}; {why_no_grace}"
 
 
 def _watch_stage(scene: _Scene, machine: Machine) -> None:
@@ -164,7 +225,14 @@ def _watch_stage(scene: _Scene, machine: Machine) -> None:
     if limit_s is None or scene.now < machine.state_since + timedelta(seconds=limit_s) or machine.overdue:
         return
     machine.overdue = True
-    log.error("machine.overdue", machine=machine.name, stage=machine.state.value, error=machine.error)
+    log.error(
+        "machine.overdue",
+        machine=machine.name,
+        cluster=scene.clusters[machine.cluster_id].name,
+        resource=scene.resource.name,
+        stage=machine.state.value,
+        error=machine.error,
+    )
     if machine.state in {MachineState.CREATING, MachineState.STARTING}:
         fail(
             scene.session,
@@ -198,24 +266,34 @@ def fail(session: Session, cluster: Cluster, machine: Machine, why: str, now: da
     )
     record(session, MachineFailed(**_about(machine, now, why), stage=machine.state.value))
     machine.wanted, machine.wanted_by_hand, machine.reason = Wanted.GONE, True, why
-    log.warning("machine.failed", machine=machine.name, stage=machine.state.value, reason=why)
+    log.warning(
+        "machine.failed",
+        machine=machine.name,
+        cluster=cluster.name,
+        resource_id=str(machine.resource_id),
+        stage=machine.state.value,
+        reason=why,
+    )
 
 
-def _move(scene: _Scene, machine: Machine, to: MachineState) -> None:
+def _move(scene: _Scene, machine: Machine, to: MachineState, why: str | None = None) -> None:
+    """Move a machine, say so, and keep why; what it was given up for stays the reason until it goes."""
     came_from = machine.state
     if to is came_from:
         return
     machine.state = advance(came_from, to)
     machine.state_since, machine.overdue = scene.now, False
-    event = _event_of(machine, came_from, to)
+    event, reason = _event_of(machine, came_from, to), why or machine.reason
+    if machine.wanted is not Wanted.GONE or to is MachineState.DESTROYING:
+        machine.reason = reason
     if to is MachineState.RUNNING and machine.running_since is None:
         machine.running_since = scene.now
         scene.clusters[machine.cluster_id].deploy_failures = 0
     if event is not None:
-        record(scene.session, event(**_about(machine, scene.now, machine.reason)))
-    log.info(
-        "machine.moved", machine=machine.name, before=came_from.value, state=to.value, reason=machine.reason
-    )
+        record(scene.session, event(**_about(machine, scene.now, reason)))
+    cluster = scene.clusters[machine.cluster_id].name
+    about = {"machine": machine.name, "cluster": cluster, "resource": scene.resource.name, "reason": reason}
+    log.info("machine.moved", **about, before=came_from.value, state=to.value)
 
 
 _SAYS: dict[MachineState, type[MachineFact]] = {
@@ -246,39 +324,3 @@ def _about(machine: Machine, now: datetime, reason: str) -> dict[str, Any]:
         "vcpus": machine.vcpus,
         "reason": reason,
     }
-
-
-async def _sweep(scene: _Scene, names: Sequence[str], known: int) -> list[Due]:
-    """Timid: a few strangers with our mark go after a grace; many mean that the database is the stranger."""
-    session, resource = scene.session, scene.resource
-    gone = delete(Orphan).where(Orphan.resource_id == resource.id, Orphan.name.not_in(names))
-    await session.execute(gone)
-    if not names:
-        resource.sweep_stopped = None
-        return []
-    rows = [
-        {"name": name, "resource_id": resource.id, "seen_at": scene.now, "allowed": False} for name in names
-    ]
-    await session.execute(insert(Orphan).values(rows).on_conflict_do_nothing())
-    found = (await session.execute(select(Orphan).where(Orphan.resource_id == resource.id))).scalars().all()
-    waiting = [orphan for orphan in found if not orphan.allowed]
-    if is_too_many(len(waiting), known):
-        _stop_sweeping(scene, len(waiting), known)
-    else:
-        resource.sweep_stopped = None
-    grace_over = [
-        o for o in found if resource.sweep_stopped is None and scene.now >= o.seen_at + ORPHAN_GRACE
-    ]
-    return [Due(Act.DELETE, None, orphan.name) for orphan in found if orphan.allowed or orphan in grace_over]
-
-
-def _stop_sweeping(scene: _Scene, orphans: int, known: int) -> None:
-    if scene.resource.sweep_stopped is not None:
-        return
-    reason = f"{orphans} machines with our mark are in no row of this database, which knows {known}"
-    scene.resource.sweep_stopped = reason
-    log.error("sweep.stopped", resource=scene.resource.name, orphans=orphans, known=known)
-    stopped = SweepStopped(
-        at=scene.now, resource_id=scene.resource.id, orphans=orphans, machines=known, reason=reason
-    )
-    record(scene.session, stopped)

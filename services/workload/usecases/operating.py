@@ -3,16 +3,20 @@
 from dataclasses import dataclass
 from uuid import UUID
 
+import structlog
 from sqlalchemy import update
 
 from libs.common.contracts.action import ClusterPaused, ClusterResumed
 from libs.common.db import Session
 from libs.common.errors import conflict, not_found
 from services.workload.domain.states import LIVE, Wanted
+from services.workload.domain.words import bound_by_hand, by_hand
 from services.workload.models import Cluster, Machine, Orphan, Resource
 from services.workload.usecases.following import Means
 from services.workload.usecases.judging import rejudge
 from services.workload.usecases.recording import record
+
+log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +34,8 @@ async def pause_cluster(means: Means, session: Session, cluster_id: UUID, person
     cluster, resource = await _cluster(session, cluster_id, person)
     cluster.paused_by, cluster.paused_reason = person.name, person.reason
     record(session, ClusterPaused(**_said(means, cluster, person)))
-    await rejudge(means, session, cluster, resource)
+    log.info("cluster.paused", **_about(cluster, resource, person))
+    await rejudge(means, session, cluster, resource, by_hand("paused", person.name, person.reason))
     return cluster
 
 
@@ -38,17 +43,19 @@ async def resume_cluster(means: Means, session: Session, cluster_id: UUID, perso
     """Release the red button, and a drain by hand."""
     cluster, resource = await _cluster(session, cluster_id, person)
     cluster.paused_by = cluster.paused_reason = None
-    cluster.draining = False
+    cluster.draining, cluster.drained_by, cluster.drained_reason = False, None, None
     record(session, ClusterResumed(**_said(means, cluster, person)))
-    await rejudge(means, session, cluster, resource)
+    log.info("cluster.resumed", **_about(cluster, resource, person))
+    await rejudge(means, session, cluster, resource, by_hand("resumed", person.name, person.reason))
     return cluster
 
 
 async def drain_cluster(means: Means, session: Session, cluster_id: UUID, person: Person) -> Cluster:
     """Give everything on the cluster back, with grace, until resumed."""
     cluster, resource = await _cluster(session, cluster_id, person)
-    cluster.draining = True
-    await rejudge(means, session, cluster, resource)
+    cluster.draining, cluster.drained_by, cluster.drained_reason = True, person.name, person.reason
+    log.info("cluster.drained", **_about(cluster, resource, person))
+    await rejudge(means, session, cluster, resource, by_hand("drained", person.name, person.reason))
     return cluster
 
 
@@ -57,8 +64,14 @@ async def scale_cluster(
 ) -> Cluster:
     """Never more than this many machines; None: as many as the policy allows."""
     cluster, resource = await _cluster(session, cluster_id, person)
-    cluster.most_machines = most_machines
-    await rejudge(means, session, cluster, resource)
+    cluster.most_machines, cluster.scaled_by, cluster.scaled_reason = (
+        most_machines,
+        person.name,
+        person.reason,
+    )
+    log.info("cluster.scaled", **_about(cluster, resource, person), most_machines=most_machines)
+    said = bound_by_hand(most_machines, person.name, person.reason)
+    await rejudge(means, session, cluster, resource, said)
     return cluster
 
 
@@ -70,12 +83,13 @@ async def drain_machine(session: Session, machine_id: UUID, person: Person) -> M
     if machine.state not in LIVE:
         raise conflict(f"{machine.name} was destroyed; there is nothing to drain.")
     machine.wanted, machine.wanted_by_hand = Wanted.GONE, True
-    machine.reason = f"{person.reason} (by {person.name})"
+    machine.reason = by_hand("drained", person.name, person.reason)
+    log.info("machine.drained", machine=machine.name, by=person.name, reason=person.reason)
     return machine
 
 
-async def allow_sweep(session: Session, resource_id: UUID) -> int:
-    """A person looked: the strangers known now may be destroyed. Returns how many."""
+async def allow_sweep(session: Session, resource_id: UUID, name: str) -> int:
+    """A person (`name`) looked: the strangers known now may be destroyed. Returns how many."""
     resource = await session.get(Resource, resource_id, with_for_update=True)
     if resource is None:
         raise not_found("resource")
@@ -83,7 +97,9 @@ async def allow_sweep(session: Session, resource_id: UUID) -> int:
         update(Orphan).where(Orphan.resource_id == resource_id).values(allowed=True).returning(Orphan.name)
     )
     resource.sweep_stopped = None
-    return len(allowed.all())
+    strangers = sorted(allowed.scalars())
+    log.warning("sweep.allowed", resource=resource.name, by=name, strangers=strangers)
+    return len(strangers)
 
 
 async def _cluster(session: Session, cluster_id: UUID, person: Person) -> tuple[Cluster, Resource]:
@@ -105,5 +121,14 @@ def _said(means: Means, cluster: Cluster, person: Person) -> dict[str, object]:
         "resource_id": cluster.resource_id,
         "cluster_id": cluster.id,
         "actor": person.name,
+        "reason": person.reason,
+    }
+
+
+def _about(cluster: Cluster, resource: Resource, person: Person) -> dict[str, str]:
+    return {
+        "resource": resource.name,
+        "cluster": cluster.name,
+        "by": person.name,
         "reason": person.reason,
     }

@@ -12,8 +12,8 @@ from services.workload.domain.states import LIVE, Wanted
 from services.workload.models import Assignment, Base, Cluster, Contribution, Machine, Resource, Template
 
 
-async def remember_resource(session: Session, event: ResourceChanged) -> None:
-    """Take the newest state of a resource. A resource that is lent again is no longer released."""
+async def remember_resource(session: Session, event: ResourceChanged) -> bool:
+    """Take the newest state of a resource; False when it is known. One that is lent again is no longer released."""
     row = event.model_dump(
         include={
             "revision", "organisation_id", "name", "provider", "url", "settings", "username", "sealed_secret",
@@ -25,6 +25,7 @@ async def remember_resource(session: Session, event: ResourceChanged) -> None:
     )
     if taken and event.mode.value != "draining":
         await session.execute(update(Resource).where(Resource.id == event.resource_id).values(released=False))
+    return taken
 
 
 async def remember_inventory(session: Session, event: InventoryChanged) -> None:
@@ -40,7 +41,7 @@ async def ensure_cluster(session: Session, cluster_id: Any, resource_id: Any, re
     row = insert(Cluster).values(
         id=cluster_id, resource_id=resource_id, ref=ref, name=name, interval_s=20.0, reason="not judged yet",
         cap_mhz=0.0, budgets_mhz={}, floor_mhz_per_vcpu=200.0, drain_grace_s=600.0, draining=False,
-        deploy_failures=0, superseded=0, clock_offset_s=0.0,
+        deploy_failures=0, superseded=0, clock_offset_s=0.0, occupied=False,
     )  # fmt: skip
     await session.execute(
         row.on_conflict_do_update(

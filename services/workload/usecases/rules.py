@@ -14,6 +14,7 @@ from libs.common.db import Session
 from libs.harvest.document import parse
 from libs.harvest.types import Policy
 from services.workload.domain.states import COUNTED, LIVE
+from services.workload.domain.words import bound_by_hand
 from services.workload.models import Assignment, Cluster, Contribution, Machine, Resource, Template
 
 
@@ -70,7 +71,8 @@ class Rulebook:
             until = f"{cluster.grow_after:%H:%M:%S}"
             bounds.append((there, f"nothing new before {until}: the last deployment failed"))
         if cluster.most_machines is not None:
-            bounds.append((cluster.most_machines, f"scaled to at most {cluster.most_machines} by hand"))
+            scaled = bound_by_hand(cluster.most_machines, cluster.scaled_by, cluster.scaled_reason)
+            bounds.append((cluster.most_machines, scaled))
         return min(bounds, key=lambda bound: bound[0], default=(None, ""))
 
 

@@ -137,8 +137,11 @@ def test_a_bound_is_set_and_taken_away(house: House, tides: Type) -> None:
     house.answers["POST", "/v1/clusters/a/scale"] = (200, {"name": "prod"})
 
     assert tides("cluster", "scale", "prod", "0").out == "prod: at most 0 machines\n"
-    assert tides("cluster", "scale", "prod", "none").out == "prod: no bound\n"
-    assert [body for *_, body in house.asked if body] == [{"most_machines": 0}, {"most_machines": None}]
+    assert tides("cluster", "scale", "prod", "none", "--reason", "moved in").out == "prod: no bound\n"
+    assert [body for *_, body in house.asked if body] == [
+        {"most_machines": 0, "reason": "by hand"},
+        {"most_machines": None, "reason": "moved in"},
+    ]
 
 
 def test_following_goes_on_after_a_broken_connection_and_ends_when_the_token_does(

@@ -1,0 +1,59 @@
+"""The beats themselves: silence, acting on what is leased, keeping house."""
+
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from functools import partial
+
+import structlog
+
+from libs.common.clock import Clock
+from libs.common.db import Database
+from libs.common.secrets import Unsealable
+from libs.providers.base import ProviderError
+from services.workload.reconcile.hands import Hands
+from services.workload.reconcile.limits import apply_limits
+from services.workload.reconcile.machines import reconcile
+from services.workload.usecases.following import Means
+from services.workload.usecases.judging import judge_silence
+from services.workload.usecases.keeping import forget_old
+from services.workload.usecases.leasing import Claimed, LeaseLost, back_off
+
+log = structlog.get_logger(__name__)
+
+
+async def judge_silent(database: Database, means: Means) -> None:
+    """Silence acts too: clusters not heard of for three intervals go to the floor."""
+    async with database.transaction() as session:
+        await judge_silence(means, session)
+
+
+async def keep_house(database: Database, clock: Clock) -> None:
+    """Forget what is past its time."""
+    async with database.transaction() as session:
+        await forget_old(session, clock.now())
+
+
+async def act(hands: Hands) -> None:
+    """Every resource that this replica holds, in lanes of its own: limits never wait for a clone."""
+    for resource in await hands.claim():
+        key = resource.resource_id
+        hands.lanes.start(("limits", key), partial(_guarded, hands, resource, apply_limits))
+        if hands.may_look(resource):
+            hands.lanes.start(("machines", key), partial(_guarded, hands, resource, reconcile))
+
+
+async def _guarded(
+    hands: Hands, resource: Claimed, work: Callable[[Hands, Claimed], Awaitable[None]]
+) -> None:
+    """Work on one resource; what its cloud or its lease says no to ends here and is tried again later."""
+    try:
+        await work(hands, resource)
+    except LeaseLost:
+        log.info("lease.lost", resource=resource.name)
+        await hands.sessions.drop(resource.resource_id)
+    except (ProviderError, Unsealable) as error:
+        log.warning("resource.refused", resource=resource.name, lane=work.__name__, error=str(error))
+        await hands.sessions.drop(resource.resource_id)
+        with suppress(LeaseLost):
+            async with hands.settling(resource) as (_, row):
+                back_off(row, error, hands.clock.now())

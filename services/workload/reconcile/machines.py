@@ -1,0 +1,102 @@
+"""The machines lane: look, then make, wake, suspend and delete until every machine is as wanted."""
+
+import asyncio
+
+import structlog
+
+from libs.common.contracts.resource import Mode
+from libs.providers.base import Power, Provider, ProviderError, Rejected
+from services.workload.domain.steps import Act
+from services.workload.reconcile.hands import Hands
+from services.workload.reconcile.releasing import has_nothing_to_see, release
+from services.workload.usecases.leasing import Claimed, LeaseLost
+from services.workload.usecases.looking import Due, Look, is_still_due, settle_act_refused, settle_look
+from services.workload.usecases.making import spec_of
+
+log = structlog.get_logger(__name__)
+
+
+async def reconcile(hands: Hands, resource: Claimed) -> None:
+    """Bring the machines of one resource in line; where nothing of ours is to be and none is left, let go of it."""
+    for _ in range(hands.pace.looks_in_a_row):
+        look = await _look(hands, resource)
+        if look.live == 0 and resource.mode in (Mode.DRAINING, Mode.OBSERVE):
+            await release(hands, resource)
+            return
+        due = [item for item in look.due if hands.may_try(item)]
+        if not due or not await _perform_all(hands, resource, due):
+            return
+
+
+async def _look(hands: Hands, resource: Claimed) -> Look:
+    if has_nothing_to_see(resource):
+        return Look()
+    provider = await hands.session(resource)
+    hands.note_look(resource)
+    seen = await hands.call(provider.machines())
+    ours = [machine for machine in seen if machine.mark.installation_id == hands.installation_id]
+    async with hands.settling(resource) as (session, row):
+        return await settle_look(session, row, ours, hands.clock.now())
+
+
+async def _perform_all(hands: Hands, resource: Claimed, due: list[Due]) -> bool:
+    """Perform the acts, clones within their limit; True when all went well and a fresh look is worth it.
+
+    After a lost lease, or any other failure that is not one machine's, nothing more is started; what the cloud has
+    begun is waited for.
+    """
+    clones, acts = asyncio.Semaphore(hands.pace.parallel_clones), asyncio.Semaphore(hands.pace.parallel_acts)
+    stopped: list[Exception] = []
+
+    async def one(item: Due) -> bool:
+        async with clones if item.act is Act.CREATE else acts:
+            try:
+                return not stopped and await _perform(hands, resource, item)
+            except Exception as error:
+                stopped.append(error)
+                return False
+
+    went_well = await asyncio.gather(*(one(item) for item in due))
+    if stopped:
+        raise next((error for error in stopped if isinstance(error, LeaseLost)), stopped[0])
+    return all(went_well)
+
+
+async def _perform(hands: Hands, resource: Claimed, due: Due) -> bool:
+    async with hands.starting(resource) as (session, _):
+        if not await is_still_due(session, due):
+            return False
+    provider = await hands.session(resource)
+    about = {"machine": due.name, "act": due.act.value, "cluster": due.cluster, "resource": resource.name}
+    about["reason"] = due.reason
+    if due.act is Act.DELETE:  # what cannot be undone is said before it is done
+        log.info("machine.deleting", **about)
+    try:
+        await hands.call(_act(hands, provider, due))
+    except ProviderError as error:
+        log.warning("machine.refused", **about, cause=error.cause.value, error=error.detail)
+        if isinstance(error, Rejected):
+            hands.note_refused(due)
+        async with hands.settling(resource) as (session, _):
+            await settle_act_refused(
+                session, due, error, is_final=isinstance(error, Rejected), now=hands.clock.now()
+            )
+        return False
+    hands.note_done(due)
+    log.info("machine.acted", **about)
+    return True
+
+
+async def _act(hands: Hands, provider: Provider, due: Due) -> None:
+    match due.act:
+        case Act.DELETE:
+            await provider.delete(due.name)
+        case Act.POWER_ON:
+            await provider.set_power(due.name, Power.ON)
+        case Act.SUSPEND:
+            await provider.set_power(due.name, Power.SUSPENDED)
+        case Act.CREATE if due.machine_id is not None:
+            async with hands.database.transaction() as session:
+                spec = await spec_of(session, due.machine_id, hands.installation_id, hands.vault)
+            if spec is not None:
+                await provider.create(spec)

@@ -1,0 +1,97 @@
+"""Sweeping: machines with our mark that nobody expects. Timid with strangers, plain with what was given up before."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+import structlog
+from sqlalchemy import delete, select
+from sqlalchemy.dialects.postgresql import insert
+
+from libs.common.contracts.action import SweepStopped
+from libs.common.db import Session
+from services.workload.domain.states import MachineState
+from services.workload.domain.sweep import is_too_many
+from services.workload.models import Machine, Orphan, Resource
+from services.workload.usecases.recording import record
+
+log = structlog.get_logger(__name__)
+
+ORPHAN_GRACE = timedelta(minutes=10)
+
+
+@dataclass(frozen=True, slots=True)
+class Stray:
+    """A machine with our mark that no live row knows, and the name of its cluster."""
+
+    name: str
+    cluster: str
+
+
+async def sweep(
+    session: Session, resource: Resource, strays: Sequence[Stray], known: int, now: datetime
+) -> list[tuple[Stray, str]]:
+    """Which strays are to be destroyed, and why.
+
+    Those whose row says that they are gone are no strangers: they go at once, and no person is asked. Of true
+    strangers a few go after a grace; many mean that the database is the stranger.
+    """
+    if not strays:
+        await _judge_strangers(session, resource, [], known, now)
+        return []
+    known_rows = select(Machine).where(Machine.name.in_([stray.name for stray in strays]))
+    rows = {row.name: row for row in (await session.execute(known_rows)).scalars()}
+    back = [
+        (stray, f"it is back after it was given up: {rows[stray.name].reason}")
+        for stray in strays
+        if stray.name in rows and _is_past(rows[stray.name], resource)
+    ]
+    strangers = {stray.name: stray for stray in strays if stray.name not in rows}
+    why = await _judge_strangers(session, resource, list(strangers), known, now)
+    return back + [(strangers[name], reason) for name, reason in why.items()]
+
+
+def _is_past(row: Machine, resource: Resource) -> bool:
+    """Whether the machine is gone by its row. One that lives on another resource, seen twice, is not ours to judge."""
+    return row.resource_id == resource.id and row.state is MachineState.DESTROYED
+
+
+async def _judge_strangers(
+    session: Session, resource: Resource, names: Sequence[str], known: int, now: datetime
+) -> dict[str, str]:
+    """Why each of those that may go now may go."""
+    left = delete(Orphan).where(Orphan.resource_id == resource.id, Orphan.name.not_in(names))
+    await session.execute(left)
+    if not names:
+        resource.sweep_stopped = None
+        return {}
+    rows = [{"name": name, "resource_id": resource.id, "seen_at": now, "allowed": False} for name in names]
+    await session.execute(insert(Orphan).values(rows).on_conflict_do_nothing())
+    found = (await session.execute(select(Orphan).where(Orphan.resource_id == resource.id))).scalars().all()
+    waiting = [orphan for orphan in found if not orphan.allowed]
+    if is_too_many(len(waiting), known):
+        _stop_sweeping(session, resource, len(waiting), known, now)
+    else:
+        resource.sweep_stopped = None
+    why = {
+        orphan.name: "a stranger with our mark, allowed to go by a person"
+        for orphan in found
+        if orphan.allowed
+    }
+    if resource.sweep_stopped is None:
+        why |= {o.name: _grace_over(o) for o in waiting if now >= o.seen_at + ORPHAN_GRACE}
+    return why
+
+
+def _grace_over(orphan: Orphan) -> str:
+    return f"a stranger: it bears our mark and no row knows it, seen since {orphan.seen_at:%Y-%m-%d %H:%M:%S} UTC"
+
+
+def _stop_sweeping(session: Session, resource: Resource, orphans: int, known: int, now: datetime) -> None:
+    if resource.sweep_stopped is not None:
+        return
+    reason = f"{orphans} machines with our mark are in no row of this database, which knows {known}"
+    resource.sweep_stopped = reason
+    log.error("sweep.stopped", resource=resource.name, orphans=orphans, known=known, reason=reason)
+    stopped = SweepStopped(at=now, resource_id=resource.id, orphans=orphans, machines=known, reason=reason)
+    record(session, stopped)
