@@ -13,9 +13,11 @@ from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from libs.common.auth import Verifier, marks_of
+from libs.common.described import describe
 from libs.common.entrance import Entrance, prefixed, route_of
 from libs.common.errors import Problem, answer, install
 from libs.common.metrics import HttpMetrics
+from libs.common.repeats import install_replay
 from libs.common.settings import Settings
 
 if TYPE_CHECKING:
@@ -27,6 +29,16 @@ Ready = Callable[[], Awaitable[Mapping[str, bool]]]
 
 class Unmarked(Exception):
     """A route says neither who may use it nor that everybody may: nothing is served."""
+
+
+class _Described(FastAPI):
+    """An app whose document says who may ask, and how problems are told."""
+
+    def openapi(self) -> dict[str, Any]:
+        if self.openapi_schema is None:
+            describe(super().openapi(), routes_of(self))
+        assert self.openapi_schema is not None
+        return self.openapi_schema
 
 
 def create_app(  # noqa: PLR0913 - composition: each is named at the one call
@@ -47,7 +59,7 @@ def create_app(  # noqa: PLR0913 - composition: each is named at the one call
     at `/v1/<name>/openapi.json`, its reader beside it in developer mode only.
     """
     base = f"/v1/{name}"
-    app = FastAPI(
+    app = _Described(
         title=title or f"Tides {name}",
         version=version,
         openapi_url=f"{base}/openapi.json",
@@ -64,6 +76,7 @@ def create_app(  # noqa: PLR0913 - composition: each is named at the one call
         if not marks:
             raise Unmarked(f"{name}: {method} {path} needs Depends(allow(...)) or Depends(public)")
     install(app)
+    install_replay(app, settings)
     app.add_middleware(Entrance, service=name, max_body_bytes=settings.max_body_bytes, larger=larger_bodies)
     return app
 

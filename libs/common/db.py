@@ -40,16 +40,34 @@ def role_of(schema: str) -> str:
 class Session(AsyncSession):
     """One transaction. Events emitted in it are published if, and only if, it commits."""
 
-    @property
-    def emitted(self) -> list[Event]:
-        """Events of this transaction so far."""
-        emitted: list[Event] = self.sync_session.info.setdefault("emitted", [])
-        return emitted
+    def emit(self, event: Event, *, queue: str | None = None) -> None:
+        """Write the event to the outbox in this transaction, for whoever hears it or for one queue alone.
 
-    def emit(self, event: Event) -> None:
-        """Write the event to the outbox in this transaction. Raises KeyError if it is not in the catalogue."""
+        Raises KeyError if it is not in the catalogue.
+        """
         entry_of(type(event))
-        self.emitted.append(event)
+        self._unwritten.append((event, queue))
+
+    async def write_out(self) -> None:
+        """Insert what was emitted so far, as the commit does: a long transaction need not hold all of it."""
+        if not self._unwritten:
+            return
+        source = self.sync_session.info["source"]
+        await self.execute(
+            insert(outbox), [_outbox_row(event, source, queue) for event, queue in self._unwritten]
+        )
+        self._unwritten.clear()
+        self.sync_session.info["has_emitted"] = True
+
+    @property
+    def has_emitted(self) -> bool:
+        """Whether the outbox got anything from this transaction."""
+        return bool(self.sync_session.info.get("has_emitted"))
+
+    @property
+    def _unwritten(self) -> list[tuple[Event, str | None]]:
+        unwritten: list[tuple[Event, str | None]] = self.sync_session.info.setdefault("unwritten", [])
+        return unwritten
 
     async def database_now(self) -> datetime:
         """The database's clock, by which leases run."""
@@ -62,7 +80,6 @@ class Database:
 
     def __init__(self, url: str, schema: str, *, committed: Wake, pool_size: int = 5) -> None:
         self.schema = schema
-        self._source = f"/tides/{schema}"
         self._committed = committed
         self.engine: AsyncEngine = create_async_engine(
             async_url(url),
@@ -83,7 +100,9 @@ class Database:
                 },
             },
         )
-        self._sessions = async_sessionmaker(self.engine, class_=Session, expire_on_commit=False)
+        self._sessions = async_sessionmaker(
+            self.engine, class_=Session, expire_on_commit=False, info={"source": f"/tides/{schema}"}
+        )
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Session]:
@@ -91,22 +110,9 @@ class Database:
         async with self._sessions() as session:
             async with session.begin():
                 yield session
-                if session.emitted:
-                    await session.execute(
-                        insert(outbox), [self._outbox_row(event) for event in session.emitted]
-                    )
-            if session.emitted:
+                await session.write_out()
+            if session.has_emitted:
                 self._committed.set()
-
-    def _outbox_row(self, event: Event) -> dict[str, object]:
-        message = to_message(event, self._source)
-        return {
-            "message_id": event.id,
-            "key": message.key,
-            "body": message.body,
-            "headers": dict(message.headers),
-            "public": entry_of(type(event)).public,
-        }
 
     async def dispose(self) -> None:
         """Close every connection."""
@@ -118,3 +124,15 @@ def async_url(url: str) -> str:
     return url.replace("postgresql://", "postgresql+asyncpg://", 1).replace(
         "postgres://", "postgresql+asyncpg://", 1
     )
+
+
+def _outbox_row(event: Event, source: str, queue: str | None) -> dict[str, object]:
+    message = to_message(event, source)
+    return {
+        "message_id": event.id,
+        "key": message.key,
+        "body": message.body,
+        "headers": dict(message.headers),
+        "public": queue is None and entry_of(type(event)).public,
+        "queue": queue,
+    }

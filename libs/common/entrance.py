@@ -19,6 +19,7 @@ from libs.common.names import is_storable
 log = structlog.get_logger(__name__)
 
 _SANE_ID = re.compile(r"[A-Za-z0-9._-]{8,64}")
+_ODD_TEXT = "A text holds a zero byte or half a character."
 _DEEPEST_NAMED = 8
 _DRAIN_BYTES = 64 * 1_048_576
 _DRAIN_S = 5.0
@@ -120,7 +121,9 @@ def _note(scope: Scope, status: int, seconds: float) -> None:
 
 
 def _refuse_odd_address(scope: Scope) -> None:
-    if "\x00" in scope["path"] or b"%00" in scope.get("query_string", b""):
+    if "\x00" in scope["path"]:
+        raise Problem(404, "There is nothing at this address: it holds a zero byte.")
+    if b"%00" in scope.get("query_string", b""):
         raise Problem(400, "The address holds a zero byte.")
 
 
@@ -176,7 +179,7 @@ def _replay(body: bytes, receive: Receive) -> Receive:
 
 
 def _refuse_odd_json(headers: Headers, body: bytes) -> None:
-    """Refuse what JSON readers take and databases or judgements do not. Raises a 400 Problem."""
+    """Refuse what JSON readers take and databases or judgements do not. Raises a Problem: 400, 422 for a text."""
     kind = headers.get("content-type", "").partition(";")[0].strip().lower()
     if not body or not (kind == "application/json" or kind.endswith("+json")):
         return
@@ -211,7 +214,7 @@ def _refuse_odd_text(value: Any) -> None:
         place, item = waiting.pop()
         if isinstance(item, str):
             if not is_storable(item):
-                raise Problem(400, "A text holds a zero byte or half a character.", field=_name(place))
+                raise Problem(422, _ODD_TEXT, field=_name(place), remedy="Leave it out.")
         elif isinstance(item, dict):
             waiting += [(place, name) for name in item]
             waiting += [((place, name), inner) for name, inner in item.items() if is_storable(name)]

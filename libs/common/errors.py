@@ -70,7 +70,12 @@ class Problem(HTTPException):
     @property
     def title(self) -> str:
         """What kind of problem it is, the same for every one of its status."""
-        return _TITLES.get(self.status, "A problem")
+        return title_of(self.status)
+
+
+def title_of(status: int) -> str:
+    """What kind of problem it is, in words."""
+    return _TITLES.get(status, "A problem")
 
 
 def invalid(field: str, detail: str, remedy: str | None = None) -> Problem:
@@ -112,13 +117,19 @@ def answer(problem: Problem, **more: Any) -> JSONResponse:
         "status": problem.status,
         "detail": problem.detail,
         "field": problem.field,
-        "remedy": problem.remedy,
+        "remedy": problem.remedy or _usual_remedy(problem),
         **more,
     }
     request_id = structlog.contextvars.get_contextvars().get("request_id")
     body["request_id"] = request_id
     shown = {name: value for name, value in body.items() if value is not None}
     return JSONResponse(shown, problem.status, headers=problem.headers, media_type=MEDIA_TYPE)
+
+
+def _usual_remedy(problem: Problem) -> str | None:
+    if problem.status != 422 or problem.field is None:
+        return None
+    return f"Correct {'the body' if problem.field == 'body' else f'`{problem.field}`'} and send it again."
 
 
 def install(app: FastAPI) -> None:
@@ -164,14 +175,31 @@ _WORDS = {
 
 async def _on_invalid(_request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
-    found = [{"field": _path_of(item["loc"]), "detail": _detail_of(item)} for item in error.errors()][:50]
+    items = error.errors()[:50]
+    found = [{"field": _path_of(item["loc"]), "detail": _detail_of(item)} for item in items]
     first = found[0]
-    return answer(Problem(422, f"{first['field']}: {first['detail']}", field=first["field"]), errors=found)
+    problem = Problem(
+        422, f"{first['field']}: {first['detail']}", field=first["field"], remedy=_remedy_of(items[0])
+    )
+    return answer(problem, errors=found)
 
 
 def _path_of(location: tuple[int | str, ...]) -> str:
     parts = [str(part)[:64] for part in location if part not in ("body", "query", "path", "header")]
     return ".".join(parts) or "body"
+
+
+def _remedy_of(item: Mapping[str, Any]) -> str | None:
+    kind, context = str(item["type"]), item.get("ctx", {})
+    if kind in ("missing", "extra_forbidden"):
+        return "Send it." if kind == "missing" else "Leave it out."
+    if kind in ("enum", "literal_error"):
+        return f"Give {context['expected']}."
+    if kind == "string_too_long":
+        return f"Give at most {context['max_length']} characters."
+    if kind.startswith("uuid_"):
+        return "Give an id as lists show it."
+    return None
 
 
 def _detail_of(item: Mapping[str, Any]) -> str:

@@ -1,13 +1,15 @@
 """The outbox: events written with the rows they speak of, published afterwards with confirms, then deleted."""
 
 import asyncio
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
 import structlog
 from sqlalchemy import Row, case, delete, func, or_, select, update
 
-from libs.common.bus.base import Bus, BusUnavailable, Message
+from libs.common.bus.base import Bus, BusUnavailable, Message, NoSuchQueue
+from libs.common.bus.messages import REPLAYED
 from libs.common.db import Database, Session
 from libs.common.tables import outbox
 
@@ -23,7 +25,8 @@ async def relay(database: Database, bus: Bus) -> int:
     """Publish everything in the outbox, in order of commit as far as possible; returns how many rows went out.
 
     Rows are claimed for a short while, so replicas do not publish each other's; a crash repeats, never loses.
-    A row that cannot be published is parked after 20 tries and is not in the way. Raises BusUnavailable.
+    A row that cannot be published is parked after 20 tries and is not in the way; one for a queue that does not
+    exist is dropped instead, for its asker asks again. Raises BusUnavailable.
     """
     published = 0
     while rows := await _claim(database):
@@ -38,7 +41,7 @@ async def relay(database: Database, bus: Bus) -> int:
         await _settle(database, [row.number for row in rows if row.number not in failed], failed)
         published += len(rows) - len(failed)
         for outcome in failed.values():
-            if isinstance(outcome, BusUnavailable):
+            if not _is_lasting(outcome):
                 raise outcome
         if len(rows) < BATCH:
             break
@@ -66,14 +69,22 @@ async def _claim(database: Database) -> list[Row[Any]]:
 
 async def _publish(bus: Bus, row: Row[Any]) -> None:
     message = Message(id=str(row.message_id), key=row.key, body=row.body, headers=row.headers)
-    await bus.publish(message, public=row.public)
+    if row.queue is None:
+        await bus.publish(message, public=row.public)
+    else:
+        await bus.send(row.queue, replace(message, headers={**message.headers, REPLAYED: "true"}))
+
+
+def _is_lasting(error: BaseException) -> bool:
+    """Whether it is about the row; otherwise the bus is away, which no row is to blame for."""
+    return isinstance(error, NoSuchQueue) or not isinstance(error, BusUnavailable)
 
 
 async def _settle(database: Database, sent: list[int], failed: dict[int, BaseException]) -> None:
     async with database.transaction() as session:
         if sent:
             await session.execute(delete(outbox).where(outbox.c.number.in_(sent)))
-        lasting = [number for number, error in failed.items() if not isinstance(error, BusUnavailable)]
+        lasting = [number for number, error in failed.items() if _is_lasting(error)]
         if lasting:
             tries = outbox.c.attempts + 1
             await session.execute(
@@ -84,7 +95,17 @@ async def _settle(database: Database, sent: list[int], failed: dict[int, BaseExc
             log.error(
                 "outbox.unpublishable", schema=database.schema, rows=lasting, error=str(failed[lasting[0]])
             )
+            await _drop_homeless(
+                session, [number for number in lasting if isinstance(failed[number], NoSuchQueue)]
+            )
         await _unclaim(session, [number for number in failed if number not in lasting])
+
+
+async def _drop_homeless(session: Session, numbers: list[int]) -> None:
+    parked = delete(outbox).where(outbox.c.number.in_(numbers), outbox.c.parked_at.is_not(None))
+    dropped = (await session.execute(parked.returning(outbox.c.queue))).scalars().all()
+    if dropped:
+        log.warning("outbox.dropped", rows=len(dropped), queues=sorted(set(dropped)))
 
 
 async def _give_back(database: Database, numbers: list[int]) -> None:

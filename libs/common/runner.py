@@ -16,7 +16,7 @@ from libs.common.auth import Verifier
 from libs.common.bus import open_bus
 from libs.common.bus.base import Bus, BusUnavailable, Message, Queue
 from libs.common.bus.handling import heed_cancellation
-from libs.common.bus.messages import decode
+from libs.common.bus.messages import REPLAYED, decode
 from libs.common.clock import Clock, WallClock
 from libs.common.contracts.supply import TokenRevoked
 from libs.common.db import Database, Session
@@ -24,9 +24,10 @@ from libs.common.inbox import first_time, prune, remember_revoked, revoked_token
 from libs.common.metrics import Metrics
 from libs.common.migrate import migrate
 from libs.common.outbox import relay
+from libs.common.replay import ASK_EVERY_S, answering, asking, state_keys
 from libs.common.secrets import Vault, parse_keys
 from libs.common.serve import serving
-from libs.common.service import Beat, Hears, Runtime, Service
+from libs.common.service import Beat, Hears, Runtime, Service, queue_name
 from libs.common.settings import Settings
 from libs.common.wake import Activity, Wake
 
@@ -113,7 +114,7 @@ def _compose(settings: Settings, bus: Bus, clock: Clock) -> _Composition:
 
 
 def _with_doors(service: Service, composition: _Composition) -> Service:
-    """The service with what every service has: the outbox relay, housekeeping, and ears for revoked tokens."""
+    """The service with what every service has: the outbox relay, housekeeping, replay, ears for revoked tokens."""
     runtime, database = composition.runtime, service.database
     committed = next(wake for known, wake in composition.databases if known is database)
     revocations = runtime.verifier.revocations
@@ -132,13 +133,19 @@ def _with_doors(service: Service, composition: _Composition) -> Service:
         revocations.add(event.token_id)
 
     floor_s = 10 * runtime.settings.beat_floor_s  # what mends rarely needs to, may beat rarely in a fast run
-    beats = (
+    beats = [
         Beat("relay", max(RELAY_EVERY_S, floor_s), relay_outbox, committed),
         Beat("housekeeping", max(HOUSEKEEPING_EVERY_S, floor_s), keep_house, runtime.wake()),
         Beat("revocations", max(REVOCATIONS_EVERY_S, floor_s), load_revocations, runtime.wake()),
-    )
+    ]
+    if state_keys(service):
+        ask = asking(service, runtime.clock)
+        beats.append(Beat("ask", max(ASK_EVERY_S, floor_s), ask, runtime.wake()))
+    answers = [answering(service.tells)] if service.tells else []
     return replace(
-        service, beats=(*service.beats, *beats), hears=(*service.hears, Hears(TokenRevoked, revoke))
+        service,
+        beats=(*service.beats, *beats),
+        hears=(*service.hears, *answers, Hears(TokenRevoked, revoke)),
     )
 
 
@@ -155,7 +162,7 @@ async def _relay_rest(services: Sequence[Service], bus: Bus) -> None:
 def queue_of(service: Service, hears: Hears) -> Queue:
     """The queue in which replicas of a service compete for an event."""
     key = hears.event.key
-    return Queue(f"{service.name}.{key}", (key,), expires_s=hears.expires_s, prefetch=hears.prefetch)
+    return Queue(queue_name(service.name, key), (key,), expires_s=hears.expires_s, prefetch=hears.prefetch)
 
 
 @asynccontextmanager
@@ -233,7 +240,8 @@ def _handler(
                 if hears.once and not await first_time(session, event.id, hears.event.key):
                     return
                 await hears.react(session, event)
-            for wake in hears.wakes:
+            # An answer is known already, mostly: who learns from it looks at its next beat.
+            for wake in hears.wakes if REPLAYED not in message.headers else ():
                 wake.set()
 
     return handle

@@ -11,7 +11,7 @@ from sqlalchemy import MetaData
 from libs.common.auth import Verifier
 from libs.common.bus.base import Bus
 from libs.common.clock import Clock
-from libs.common.contracts.base import Event
+from libs.common.contracts.base import Event, StateEvent
 from libs.common.db import Database, Session
 from libs.common.secrets import Vault
 from libs.common.settings import Settings
@@ -55,6 +55,19 @@ class Hears:
     """Beats that should look now instead of at their next time."""
 
 
+Page = tuple[Sequence[StateEvent], Any]
+"""States, and the position after which to read on; None at the end."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tells:
+    """A state that the service publishes, and how to read all of it again for who comes late."""
+
+    event: type[StateEvent]
+    read: Callable[[Session, Any], Awaitable[Page]]
+    """The next few states after a position, at first None: as they were last published, also of what is gone."""
+
+
 @dataclass(frozen=True, slots=True)
 class Beat:
     """A loop: claim (tx), act on the cloud (no tx), settle (tx). The next beat is the retry."""
@@ -79,6 +92,13 @@ class Service:
     prefixes: tuple[str, ...]
     """URL prefixes that belong to the app, e.g. `/v1/resources`."""
     hears: Sequence[Hears] = ()
+    tells: Sequence[Tells] = ()
+    """Every state that it publishes; the runner answers who asks."""
     beats: Sequence[Beat] = ()
     closes: Sequence[Callable[[], Awaitable[None]]] = field(default=())
     """Called in order at an orderly stop, after beats and consumers have ended."""
+
+
+def queue_name(service: str, key: str) -> str:
+    """The queue in which replicas of a service compete for an event."""
+    return f"{service}.{key}"

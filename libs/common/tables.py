@@ -1,4 +1,4 @@
-"""The doors' tables, which stand in every service's schema: outbox, inbox, revoked tokens."""
+"""The doors' tables, which stand in every service's schema: outbox, inbox, revoked tokens, answers by key."""
 
 from sqlalchemy import (
     BigInteger,
@@ -11,6 +11,7 @@ from sqlalchemy import (
     MetaData,
     String,
     Table,
+    Text,
     func,
 )
 from sqlalchemy.dialects.postgresql import JSONB, UUID
@@ -31,6 +32,7 @@ outbox = Table(
     Column("claimed_until", DateTime(timezone=True)),
     Column("attempts", Integer, nullable=False, server_default="0"),
     Column("parked_at", DateTime(timezone=True)),
+    Column("queue", String(200)),  # for this queue alone; null: wherever a binding matches
 )
 
 inbox = Table(
@@ -39,6 +41,15 @@ inbox = Table(
     Column("message_id", UUID(as_uuid=True), primary_key=True),
     Column("handler", String(100), primary_key=True),
     Column("handled_at", DateTime(timezone=True), nullable=False, server_default=func.now(), index=True),
+)
+
+answered_request = Table(
+    "answered_request",
+    common_metadata,
+    Column("user_id", UUID(as_uuid=True), primary_key=True),
+    Column("key", String(200), primary_key=True),
+    Column("sealed", Text, nullable=False),  # empty until the transaction that claimed the key commits
+    Column("at", DateTime(timezone=True), nullable=False, server_default=func.now(), index=True),
 )
 
 revoked_token = Table(

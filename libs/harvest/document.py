@@ -3,6 +3,7 @@
 Fractions are 0 to 1, times are seconds unless the name says otherwise. Only this module knows pydantic.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import time
@@ -17,6 +18,7 @@ from libs.harvest.types import Ladder, MachineSize, Policy, Thresholds, Window
 
 Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
 _DAYS: tuple[Day, ...] = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
+_ZONE = re.compile(r"[A-Za-z][A-Za-z0-9_+-]*(/[A-Za-z0-9_+-]+)*")
 _STRICT = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -157,6 +159,8 @@ class PolicyDocument(BaseModel):
     @classmethod
     def _check_time_zone(cls, value: str) -> str:
         try:
+            if not _ZONE.fullmatch(value):  # it becomes the name of a file
+                raise ValueError(value)
             ZoneInfo(value)
         except (KeyError, ValueError, OSError) as error:
             raise PydanticCustomError(

@@ -1,6 +1,5 @@
 """HTTP of contribution: /v1/projects and /v1/contributions."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated
@@ -11,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
 from libs.common.auth import Principal, Role, allow
 from libs.common.clock import Clock
-from libs.common.db import Database
+from libs.common.db import Database, Session
 from libs.common.names import ONE_LINE
 from libs.common.paging import (
     Cursor,
@@ -23,6 +22,7 @@ from libs.common.paging import (
     require_match,
     set_etag,
 )
+from libs.common.repeats import HasOnce
 from libs.common.secrets import Vault
 from services.contribution import usecases
 from services.contribution.domain import MOST_RESOURCES, Stage
@@ -125,11 +125,11 @@ class ContributionView(BaseModel):
 
 
 @projects.post("", status_code=201)
-async def add_project(_who: Operator, body: ProjectRequest, door: HasDoor) -> ProjectView:
+async def add_project(_who: Operator, body: ProjectRequest, door: HasDoor, once: HasOnce) -> ProjectView:
     """Add a project that can be lent to."""
-    async with door.database.transaction() as session:
+    async with once.transaction(door.database) as session:
         project = await usecases.add_project(session, body.name, body.url, door.clock.now())
-    return ProjectView.model_validate(project)
+        return once.answers(ProjectView.model_validate(project))
 
 
 @projects.get("")
@@ -159,13 +159,13 @@ async def delete_project(_who: Operator, project_id: UUID, door: HasDoor) -> Non
 
 @contributions.post("", status_code=201)
 async def contribute(
-    who: Operator, body: ContributionRequest, response: Response, door: HasDoor
+    who: Operator, body: ContributionRequest, response: Response, door: HasDoor, once: HasOnce
 ) -> ContributionView:
     """Lend to a project."""
     terms = Terms(body.project_id, body.weight, body.resource_ids, body.authenticator.get_secret_value())
-    async with door.database.transaction() as session:
+    async with once.transaction(door.database) as session:
         row = await usecases.contribute(session, who, door.vault, terms, door.clock.now())
-    return await _read(who, row.id, response, door)
+        return once.answers(await _show(session, row, response))
 
 
 @contributions.get("")
@@ -223,11 +223,14 @@ async def end_contribution(who: Operator, contribution_id: UUID, door: HasDoor) 
 
 async def _read(who: Principal, contribution_id: UUID, response: Response, door: Door) -> ContributionView:
     async with door.database.transaction() as session:
-        rows: Sequence[Contribution] = [await usecases.find(session, who, contribution_id)]
-        known = await usecases.projects_of(session, rows)
-        counts = await usecases.count_machines(session, rows)
-    set_etag(response, rows[0].revision)
-    return _view(rows[0], known[rows[0].project_id], counts[contribution_id])
+        return await _show(session, await usecases.find(session, who, contribution_id), response)
+
+
+async def _show(session: Session, row: Contribution, response: Response) -> ContributionView:
+    known = await usecases.projects_of(session, [row])
+    counts = await usecases.count_machines(session, [row])
+    set_etag(response, row.revision)
+    return _view(row, known[row.project_id], counts[row.id])
 
 
 def _view(row: Contribution, project: Project, counts: dict[Stage, int]) -> ContributionView:

@@ -7,7 +7,8 @@ from libs.common.contracts.action import (
     MachineDraining,
     MachineRequested,
 )
-from libs.common.service import Hears, Runtime, Service
+from libs.common.contracts.supply import ContributionChanged
+from libs.common.service import Hears, Runtime, Service, Tells
 from services.contribution import api, usecases
 from services.contribution.models import Base
 
@@ -31,4 +32,5 @@ def build(runtime: Runtime) -> Service:
         app=app,
         prefixes=("/v1/projects", "/v1/contributions"),
         hears=[Hears(fact, usecases.learn_machine, once=False) for fact in facts],
+        tells=(Tells(ContributionChanged, usecases.read_states),),
     )

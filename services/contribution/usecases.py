@@ -26,6 +26,8 @@ from libs.common.secrets import Vault, authenticator_context
 from services.contribution.domain import MOST_PER_ORGANISATION, RefusedKey, Stage, check_key, works_for
 from services.contribution.models import Contribution, Machine, Project
 
+BATCH = 100
+
 
 @dataclass(frozen=True, slots=True)
 class Terms:
@@ -204,6 +206,23 @@ async def count_machines(
             if row.organisation_id == organisation_id and works_for(resource_id, row.resource_ids):
                 counts[row.id][Stage(stage)] += count
     return counts
+
+
+async def read_states(
+    session: Session, after: UUID | None
+) -> tuple[Sequence[ContributionChanged], UUID | None]:
+    """The next few contributions as they are, the ended ones as gone, and where to go on."""
+    query = (
+        select(Contribution, Project)
+        .join(Project, Project.id == Contribution.project_id)
+        .order_by(Contribution.id)
+        .limit(BATCH)
+    )
+    if after is not None:
+        query = query.where(Contribution.id > after)
+    rows = (await session.execute(query)).all()
+    states = [_changed(contribution, project, contribution.updated_at) for contribution, project in rows]
+    return states, states[-1].contribution_id if len(states) == BATCH else None
 
 
 async def learn_machine(session: Session, event: MachineFact) -> None:

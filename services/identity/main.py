@@ -31,7 +31,7 @@ def build(runtime: Runtime, clock: Clock | None = None, passwords: Passwords | N
         migrations="services.identity.migrations",
         database=database,
         app=app,
-        prefixes=("/v1/users", "/v1/tokens", "/v1/sessions", "/v1/me", "/v1/organisations"),
+        prefixes=("/v1/users", "/v1/tokens", "/v1/sessions", "/v1/me", "/v1/organisations", "/v1/audit"),
         beats=(Beat("keep", EVERY_S, keep_due(database, clock, _first_token(settings)), runtime.wake()),),
     )
 

@@ -1,9 +1,11 @@
 """Tables of identity."""
 
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy import ForeignKey, String
+from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from libs.common.db import Utc, new_metadata
@@ -56,6 +58,22 @@ class Token(Base):
     expires_at: Mapped[datetime] = mapped_column(Utc)
     revoked_at: Mapped[datetime | None] = mapped_column(Utc)
     last_used_at: Mapped[datetime | None] = mapped_column(Utc)
+
+
+class Audit(Base):
+    """Who did what; a trigger refuses every change of a row."""
+
+    __tablename__ = "audit"
+
+    id: Mapped[UUID] = mapped_column(primary_key=True)
+    at: Mapped[datetime] = mapped_column(Utc)
+    what: Mapped[str] = mapped_column(String(40))
+    by_user_id: Mapped[UUID | None]
+    by_name: Mapped[str | None] = mapped_column(String(63))
+    from_address: Mapped[str | None] = mapped_column(String(64))
+    about_id: Mapped[UUID | None]
+    about_name: Mapped[str | None] = mapped_column(String(100))
+    details: Mapped[dict[str, Any]] = mapped_column(JSONB)
 
 
 class LoginAttempts(Base):

@@ -1,12 +1,12 @@
 """Composition of monitor."""
 
 from libs.common.app import create_app
-from libs.common.contracts.resource import ResourceChanged
-from libs.common.service import Beat, Hears, Runtime, Service
+from libs.common.contracts.resource import InventoryChanged, ResourceChanged
+from libs.common.service import Beat, Hears, Runtime, Service, Tells
 from services.monitor import usecases
 from services.monitor.api import router
 from services.monitor.models import Base
-from services.monitor.reconcile.collector import COLLECT_EVERY_S, TELL_EVERY_S, Collector
+from services.monitor.reconcile.collector import COLLECT_EVERY_S, SWEEP_EVERY_S, Collector
 
 NAME = "monitor"
 
@@ -29,9 +29,10 @@ def build(runtime: Runtime) -> Service:
         ),
         prefixes=("/v1/monitors",),
         hears=(Hears(ResourceChanged, usecases.hear_resource, wakes=(due,)),),
+        tells=(Tells(InventoryChanged, usecases.read_states),),
         beats=(
             Beat("collect", COLLECT_EVERY_S, collector.collect, due),
-            Beat("tell", TELL_EVERY_S, collector.tell, runtime.wake()),
+            Beat("sweep", SWEEP_EVERY_S, collector.sweep, runtime.wake()),
         ),
         closes=(collector.aclose,),
     )

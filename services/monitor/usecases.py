@@ -57,7 +57,7 @@ async def _end_inventory(session: Session, event: ResourceChanged) -> None:
     if resource.inventory_revision > 0:
         resource.inventory = []
         resource.inventory_revision += 1
-        _tell_inventory(session, resource, event.at, gone=True)
+        session.emit(_inventory_changed(resource, event.at, gone=True))
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +159,7 @@ async def settle(session: Session, token: UUID, resource_id: UUID, outcome: Outc
     if outcome.inventory is not None and outcome.inventory != inventory_of(resource):
         resource.inventory = _CLUSTERS.dump_python(outcome.inventory, mode="json")
         resource.inventory_revision += 1
-        _tell_inventory(session, resource, outcome.received_at)
+        session.emit(_inventory_changed(resource, outcome.received_at))
     return True
 
 
@@ -202,21 +202,16 @@ def marks_of(resource: Resource) -> dict[str, datetime]:
     return {cluster: datetime.fromisoformat(at) for cluster, at in resource.marks.items()}
 
 
-async def tell_inventories(session: Session, after: UUID | None) -> UUID | None:
-    """Tell the next few inventories again, for who came late; returns where to go on, None at the end."""
-    query = (
-        select(Resource)
-        .where(Resource.inventory_revision > 0, Resource.gone.is_(False), Resource.received_at.is_not(None))
-        .order_by(Resource.id)
-        .limit(BATCH)
-    )
+async def read_states(session: Session, after: UUID | None) -> tuple[Sequence[InventoryChanged], UUID | None]:
+    """The next few inventories as they were last told, those of gone resources too, and where to go on."""
+    query = select(Resource).where(Resource.inventory_revision > 0).order_by(Resource.id).limit(BATCH)
     if after is not None:
         query = query.where(Resource.id > after)
-    resources = (await session.scalars(query)).all()
-    for resource in resources:
+    states = []
+    for resource in await session.scalars(query):
         assert resource.received_at is not None
-        _tell_inventory(session, resource, resource.received_at)
-    return resources[-1].id if len(resources) == BATCH else None
+        states.append(_inventory_changed(resource, resource.received_at, gone=resource.gone))
+    return states, states[-1].resource_id if len(states) == BATCH else None
 
 
 async def list_watched(
@@ -238,17 +233,15 @@ async def list_watched(
     return [(resource, name) for resource, name in (await session.execute(query)).all()]
 
 
-def _tell_inventory(session: Session, resource: Resource, at: datetime, *, gone: bool = False) -> None:
+def _inventory_changed(resource: Resource, at: datetime, *, gone: bool = False) -> InventoryChanged:
     revision = resource.inventory_revision
-    session.emit(
-        InventoryChanged(
-            id=state_id(InventoryChanged.key, str(resource.id), revision),
-            at=at,
-            revision=revision,
-            gone=gone,
-            resource_id=resource.id,
-            clusters=inventory_of(resource),
-        )
+    return InventoryChanged(
+        id=state_id(InventoryChanged.key, str(resource.id), revision),
+        at=at,
+        revision=revision,
+        gone=gone,
+        resource_id=resource.id,
+        clusters=inventory_of(resource),
     )
 
 

@@ -15,6 +15,7 @@ from libs.common.contracts.usage import Sample
 from libs.common.db import Database
 from libs.common.errors import Problem
 from libs.common.paging import Cursor, IfMatch, Limit, Page, page_of, read_cursor, set_etag
+from libs.common.repeats import HasOnce
 from libs.harvest.document import PRESETS
 from libs.harvest.types import MachineFact
 from services.policy import usecases
@@ -162,15 +163,15 @@ async def validate_document(_who: Viewer, request: Request) -> Checked:
 
 @router.post("", status_code=201, openapi_extra=_BODY)
 async def create_policy(
-    who: Operator, request: Request, response: Response, database: Db, clock: Time
+    who: Operator, request: Request, response: Response, database: Db, clock: Time, once: HasOnce
 ) -> PolicyView:
     """Keep a policy document (JSON or YAML) under its name."""
     document = await _document(request)
-    async with database.transaction() as session:
+    async with once.transaction(database) as session:
         policy = await usecases.create(session, who, document, clock.now())
         kept = await usecases.document_of(session, policy)
-    response.headers["Location"] = f"/v1/policies/{policy.id}"
-    return _shown(policy, kept, 0, response)
+        response.headers["Location"] = f"/v1/policies/{policy.id}"
+        return once.answers(_shown(policy, kept, 0, response))
 
 
 @router.get("")
@@ -233,12 +234,12 @@ async def list_revisions(
 
 @router.post("/{policy_id}/assignments", status_code=201)
 async def assign_policy(
-    who: Operator, policy_id: UUID, asked: AssignmentRequest, database: Db, clock: Time
+    who: Operator, policy_id: UUID, asked: AssignmentRequest, database: Db, clock: Time, once: HasOnce
 ) -> AssignmentView:
     """Put the policy in force for a resource or cluster, instead of what was; the nearest wins."""
-    async with database.transaction() as session:
+    async with once.transaction(database) as session:
         found = await usecases.assign(session, who, policy_id, asked.scope, asked.scope_id, clock.now())
-    return AssignmentView.model_validate(found)
+        return once.answers(AssignmentView.model_validate(found))
 
 
 @router.get("/{policy_id}/assignments")

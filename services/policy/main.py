@@ -2,7 +2,8 @@
 
 from libs.common.app import create_app
 from libs.common.contracts.resource import InventoryChanged, ResourceChanged
-from libs.common.service import Hears, Runtime, Service
+from libs.common.contracts.supply import PolicyAssigned
+from libs.common.service import Hears, Runtime, Service, Tells
 from services.policy import api, usecases
 from services.policy.models import Base
 
@@ -32,4 +33,5 @@ def build(runtime: Runtime) -> Service:
             Hears(ResourceChanged, usecases.learn_resource, once=False),
             Hears(InventoryChanged, usecases.learn_inventory, once=False),
         ),
+        tells=(Tells(PolicyAssigned, usecases.read_states),),
     )

@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import delete, func, select, update
+from sqlalchemy import delete, func, literal, select, tuple_, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import IntegrityError
 
@@ -19,6 +19,10 @@ from libs.common.paging import require_match
 from libs.harvest.document import InvalidPolicy, dump, parse
 from libs.harvest.types import Policy as EnginePolicy
 from services.policy.models import Assignment, KnownCluster, KnownResource, Policy, Revision
+
+BATCH = 100
+Place = tuple[str, UUID]
+"""Of an assignment: its scope and the id there."""
 
 
 def read(document: dict[str, Any]) -> EnginePolicy:
@@ -167,6 +171,28 @@ async def assignments(session: Session, who: Principal, policy_id: UUID) -> Sequ
     return (await session.scalars(query.order_by(Assignment.assigned_at, Assignment.scope_id))).all()
 
 
+async def read_states(session: Session, after: Place | None) -> tuple[Sequence[PolicyAssigned], Place | None]:
+    """The next few assignments as they are in force, the ended ones as gone, and where to go on."""
+    place = tuple_(Assignment.scope, Assignment.scope_id)
+    query = (
+        select(Assignment, Policy, Revision.document)
+        .outerjoin(Policy, Policy.id == Assignment.policy_id)
+        .outerjoin(Revision, (Revision.policy_id == Policy.id) & (Revision.revision == Policy.revision))
+        .order_by(Assignment.scope, Assignment.scope_id)
+        .limit(BATCH)
+    )
+    if after is not None:
+        query = query.where(place > tuple_(literal(after[0]), literal(after[1])))
+    rows = (await session.execute(query)).all()
+    states = [
+        _ended(assignment)
+        if policy is None
+        else _assigned(assignment, policy, document, assignment.assigned_at)
+        for assignment, policy, document in rows
+    ]
+    return states, (states[-1].scope.value, states[-1].scope_id) if len(states) == BATCH else None
+
+
 async def learn_resource(session: Session, event: ResourceChanged) -> None:
     """Remember that the resource exists; when it goes, what was assigned to it and its clusters ends."""
     row = insert(KnownResource).values(
@@ -237,6 +263,8 @@ async def _insist_on_scope(session: Session, who: Principal, scope: Scope, scope
     if resource is None or resource.gone or (owner is not None and not _may_see(who, owner)):
         remedy = "Register the resource first; its clusters are known after the first sample."
         raise invalid("scope_id", f"No {scope.value} with this id is known.", remedy)
+    if owner is None and who.role is not Role.ADMIN:
+        raise invalid("scope_id", f"Whose {scope.value} this is, is not known yet.", "Try again in a moment.")
 
 
 async def _locked(session: Session, who: Principal, policy_id: UUID) -> Policy:
@@ -282,6 +310,23 @@ def _assigned(
         policy_name=policy.name,
         policy_revision=policy.revision,
         document=document,
+    )
+
+
+def _ended(assignment: Assignment) -> PolicyAssigned:
+    """What is left to say of an assignment whose policy may be gone too."""
+    subject = f"{assignment.scope}/{assignment.scope_id}"
+    return PolicyAssigned(
+        id=state_id(PolicyAssigned.key, subject, assignment.revision),
+        at=assignment.assigned_at,
+        revision=assignment.revision,
+        gone=True,
+        scope=Scope(assignment.scope),
+        scope_id=assignment.scope_id,
+        policy_id=UUID(int=0),
+        policy_name="",
+        policy_revision=0,
+        document={},
     )
 
 

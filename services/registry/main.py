@@ -1,14 +1,17 @@
 """Composition of registry."""
 
-from collections.abc import Awaitable, Callable
-
 from libs.common.app import create_app
 from libs.common.contracts.action import ResourceReleased, SweepStopped
-from libs.common.contracts.resource import InventoryChanged, ResourceDegraded, ResourceRecovered
-from libs.common.service import Beat, Hears, Runtime, Service
+from libs.common.contracts.resource import (
+    InventoryChanged,
+    ResourceChanged,
+    ResourceDegraded,
+    ResourceRecovered,
+)
+from libs.common.service import Beat, Hears, Runtime, Service, Tells
 from services.registry.api import routers
 from services.registry.models import Base
-from services.registry.reconcile import ANNOUNCE_EVERY_S, RESEAL_EVERY_S, announce_all, reseal
+from services.registry.reconcile import RESEAL_EVERY_S, reseal
 from services.registry.usecases import hearing
 
 NAME = "registry"
@@ -20,12 +23,6 @@ def build(runtime: Runtime) -> Service:
 
     async def reseal_secrets() -> None:
         await reseal(database, runtime.vault, runtime.clock)
-
-    async def announce() -> None:
-        await announce_all(database)
-
-    def beat(name: str, every_s: float, run: Callable[[], Awaitable[None]]) -> Beat:
-        return Beat(name, every_s, run, runtime.wake())
 
     return Service(
         name=NAME,
@@ -43,5 +40,6 @@ def build(runtime: Runtime) -> Service:
             Hears(SweepStopped, hearing.note_sweep_stopped),
             Hears(ResourceReleased, hearing.note_released),
         ),
-        beats=(beat("reseal", RESEAL_EVERY_S, reseal_secrets), beat("announce", ANNOUNCE_EVERY_S, announce)),
+        tells=(Tells(ResourceChanged, hearing.read_states),),
+        beats=(Beat("reseal", RESEAL_EVERY_S, reseal_secrets, runtime.wake()),),
     )

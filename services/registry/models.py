@@ -67,3 +67,12 @@ class Resource(Base):
     inventory_revision: Mapped[int] = mapped_column(default=0)
     created_at: Mapped[datetime] = mapped_column(Utc)
     updated_at: Mapped[datetime] = mapped_column(Utc)
+
+
+class GoneResource(Base):
+    """A resource that has ended, as it was last told: for who comes late, so that it goes there too."""
+
+    __tablename__ = "gone_resource"
+
+    id: Mapped[UUID] = mapped_column(primary_key=True)
+    state: Mapped[dict[str, Any]] = mapped_column(JSONB)

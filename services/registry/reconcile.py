@@ -1,14 +1,13 @@
-"""What registry does by itself: secrets follow the newest key, and states are told again for who came late."""
+"""What registry does by itself: secrets follow the newest key."""
 
 from uuid import UUID
 
 from libs.common.clock import Clock
 from libs.common.db import Database
 from libs.common.secrets import Vault
-from services.registry.usecases.hearing import announce_batch, reseal_batch
+from services.registry.usecases.hearing import reseal_batch
 
 RESEAL_EVERY_S = 600.0
-ANNOUNCE_EVERY_S = 300.0
 
 
 async def reseal(database: Database, vault: Vault, clock: Clock) -> None:
@@ -17,15 +16,5 @@ async def reseal(database: Database, vault: Vault, clock: Clock) -> None:
     while True:
         async with database.transaction() as session:
             after = await reseal_batch(session, vault, after, clock.now())
-        if after is None:
-            return
-
-
-async def announce_all(database: Database) -> None:
-    """Tell every state again: a repeat to who knows it, the first word to a service that was started later."""
-    after: UUID | None = None
-    while True:
-        async with database.transaction() as session:
-            after = await announce_batch(session, after)
         if after is None:
             return

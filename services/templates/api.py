@@ -14,6 +14,7 @@ from libs.common.db import Database
 from libs.common.errors import invalid, unavailable
 from libs.common.names import ONE_LINE
 from libs.common.paging import Cursor, Limit, Page, page_of, read_cursor
+from libs.common.repeats import HasOnce
 from libs.providers.base import Cause, ProviderError, Rejected, TemplateSeen
 from libs.providers.registry import UnknownDriver
 from services.templates import usecases
@@ -86,18 +87,19 @@ class TemplateView(BaseModel):
 
 @router.post("", status_code=201)
 async def register_template(
-    who: Operator, asked: TemplateRequest, request: Request, database: Db
+    who: Operator, asked: TemplateRequest, request: Request, database: Db, once: HasOnce
 ) -> TemplateView:
     """Register a template as version 1, a draft, after a look into its resource."""
     async with database.transaction() as session:
+        await once.look(session)
         target = await usecases.target_of(session, who, asked.resource_id, request.app.state.installation_id)
     seen = await _look_up(request, target, asked.reference)
     disk_gib = _disk_of(seen, asked.disk_gib)
-    async with database.transaction() as session:
+    async with once.transaction(database) as session:
         template, version = await usecases.register(
             session, asked.resource_id, asked.name, seen, disk_gib, request.app.state.clock.now()
         )
-    return _view(template, [version])
+        return once.answers(_view(template, [version]))
 
 
 @router.get("")
@@ -127,21 +129,22 @@ async def read_template(who: Viewer, template_id: UUID, database: Db) -> Templat
 
 @router.post("/{template_id}/versions", status_code=201)
 async def add_version(
-    who: Operator, template_id: UUID, asked: VersionRequest, request: Request, database: Db
+    who: Operator, template_id: UUID, asked: VersionRequest, request: Request, database: Db, once: HasOnce
 ) -> VersionView:
     """Register another image of the template as its next version, a draft."""
     async with database.transaction() as session:
+        await once.look(session)
         template = await usecases.find(session, who, template_id)
         target = await usecases.target_of(
             session, who, template.resource_id, request.app.state.installation_id
         )
     seen = await _look_up(request, target, asked.reference)
     disk_gib = _disk_of(seen, asked.disk_gib)
-    async with database.transaction() as session:
+    async with once.transaction(database) as session:
         _, version = await usecases.add_version(
             session, who, template_id, seen, disk_gib, request.app.state.clock.now()
         )
-    return VersionView.model_validate(version)
+        return once.answers(VersionView.model_validate(version))
 
 
 @router.post("/{template_id}/versions/{number}/approve")

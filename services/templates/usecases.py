@@ -22,6 +22,7 @@ from services.templates.domain import Verb, follow
 from services.templates.models import KnownResource, Template, Version
 
 LOOK_WITHIN_S = 20
+BATCH = 100
 _KNOWN = (
     "organisation_id",
     "provider",
@@ -162,6 +163,16 @@ async def learn_resource(session: Session, event: ResourceChanged) -> None:
             index_elements=["resource_id"], set_=values, where=KnownResource.revision < event.revision
         )
     )
+
+
+async def read_states(session: Session, after: UUID | None) -> tuple[Sequence[TemplateChanged], UUID | None]:
+    """The next few versions as they are, the revoked too, and where to go on."""
+    query = select(Version, Template).join(Template, Template.id == Version.template_id).order_by(Version.id)
+    if after is not None:
+        query = query.where(Version.id > after)
+    rows = (await session.execute(query.limit(BATCH))).all()
+    states = [_changed(template, version, version.created_at) for version, template in rows]
+    return states, states[-1].version_id if len(states) == BATCH else None
 
 
 async def looks(session: Session, installation_id: UUID) -> list[Look]:

@@ -8,15 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from libs.common.contracts.catalogue import CATALOGUE, Entry, Kind
+from libs.common.contracts.catalogue import ANY, CATALOGUE, Entry, Kind
+from libs.common.contracts.replay import StatesAsked
 from libs.common.contracts.supply import TokenRevoked
 from libs.common.service import Service
 from tools.schemas import service_names
 
 ROOT = Path(__file__).parents[2]
 NAMES = service_names()
-DOORS = {TokenRevoked.key}
-"""Heard by every service, because the runner says so and not the service."""
+DOORS = {TokenRevoked.key, StatesAsked.key}
+"""Heard because the runner says so and not the service: by every one, or by every one that tells states."""
 
 
 def _heard(name: str) -> set[str]:
@@ -27,8 +28,8 @@ def _said(name: str) -> set[str]:
     return {entry.event.key for entry in CATALOGUE if entry.publisher == name}
 
 
-def _modules(name: str) -> Iterator[tuple[Path, ast.Module]]:
-    for path in sorted((ROOT / "services" / name).rglob("*.py")):
+def _modules(folder: Path) -> Iterator[tuple[Path, ast.Module]]:
+    for path in sorted(folder.rglob("*.py")):
         yield path, ast.parse(path.read_text(encoding="utf-8"))
 
 
@@ -36,11 +37,11 @@ def _name_of(node: ast.expr) -> str:
     return node.id if isinstance(node, ast.Name) else node.attr if isinstance(node, ast.Attribute) else ""
 
 
-def _used(name: str) -> set[str]:
-    """Class names that a service's code speaks of, compositions and imports left out."""
+def _used(folder: Path) -> set[str]:
+    """Class names that the code of a folder speaks of, compositions and imports left out."""
     return {
         _name_of(node)
-        for path, tree in _modules(name)
+        for path, tree in _modules(folder)
         if path.name != "main.py"
         for node in ast.walk(_without_annotations(tree))
         if isinstance(node, ast.Name | ast.Attribute)
@@ -59,14 +60,14 @@ def _without_annotations(tree: ast.Module) -> ast.Module:
 def _called(name: str) -> set[str]:
     return {
         _name_of(node.func)
-        for _, tree in _modules(name)
+        for _, tree in _modules(ROOT / "services" / name)
         for node in ast.walk(tree)
         if isinstance(node, ast.Call)
     }
 
 
 def test_the_catalogue_knows_no_other_services() -> None:
-    assert {entry.publisher for entry in CATALOGUE} <= set(NAMES)
+    assert {entry.publisher for entry in CATALOGUE} <= {*NAMES, ANY}
     assert {name for entry in CATALOGUE for name in entry.consumers} <= set(NAMES)
 
 
@@ -90,7 +91,8 @@ def test_what_outsiders_see_holds_no_sealed_secret() -> None:
 
 @pytest.mark.parametrize("entry", CATALOGUE, ids=lambda entry: entry.event.key)
 def test_its_publisher_says_it(entry: Entry) -> None:
-    assert entry.event.__name__ in _used(entry.publisher)
+    folder = ROOT / "libs" / "common" if entry.publisher == ANY else ROOT / "services" / entry.publisher
+    assert entry.event.__name__ in _used(folder)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -104,7 +106,19 @@ def test_everybody_hears_what_the_catalogue_lists_and_nothing_else(composed: lis
         heard = [hears.event.key for hears in service.hears]
         assert len(heard) == len(set(heard)), f"{service.name}: replicas of one queue with two handlers"
         assert set(heard) | DOORS == _heard(service.name) | DOORS, service.name
-        assert _heard(service.name) >= DOORS, service.name
+        assert TokenRevoked.key in _heard(service.name), service.name
+
+
+def test_everybody_tells_every_state_that_it_publishes_to_who_asks(composed: list[Service]) -> None:
+    for service in composed:
+        told = {tells.event.key for tells in service.tells}
+        published = {
+            entry.event.key
+            for entry in CATALOGUE
+            if entry.publisher == service.name and entry.kind is Kind.STATE
+        }
+        assert told == published, service.name
+        assert (StatesAsked.key in _heard(service.name)) == bool(told), service.name
 
 
 def test_only_samples_expire_and_only_for_workload(composed: list[Service]) -> None:

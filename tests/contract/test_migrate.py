@@ -66,6 +66,7 @@ async def test_three_processes_at_once_are_one_migration(database_url: str) -> N
     )
     assert [name for (name,) in tables] == [
         "alembic_version",
+        "answered_request",
         "doors_version",
         "inbox",
         "note",

@@ -156,6 +156,88 @@ async def test_a_bus_that_is_down_loses_nothing_and_delays_nothing(database: Dat
     assert await waiting(database) == []
 
 
+async def test_an_addressed_row_goes_to_its_queue_alone(database: Database, bus: Bus) -> None:
+    other = Queue("other.resource.recovered.v1", (ResourceRecovered.key,))
+    await bus.declare([QUEUE, other])
+    async with database.transaction() as session:
+        session.emit(an_event(1), queue=QUEUE.name)
+        session.emit(an_event(2))
+    assert await relay(database, bus) == 2
+    assert await waiting(database) == []
+
+    assert sorted(await _drained(bus, QUEUE, 2)) == [1, 2]
+    assert await _drained(bus, other, 1) == [2]
+
+
+async def _drained(bus: Bus, queue: Queue, count: int) -> list[int]:
+    """The numbers of the events in a queue: this many, and no more."""
+    heard: list[int] = []
+
+    async def hear(message: Message) -> None:
+        heard.append(UUID(message.headers["ce-subject"]).int)
+
+    depth = await bus.depth()
+    hearing = asyncio.create_task(bus.consume(queue, hear))
+
+    async def emptied() -> bool:
+        return len(heard) >= count and await bus.depth() <= depth - count
+
+    await until(emptied, what=f"{count} messages in {queue.name}")
+    hearing.cancel()
+    await asyncio.wait([hearing])
+    return heard
+
+
+async def test_a_row_for_a_queue_that_does_not_exist_is_dropped_in_the_end_and_never_in_the_way(
+    database: Database, bus: Bus
+) -> None:
+    await bus.declare([QUEUE])
+    async with database.transaction() as session:
+        for number in range(BATCH + 1):
+            session.emit(an_event(number), queue="nobody.resource.recovered.v1")
+        session.emit(an_event(7), queue=QUEUE.name)
+        session.emit(an_event(8))
+    assert await relay(database, bus) == 2, "no trouble of the bus, and not only the first batch is looked at"
+    assert sorted(await _drained(bus, QUEUE, 2)) == [7, 8]
+
+    for tries in range(1, PARK_AFTER):
+        rows = await waiting(database)
+        assert (len(rows), {row.attempts for row in rows}) == (BATCH + 1, {tries})
+        await end_claims(database)
+        assert await relay(database, bus) == 0
+    assert await waiting(database) == []
+
+
+async def test_a_queue_that_is_declared_late_gets_what_waits_for_it(database: Database, bus: Bus) -> None:
+    async with database.transaction() as session:
+        session.emit(an_event(1), queue=QUEUE.name)
+    assert await relay(database, bus) == 0
+    await bus.declare([QUEUE])
+    await end_claims(database)
+    assert await relay(database, bus) == 1
+    assert await _drained(bus, QUEUE, 1) == [1]
+
+
+async def test_what_a_long_transaction_wrote_out_goes_with_it_alone(database: Database) -> None:
+    broker = Broker()
+
+    async def fail() -> None:
+        async with database.transaction() as session:
+            session.emit(an_event(1))
+            await session.write_out()
+            raise RuntimeError("no commit")
+
+    with pytest.raises(RuntimeError):
+        await fail()
+    async with database.transaction() as session:
+        session.emit(an_event(2))
+        await session.write_out()
+        session.emit(an_event(3))
+        assert await relay(database, broker.bus) == 0, "not before the commit"
+    assert await relay(database, broker.bus) == 2
+    assert broker.subjects == [2, 3]
+
+
 async def test_a_bus_that_was_closed_loses_nothing(database: Database, bus_url: str, bus: Bus) -> None:
     await bus.aclose()
     await _emit(database, range(3))

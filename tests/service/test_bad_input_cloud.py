@@ -4,6 +4,7 @@ The table in `test_bad_input.py` says which item each test is for.
 """
 
 import asyncio
+import re
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -69,6 +70,7 @@ async def test_a_wrong_thumbprint_is_named_with_the_right_one_before_anything_is
     answer = await door.refused("thumbprint", thumbprint=WRONG_PIN, ca_pem=None)
 
     assert door.vcsim.thumbprint.replace(":", "").lower() in answer.body["remedy"]
+    assert not re.search("give|--", answer.body["detail"], re.IGNORECASE), "the remedy is said once"
     assert not door.proxy.calls
     assert (await door.register(thumbprint=door.vcsim.thumbprint, ca_pem=None)).status == 201
 
@@ -80,6 +82,7 @@ async def test_an_authority_that_did_not_sign_it_is_refused_and_so_is_none(
     for ca_pem in ((tmp_path / "ca.pem").read_text(), None):
         answer = await door.refused("thumbprint", ca_pem=ca_pem)
         assert door.vcsim.thumbprint.replace(":", "").lower() in answer.body["remedy"]
+        assert not re.search("give|--", answer.body["detail"], re.IGNORECASE), "the remedy is said once"
     assert not door.proxy.calls
 
 

@@ -3,6 +3,7 @@
 import asyncio
 from datetime import timedelta
 from typing import Annotated
+from uuid import uuid4
 
 import aiohttp
 import asyncpg
@@ -10,12 +11,12 @@ from fastapi import APIRouter, Depends
 
 from libs.common import personal_tokens
 from libs.common.app import create_app
-from libs.common.auth import Principal, Role, allow
+from libs.common.auth import Principal, Role, Signer, allow
 from libs.common.runner import running
 from libs.common.service import Runtime, Service
 from services.identity.main import build as build_identity
 from services.identity.models import Base
-from tests.service.identity_support import Caller, identity_site, settings_for
+from tests.service.identity_support import PRIVATE, Caller, identity_site, settings_for
 from tests.support import until
 
 
@@ -134,6 +135,17 @@ async def test_a_revoked_token_is_refused_by_another_service_in_another_process(
         connection = await asyncpg.connect(database_url)
         assert await connection.fetchval("select count(*) from probe.revoked_token") == 1
         await connection.close()
+
+
+async def test_nobody_has_tokens_who_is_not_there(database_url: str) -> None:
+    async with identity_site(database_url) as site:
+        status, answer = await site.admin.call("POST", "/v1/tokens", {"label": "x", "user_id": str(uuid4())})
+        assert (status, answer["field"]) == (422, "user_id")
+        gone = Principal(uuid4(), "gone", Role.ADMIN, uuid4(), uuid4())
+        ghost = Caller(site.nobody.http, Signer(PRIVATE).sign(gone))
+        assert (await ghost.call("GET", "/v1/me"))[0] == 401
+        new = {"new_password": "correct horse battery"}
+        assert (await ghost.call("PUT", "/v1/me/password", new))[0] == 401
 
 
 async def test_nobody_makes_reads_or_revokes_the_tokens_of_others(database_url: str) -> None:

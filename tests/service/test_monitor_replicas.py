@@ -80,6 +80,22 @@ async def test_replicas_share_resources_and_one_that_leaves_is_replaced_at_once(
         driver.forget_cloud(cloud.url)
 
 
+async def test_a_replica_that_ended_long_ago_is_forgotten(house: House) -> None:
+    async with house.monitor():
+        await until(lambda: _replicas(house, 1), what="the replica to be known")
+        await house.execute(
+            "insert into replica (token, name, alive_until) values "
+            f"('{uuid4()}', 'old', now() - interval '61 minutes'), "
+            f"('{uuid4()}', 'late', now() - interval '1 minute')"
+        )
+    async with house.monitor():
+        await until(lambda: _replicas(house, 2), what="the old one to be forgotten, the late one not")
+
+
+async def _replicas(house: House, count: int) -> bool:
+    return len(await house.fetch("select token from replica")) == count
+
+
 async def _held_by(house: House, run: Running, replicas: int, resources: int) -> bool:
     held = await holders(house, run)
     return (len(set(held.values())), len(held)) == (replicas, resources)

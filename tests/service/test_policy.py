@@ -123,13 +123,22 @@ async def test_assignments_end_with_their_resource(policy: Lone) -> None:
     assert (await assign(policy, again["id"], "resource", RESOURCE)).field == "scope_id"
 
 
-async def test_an_id_is_good_as_soon_as_either_side_has_spoken_of_it(policy: Lone) -> None:
+async def test_an_id_is_good_once_its_owner_is_known_and_for_an_administrator_at_once(policy: Lone) -> None:
     made = await create(policy)
     unknown = await assign(policy, made["id"], "cluster", CLUSTER)
     assert (unknown.status, unknown.field) == (422, "scope_id")
 
     await policy.tell(inventory())
 
+    for scope, scope_id in (("cluster", CLUSTER), ("resource", RESOURCE)):
+        early = await assign(policy, made["id"], scope, scope_id)
+        assert (early.status, early.field) == (422, "scope_id")
+        assert early.body["remedy"] == "Try again in a moment."
+        assert (await assign(policy, made["id"], scope, scope_id, role=Role.ADMIN)).status == 201
+
+    await policy.tell(resource(organisation=THEIRS))
+    assert (await assign(policy, made["id"], "cluster", CLUSTER)).status == 422
+    await policy.tell(resource(2))
     assert (await assign(policy, made["id"], "cluster", CLUSTER)).status == 201
     assert (await assign(policy, made["id"], "resource", RESOURCE)).status == 201
 
@@ -201,7 +210,7 @@ HOSTILE = [
     ("application/yaml", "name: 2026-11-20", 422),
     ("application/yaml", "name: .nan", 422),
     ("application/yaml", "\x00", 422),
-    ("application/json", '{"name": "a\\u0000b"}', 400),
+    ("application/json", '{"name": "a\\u0000b"}', 422),
     ("text/plain", '{"name": "a\\u0000b"}', 422),
     ("application/yaml", "name: " + "x" * 70_000, 413),
     ("text/plain", "[" * 100, 422),

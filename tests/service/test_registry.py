@@ -382,6 +382,7 @@ async def test_a_deleted_resource_drains_and_ends_when_it_is_released(registry: 
     assert (again.headers["etag"], forced.headers["etag"]) == ('"2"', '"3"')
     assert (await registry.ask("POST", f"{path}/mode", {"mode": "lend"})).status == 409
     assert (await patch(registry, made, {"name": "No"})).status == 409
+    await registry.hear(3)
     now = states(registry)[0].at
     await registry.tell(ResourceReleased(at=now, resource_id=UUID(made["id"]), revision=1))
     assert (await registry.ask("GET", path)).status == 200

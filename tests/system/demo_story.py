@@ -171,11 +171,14 @@ class _Story:
         async with open_client(await self._operator("olga", None)) as operator:
             seen = await operator.call("GET", "/v1/stats/core-hours", params=self._span())
             self._note("stats knows whose clusters they are", seen["items"])
+            where = {"scope": "resource", "scope_id": self._stage.resource_id}
+            self._note(
+                "an operator can assign a policy to what is theirs", await _works(operator, path, where)
+            )
         others = await self._client.call("POST", "/v1/organisations", {"name": "others"})
         async with open_client(await self._operator("sven", others["id"])) as stranger:
             foreign = await stranger.call("POST", "/v1/policies", policy["document"])
             path = f"/v1/policies/{foreign['id']}/assignments"
-            where = {"scope": "resource", "scope_id": self._stage.resource_id}
             self._note("a stranger cannot assign a policy", not await _works(stranger, path, where))
 
     async def _operator(self, name: str, organisation_id: str | None) -> Target:

@@ -51,7 +51,7 @@ HALVES: tuple[dict[str, str], ...] = (
     {
         "registry resource.inventory_changed.v1": "registry shows hosts",
         "registry resource.degraded.v1": "an outage is shown",
-        "policy resource.changed.v1": "a stranger cannot assign a policy",
+        "policy resource.changed.v1": "an operator can assign a policy to what is theirs",
         "contribution action.machine_requested.v1": "a contribution counts machines on their way",
         "contribution action.machine_draining.v1": "a contribution counts machines that drain",
         "stats resource.inventory_changed.v1": "stats knows the cores of hosts",
@@ -84,21 +84,19 @@ ELSEWHERE: dict[str, str] = {
     ),
     "stats relay": "tests/contract/test_runner.py::test_what_one_service_commits_another_keeps_once",
     "stats action.limits_failed.v1": "tests/service/test_stats.py::test_the_summary_counts_acts_once",
-    "registry reseal": (
-        "tests/service/test_registry_events.py::"
-        "test_secrets_follow_the_newest_key_and_late_comers_hear_every_state"
+    "* ask": (
+        "tests/service/test_late_joiners.py::"
+        "test_a_service_that_lost_its_database_learns_what_is_there_and_what_is_gone"
     ),
-    "registry announce": (
-        "tests/service/test_registry_events.py::"
-        "test_secrets_follow_the_newest_key_and_late_comers_hear_every_state"
+    "* states.asked.v1": (
+        "tests/service/test_late_joiners.py::"
+        "test_a_service_that_lost_its_database_learns_what_is_there_and_what_is_gone"
     ),
+    "registry reseal": "tests/service/test_registry_events.py::test_secrets_follow_the_newest_key",
     "registry action.sweep_stopped.v1": (
         "tests/service/test_registry.py::test_the_sweepers_alarm_stays_until_somebody_has_seen_it"
     ),
-    "monitor tell": (
-        "tests/service/test_monitor.py::"
-        "test_the_inventory_is_told_when_it_changes_and_a_cluster_is_not_forgotten_lightly"
-    ),
+    "monitor sweep": "tests/service/test_monitor_replicas.py::test_a_replica_that_ended_long_ago_is_forgotten",
     "workload resource.inventory_changed.v1": (
         "tests/service/test_workload_lending.py::test_a_cluster_is_shown_from_its_inventory_on"
     ),

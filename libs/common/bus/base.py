@@ -15,6 +15,10 @@ class BusUnavailable(Exception):
     """The broker did not confirm in time; nothing is known about the message: publish it again."""
 
 
+class NoSuchQueue(BusUnavailable):
+    """Nobody has ever declared the queue: it may be declared later, or never."""
+
+
 @dataclass(frozen=True, slots=True)
 class Message:
     """What travels: an encoded event with CloudEvents 1.0 attributes as headers."""
@@ -67,7 +71,7 @@ class Bus(Protocol):
         """
 
     async def send(self, queue: str, message: Message) -> None:
-        """Publish to one queue by name (replay for a late joiner). Raises BusUnavailable."""
+        """Publish to one queue by name (replay for a late joiner). Raises NoSuchQueue, BusUnavailable."""
 
     async def consume(self, queue: Queue, handle: Handle) -> None:
         """Deliver the queue's messages to `handle`, at most `prefetch` at once, until cancelled."""

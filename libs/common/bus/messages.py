@@ -7,6 +7,8 @@ from libs.common.contracts.base import Event
 from libs.common.contracts.catalogue import BY_KEY
 
 SPEC_VERSION = "1.0"
+REPLAYED = "ce-replayed"
+"""A CloudEvents extension, on the answers to who asked for states: they are news to who came late, to others not."""
 
 
 class UnreadableMessage(Exception):

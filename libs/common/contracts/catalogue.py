@@ -6,7 +6,7 @@ Additive-only; `tests/architecture` freezes the schemas and checks publishers an
 from dataclasses import dataclass
 from enum import StrEnum
 
-from libs.common.contracts import action, resource, supply, usage
+from libs.common.contracts import action, replay, resource, supply, usage
 from libs.common.contracts.base import Event
 
 
@@ -21,12 +21,17 @@ class Kind(StrEnum):
     """A measurement: id = (resource, tick); workload's copy expires, stats' copy is kept."""
 
 
+ANY = "any"
+"""The publisher of what every service may say, because the runner says it for them."""
+
+
 @dataclass(frozen=True, slots=True)
 class Entry:
     """One row of the catalogue."""
 
     event: type[Event]
     publisher: str
+    """A service, or ANY."""
     consumers: frozenset[str]
     kind: Kind
     public: bool
@@ -64,6 +69,7 @@ CATALOGUE: tuple[Entry, ...] = (
         Kind.FACT,
         _BY_ID,
     ),
+    _entry(replay.StatesAsked, ANY, "registry monitor policy templates contribution", Kind.FACT, _BY_ID),
     _entry(action.MachineRequested, "workload", "contribution stats", Kind.FACT, _BY_ID),
     _entry(action.MachineDeployed, "workload", "contribution stats", Kind.FACT, _BY_ID),
     _entry(action.MachineSuspended, "workload", "stats", Kind.FACT, _BY_ID),

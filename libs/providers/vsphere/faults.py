@@ -57,6 +57,14 @@ class TaskFailed(Exception):
         self.fault = fault
 
 
+class Refused(Exception):
+    """A read over the raw wire was answered with this fault; pyVmomi's faults are awkward to raise themselves."""
+
+    def __init__(self, fault: Any) -> None:
+        super().__init__(describe(fault))
+        self.fault = fault
+
+
 def describe(fault: Any) -> str:
     """A fault in one line: its type, the cloud's own sentence, and the privilege where one was missing."""
     kind = type(fault).__name__.rpartition(".")[2]
@@ -87,8 +95,9 @@ def translate(error: BaseException, doing: str) -> ProviderError:
     if isinstance(error, ProviderError):
         return error
     if isinstance(error, PinMismatch):
-        return Rejected(Cause.TLS, _pin_advice(error.seen))
-    if isinstance(error, TaskFailed):
+        seen = f"the server's certificate has the SHA-256 thumbprint {error.seen}"
+        return Rejected(Cause.TLS, f"{seen}, not the pinned one; nothing was sent")
+    if isinstance(error, TaskFailed | Refused):
         error = error.fault
     for kinds, kind, cause in _FAULTS:
         if isinstance(error, kinds):
@@ -103,19 +112,7 @@ def refuse_login(refusal: Exception, username: str, password: str) -> ProviderEr
     return type(error)(error.cause, error.detail.replace(password, "***") if password else error.detail)
 
 
-def _pin_advice(seen: str) -> str:
-    return (
-        f"the server's certificate has the SHA-256 thumbprint {seen}, not the pinned one; nothing was sent. "
-        "If the certificate was renewed on purpose, give the new one with --thumbprint"
-    )
-
-
 def untrusted(error: ssl.SSLCertVerificationError, seen: str | None) -> Rejected:
-    """The certificate was refused: what to do about it, with the thumbprint that was seen."""
+    """The certificate was refused, and the thumbprint that was seen; what to do is said by who asks."""
     shown = f" (SHA-256 thumbprint {seen})" if seen else ""
-    pin = f" or pin it with --thumbprint {seen}" if seen else " or pin its SHA-256 with --thumbprint"
-    return Rejected(
-        Cause.TLS,
-        f"the server's certificate{shown} is not trusted: {error.verify_message}. "
-        f"Give the CA that signed it with --ca-file,{pin} after comparing it with the server's own",
-    )
+    return Rejected(Cause.TLS, f"the server's certificate{shown} is not trusted: {error.verify_message}")

@@ -2,9 +2,15 @@
 
 from fastapi import APIRouter
 
-from services.identity.api import logins, organisations, tokens, users
+from services.identity.api import audit, logins, organisations, tokens, users
 from services.identity.api.door import Door
 
 __all__ = ["ROUTERS", "Door"]
 
-ROUTERS: tuple[APIRouter, ...] = (logins.router, tokens.router, users.router, organisations.router)
+ROUTERS: tuple[APIRouter, ...] = (
+    logins.router,
+    tokens.router,
+    users.router,
+    organisations.router,
+    audit.router,
+)

@@ -1,7 +1,7 @@
 """What every route of identity works with."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Annotated
 from uuid import UUID
@@ -13,6 +13,8 @@ from libs.common.auth import LIFETIME, Principal, Role, Signer, Verifier, allow
 from libs.common.clock import Clock
 from libs.common.db import Database
 from services.identity.domain import MAX_PASSWORD, NAME
+from services.identity.models import User
+from services.identity.usecases.auditing import By
 from services.identity.usecases.passwords import Passwords
 
 
@@ -25,10 +27,19 @@ class Door:
     signer: Signer
     verifier: Verifier
     passwords: Passwords
+    address: str | None = None
+    """Where the request comes from."""
 
     def now(self) -> datetime:
         """The present on this service's clock."""
         return self.clock.now()
+
+    def by(self, caller: Principal | User | None) -> By:
+        """Who does it, for the audit."""
+        if caller is None:
+            return By(address=self.address)
+        user_id = caller.id if isinstance(caller, User) else caller.user_id
+        return By(user_id, caller.name, self.address)
 
     def void(self, token_ids: Iterable[UUID]) -> None:
         """Refuse these in this process at once; the others hear of it by event."""
@@ -37,7 +48,7 @@ class Door:
 
 def _door(request: Request) -> Door:
     door: Door = request.app.state.door
-    return door
+    return replace(door, address=request.client.host[:64] if request.client else None)
 
 
 HasDoor = Annotated[Door, Depends(_door)]

@@ -13,6 +13,7 @@ from services.identity.api.door import AccessOut, Anyone, Body, Door, HasDoor, P
 from services.identity.domain import why_not_password
 from services.identity.models import User
 from services.identity.usecases import logins, tokens, users
+from services.identity.usecases.auditing import What, note
 
 router = APIRouter(tags=["logins"])
 
@@ -54,6 +55,7 @@ async def log_in(body: LoginIn, door: HasDoor) -> LoginOut:
     attempt = await _pass(door, body.name.strip().lower(), body.password)
     async with door.database.transaction() as session:
         user = await logins.finish_login(session, attempt, door.now())
+        note(session, door.by(user), What.LOGGED_IN, user, door.now(), failures_before=attempt.failures)
         fresh = tokens.start_session(session, user, door.now())
     access = door.signer.sign(tokens.principal_of(user, fresh.token.id))
     return LoginOut(access_token=access, session_token=fresh.text, session_expires_at=fresh.token.expires_at)
@@ -64,6 +66,7 @@ async def log_out(caller: Anyone, door: HasDoor) -> None:
     """End the login that the access token was made by."""
     async with door.database.transaction() as session:
         await tokens.end_session(session, caller.token_id, door.now())
+        note(session, door.by(caller), What.LOGGED_OUT, None, door.now())
     door.void([caller.token_id])
 
 
@@ -71,7 +74,7 @@ async def log_out(caller: Anyone, door: HasDoor) -> None:
 async def read_me(caller: Anyone, door: HasDoor) -> MeOut:
     """The caller, as they are now."""
     async with door.database.transaction() as session:
-        user = await users.user_of(session, caller.user_id)
+        user = await users.caller_of(session, caller.user_id)
     return MeOut(
         id=user.id,
         name=user.name,
@@ -86,14 +89,15 @@ async def change_my_password(body: PasswordIn, caller: Anyone, door: HasDoor) ->
     """Set a new password; every login of the caller ends."""
     refuse_weak(body.new_password, caller.name, "new_password")
     async with door.database.transaction() as session:
-        user = await users.user_of(session, caller.user_id)
+        user = await users.caller_of(session, caller.user_id)
     await _check_current(door, user, body.current_password)
     new_hash = await door.passwords.hash(body.new_password)
     async with door.database.transaction() as session:
-        again = await users.user_of(session, caller.user_id, to_change=True)
+        again = await users.caller_of(session, caller.user_id, to_change=True)
         if again.password_hash != user.password_hash:
             raise conflict("The password has been changed in the meantime.")
         void = await users.set_password(session, again, new_hash, door.now())
+        note(session, door.by(caller), What.PASSWORD_SET, again, door.now(), logins_ended=len(void))
     door.void(void)
 
 
@@ -115,7 +119,7 @@ async def _check_current(door: Door, user: User, given: str | None) -> None:
 
 async def _pass(door: Door, name: str, password: str) -> logins.Attempt:
     async with door.database.transaction() as session:
-        attempt = await logins.begin_login(session, name, door.now())
+        attempt = await logins.begin_login(session, name, door.by(None), door.now())
     if not await door.passwords.matches(password, attempt.password_hash):
         raise logins.refuse_login()
     return attempt

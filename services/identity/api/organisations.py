@@ -7,9 +7,11 @@ from fastapi import APIRouter
 from pydantic import BaseModel
 
 from libs.common.paging import Cursor, Limit, Page, page_of, read_cursor
+from libs.common.repeats import HasOnce
 from services.identity.api.door import Admin, Anyone, Body, HasDoor, Name
 from services.identity.models import Organisation
 from services.identity.usecases import users
+from services.identity.usecases.auditing import What, note
 
 router = APIRouter(prefix="/v1/organisations", tags=["organisations"])
 
@@ -40,10 +42,14 @@ async def list_organisations(
 
 
 @router.post("", status_code=201)
-async def create_organisation(body: OrganisationIn, _caller: Admin, door: HasDoor) -> OrganisationOut:
+async def create_organisation(
+    body: OrganisationIn, caller: Admin, door: HasDoor, once: HasOnce
+) -> OrganisationOut:
     """Add an organisation."""
-    async with door.database.transaction() as session:
-        return _shown(await users.create_organisation(session, body.name, door.now()))
+    async with once.transaction(door.database) as session:
+        organisation = await users.create_organisation(session, body.name, door.now())
+        note(session, door.by(caller), What.ORGANISATION_CREATED, organisation, door.now())
+        return once.answers(_shown(organisation))
 
 
 def _shown(organisation: Organisation) -> OrganisationOut:

@@ -11,10 +11,12 @@ from libs.common.auth import Principal, Role, public
 from libs.common.errors import forbidden
 from libs.common.names import ONE_LINE
 from libs.common.paging import Cursor, Limit, Page, page_of, read_cursor
+from libs.common.repeats import HasOnce
 from services.identity.api.door import AccessOut, Anyone, Body, HasDoor
 from services.identity.domain import MAX_TOKEN_DAYS, TOKEN_DAYS
 from services.identity.models import Token
 from services.identity.usecases import tokens, users
+from services.identity.usecases.auditing import What, note
 
 router = APIRouter(prefix="/v1/tokens", tags=["tokens"])
 
@@ -60,13 +62,23 @@ async def exchange_token(body: ExchangeIn, door: HasDoor) -> AccessOut:
 
 
 @router.post("", status_code=201)
-async def create_token(body: TokenIn, caller: Anyone, door: HasDoor) -> FreshTokenOut:
+async def create_token(body: TokenIn, caller: Anyone, door: HasDoor, once: HasOnce) -> FreshTokenOut:
     """Make a token. Its text is in this answer and nowhere else, ever."""
     user_id = _whose(caller, body.user_id)
-    async with door.database.transaction() as session:
-        user = await users.user_of(session, user_id)
+    async with once.transaction(door.database) as session:
+        user = await users.named_user(session, user_id)
         fresh = await tokens.make_token(session, user, body.label, body.days, door.now())
-    return FreshTokenOut(**_shown(fresh.token).model_dump(), token=fresh.text)
+        until = fresh.token.expires_at.isoformat()
+        note(
+            session,
+            door.by(caller),
+            What.TOKEN_CREATED,
+            fresh.token,
+            door.now(),
+            user=user.name,
+            expires_at=until,
+        )
+        return once.answers(FreshTokenOut(**_shown(fresh.token).model_dump(), token=fresh.text))
 
 
 @router.get("")
@@ -85,7 +97,9 @@ async def revoke_token(token_id: UUID, caller: Anyone, door: HasDoor) -> None:
     """Void a token and every access token made from it, everywhere within seconds."""
     owner = None if caller.role is Role.ADMIN else caller.user_id
     async with door.database.transaction() as session:
-        await tokens.revoke_token(session, token_id, owner, door.now())
+        token = await tokens.revoke_token(session, token_id, owner, door.now())
+        if token is not None:
+            note(session, door.by(caller), What.TOKEN_REVOKED, token, door.now(), user_id=str(token.user_id))
     door.void([token_id])
 
 

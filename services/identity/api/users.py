@@ -9,10 +9,12 @@ from pydantic import BaseModel
 
 from libs.common.auth import Role
 from libs.common.paging import Cursor, IfMatch, Limit, Page, page_of, read_cursor, require_match, set_etag
+from libs.common.repeats import HasOnce
 from services.identity.api.door import Admin, Body, HasDoor, Name, Password
 from services.identity.api.logins import refuse_weak
 from services.identity.models import User
 from services.identity.usecases import users
+from services.identity.usecases.auditing import What, note
 
 log = structlog.get_logger(__name__)
 router = APIRouter(prefix="/v1/users", tags=["users"])
@@ -67,18 +69,31 @@ async def list_users(
 
 
 @router.post("", status_code=201)
-async def create_user(body: UserIn, caller: Admin, door: HasDoor, response: Response) -> UserOut:
+async def create_user(
+    body: UserIn, caller: Admin, door: HasDoor, response: Response, once: HasOnce
+) -> UserOut:
     """Let somebody in."""
     password_hash = None
     if body.password is not None:
         refuse_weak(body.password, body.name, "password")
         password_hash = await door.passwords.hash(body.password)
     new = users.NewUser(body.name, body.role, body.organisation_id or caller.organisation_id, password_hash)
-    async with door.database.transaction() as session:
+    async with once.transaction(door.database) as session:
         user = await users.create_user(session, new, door.now())
+        organisation = str(user.organisation_id)
+        note(
+            session,
+            door.by(caller),
+            What.USER_CREATED,
+            user,
+            door.now(),
+            role=user.role,
+            organisation=organisation,
+        )
+        set_etag(response, user.revision)
+        shown = once.answers(_shown(user))
     log.info("user.created", user=str(user.id), role=user.role, by=str(caller.user_id))
-    set_etag(response, user.revision)
-    return _shown(user)
+    return shown
 
 
 @router.get("/{user_id}")
@@ -103,7 +118,12 @@ async def change_user(
     async with door.database.transaction() as session:
         user = await users.user_of(session, user_id, to_change=True)
         require_match(if_match, user.revision)
+        before = {"role": user.role, "disabled": user.disabled_at is not None}
         void = await users.change_user(session, user, users.Change(body.role, body.disabled), door.now())
+        after = {"role": user.role, "disabled": user.disabled_at is not None}
+        if before != after:
+            facts = {"before": before, "after": after, "tokens_revoked": len(void)}
+            note(session, door.by(caller), What.USER_CHANGED, user, door.now(), **facts)
     door.void(void)
     log.info("user.changed", user=str(user.id), role=user.role, by=str(caller.user_id))
     set_etag(response, user.revision)
@@ -120,6 +140,7 @@ async def set_password(user_id: UUID, body: PasswordIn, caller: Admin, door: Has
     async with door.database.transaction() as session:
         user = await users.user_of(session, user_id, to_change=True)
         void = await users.set_password(session, user, password_hash, door.now())
+        note(session, door.by(caller), What.PASSWORD_SET, user, door.now(), logins_ended=len(void))
     door.void(void)
     log.info("user.password_set", user=str(user.id), by=str(caller.user_id))
 

@@ -9,6 +9,7 @@ from libs.common.db import Session
 from libs.common.ids import new_id
 from services.identity.domain import ADMIN, MAX_TOKEN_DAYS
 from services.identity.models import Organisation, Token, User
+from services.identity.usecases.auditing import By, What, note
 from services.identity.usecases.tokens import Kind, add_token
 
 log = structlog.get_logger(__name__)
@@ -39,10 +40,11 @@ async def bootstrap(session: Session, admin_token: str | None, now: datetime) ->
         )  # fmt: skip
         session.add(admin)
         await session.flush()
+        note(session, By(), What.STARTED, admin, now, organisation=organisation.name)
         log.info("identity.bootstrapped", user=ADMIN, organisation=organisation.name)
     ever = (await session.scalars(select(Token.id).where(Token.user_id == admin.id).limit(1))).first()
     if admin_token and ever is None:
-        add_token(
+        fresh = add_token(
             session,
             admin,
             admin_token,
@@ -51,4 +53,5 @@ async def bootstrap(session: Session, admin_token: str | None, now: datetime) ->
             now + timedelta(days=MAX_TOKEN_DAYS),
             now,
         )
+        note(session, By(), What.TOKEN_CREATED, fresh.token, now, user=ADMIN)
         log.info("identity.first_token_registered", user=ADMIN)

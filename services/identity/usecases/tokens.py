@@ -114,14 +114,16 @@ async def list_tokens(session: Session, user_id: UUID, after: UUID | None, limit
     return (await session.scalars(query.order_by(Token.id.desc()).limit(limit))).all()
 
 
-async def revoke_token(session: Session, token_id: UUID, owner: UUID | None, now: datetime) -> None:
-    """Void one token; of this owner, unless None. Revoking twice is one revocation. Raises 404."""
+async def revoke_token(session: Session, token_id: UUID, owner: UUID | None, now: datetime) -> Token | None:
+    """Void one token; of this owner, unless None. The token; None if it was void already. Raises 404."""
     token = await session.get(Token, token_id, with_for_update=True)
     if token is None or (owner is not None and token.user_id != owner):
         raise not_found("token")
-    if token.revoked_at is None:
-        token.revoked_at = now
-        session.emit(TokenRevoked(at=now, token_id=token.id))
+    if token.revoked_at is not None:
+        return None
+    token.revoked_at = now
+    session.emit(TokenRevoked(at=now, token_id=token.id))
+    return token
 
 
 async def end_session(session: Session, token_id: UUID, now: datetime) -> None:

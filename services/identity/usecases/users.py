@@ -9,11 +9,11 @@ from sqlalchemy import func, select
 from sqlalchemy.dialects.postgresql import insert
 
 from libs.common.db import Session
-from libs.common.errors import conflict, invalid, not_found
+from libs.common.errors import Problem, conflict, invalid, not_found
 from libs.common.ids import new_id
 from services.identity.domain import ADMIN, SERVICE
 from services.identity.models import Organisation, User
-from services.identity.usecases.tokens import revoke_all
+from services.identity.usecases.tokens import refuse_token, revoke_all
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +69,22 @@ async def user_of(session: Session, user_id: UUID, *, to_change: bool = False) -
     if user is None:
         raise not_found("user")
     return user
+
+
+async def named_user(session: Session, user_id: UUID) -> User:
+    """The user that a body names. Raises 422."""
+    user = await session.get(User, user_id)
+    if user is None:
+        raise invalid("user_id", "There is no such user.", "List them at /v1/users.")
+    return user
+
+
+async def caller_of(session: Session, user_id: UUID, *, to_change: bool = False) -> User:
+    """Who asks. Raises 401 where the access token is of a user that is not there."""
+    try:
+        return await user_of(session, user_id, to_change=to_change)
+    except Problem:
+        raise refuse_token() from None
 
 
 async def list_users(session: Session, after: str | None, limit: int) -> Sequence[User]:

@@ -26,7 +26,7 @@ log = structlog.get_logger(__name__)
 
 COLLECT_EVERY_S = 5.0
 LEASE_S = 30.0
-TELL_EVERY_S = 300.0
+SWEEP_EVERY_S = 300.0
 
 
 class Collector:
@@ -61,16 +61,10 @@ class Collector:
         due = [watch.due_at for watch in self._watches.values()]
         return (min(due) - now).total_seconds() if due else None
 
-    async def tell(self) -> None:
-        """Tell inventories again for who came late, and forget replicas that have ended."""
+    async def sweep(self) -> None:
+        """Forget replicas that have ended."""
         async with self._database.transaction() as session:
             await usecases.sweep_replicas(session)
-        after: UUID | None = None
-        while True:
-            async with self._database.transaction() as session:
-                after = await usecases.tell_inventories(session, after)
-            if after is None:
-                return
 
     async def aclose(self) -> None:
         """End rounds and sessions, and let others take over at once."""

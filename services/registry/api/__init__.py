@@ -10,6 +10,7 @@ from libs.common.contracts.resource import Mode
 from libs.common.db import Database
 from libs.common.errors import invalid
 from libs.common.paging import Cursor, IfMatch, Limit, Page, page_of, read_cursor, require_match, set_etag
+from libs.common.repeats import HasOnce
 from libs.common.service import Runtime
 from libs.providers.base import ProviderError, sealing_context
 from services.registry.api.probe import ask_cloud, check_endpoint, check_name, explain, failed_validation
@@ -58,20 +59,21 @@ class _Doors:
         self._runtime = runtime
 
     async def create(
-        self, body: ResourceGiven, who: Operator, response: Response, validate: Validate = True
+        self, body: ResourceGiven, who: Operator, response: Response, once: HasOnce, validate: Validate = True
     ) -> ResourceShown:
         """Keeps the resource in mode `observe`, unless the cloud refuses it or is registered already."""
         about = {"name": check_name(body.name), "interval_s": body.interval_s}
         given = body.model_dump(include=set(_ENDPOINT))
         endpoint = check_endpoint(body.provider, given, body.password, "", self._runtime.vault)
         async with self._database.transaction() as session:
+            await once.look(session)
             await registering.refuse_duplicate(session, who, endpoint.identity, None)
         seen = await self._probe(who, endpoint, None) if validate else None
-        async with self._database.transaction() as session:
+        async with once.transaction(self._database) as session:
             now = self._runtime.clock.now()
             resource = await registering.register(session, who, about, endpoint, seen, now)
-        response.headers["Location"] = f"/v1/resources/{resource.id}"
-        return _shown(resource, response)
+            response.headers["Location"] = f"/v1/resources/{resource.id}"
+            return once.answers(_shown(resource, response))
 
     async def list(
         self,

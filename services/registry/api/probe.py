@@ -136,7 +136,10 @@ def explain(error: ProviderError) -> Problem:
         error.cause, ("url", "The cloud could not be validated", "Look at its log.")
     )
     if error.cause is Cause.TLS and (thumbprint := seen_thumbprint(error.detail)):
-        remedy = f"If {thumbprint} is the fingerprint of your cloud's certificate, give it as `thumbprint`."
+        remedy = (
+            f"If {thumbprint} is the fingerprint of your cloud's certificate, give it as `thumbprint`; "
+            "or give the authority that signed it as `ca_pem`."
+        )
     return invalid(field, f"{said}: {error.detail[:1000]}", remedy)
 
 

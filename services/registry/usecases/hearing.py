@@ -1,5 +1,6 @@
 """What registry learns from monitor and workload, and what it does by itself."""
 
+from collections.abc import Sequence
 from datetime import datetime
 from uuid import UUID
 
@@ -7,13 +8,19 @@ import structlog
 from sqlalchemy import func, select
 
 from libs.common.contracts.action import ResourceReleased, SweepStopped
-from libs.common.contracts.resource import InventoryChanged, Mode, ResourceDegraded, ResourceRecovered
+from libs.common.contracts.resource import (
+    InventoryChanged,
+    Mode,
+    ResourceChanged,
+    ResourceDegraded,
+    ResourceRecovered,
+)
 from libs.common.db import Session
 from libs.common.secrets import Unsealable, Vault
 from libs.providers.base import sealing_context
 from services.registry.domain import Health
-from services.registry.models import Resource
-from services.registry.usecases.registering import advance, announce, forget
+from services.registry.models import GoneResource, Resource
+from services.registry.usecases.registering import advance, announce, forget, state_of
 
 log = structlog.get_logger(__name__)
 
@@ -81,15 +88,16 @@ async def reseal_batch(session: Session, vault: Vault, after: UUID | None, now: 
     return resources[-1].id if len(resources) == BATCH else None
 
 
-async def announce_batch(session: Session, after: UUID | None) -> UUID | None:
-    """Tell the next few states again, for who came late; returns where to go on, None at the end."""
-    query = select(Resource).order_by(Resource.id).limit(BATCH)
+async def read_states(session: Session, after: UUID | None) -> tuple[Sequence[ResourceChanged], UUID | None]:
+    """The next few resources as they were last told, the living and the gone, and where to go on."""
+    living = select(Resource).order_by(Resource.id).limit(BATCH)
+    gone = select(GoneResource.state).order_by(GoneResource.id).limit(BATCH)
     if after is not None:
-        query = query.where(Resource.id > after)
-    resources = (await session.scalars(query)).all()
-    for resource in resources:
-        announce(session, resource)
-    return resources[-1].id if len(resources) == BATCH else None
+        living, gone = living.where(Resource.id > after), gone.where(GoneResource.id > after)
+    states = [state_of(resource) for resource in await session.scalars(living)]
+    states += [ResourceChanged.model_validate(state) for state in await session.scalars(gone)]
+    page = sorted(states, key=lambda state: state.resource_id)[:BATCH]
+    return page, page[-1].resource_id if len(page) == BATCH else None
 
 
 async def _note_health(

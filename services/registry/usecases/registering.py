@@ -15,7 +15,7 @@ from libs.common.db import Session
 from libs.common.errors import Problem, conflict, invalid, not_found
 from libs.common.ids import new_id, state_id
 from services.registry.domain import Endpoint, Health, Seen
-from services.registry.models import Resource
+from services.registry.models import GoneResource, Resource
 
 
 async def register(
@@ -168,9 +168,11 @@ async def clear_alarm(session: Session, who: Principal, resource_id: UUID) -> Re
 
 
 async def forget(session: Session, resource: Resource, now: datetime) -> None:
-    """Delete the row and say that the resource is gone."""
+    """Delete the row, say that the resource is gone, and remember what was said."""
     advance(resource, now)
-    announce(session, resource, gone=True)
+    last = state_of(resource, gone=True)
+    session.emit(last)
+    session.add(GoneResource(id=resource.id, state=last.model_dump(mode="json")))
     await session.delete(resource)
 
 
@@ -191,28 +193,31 @@ def advance(resource: Resource, now: datetime) -> None:
     resource.updated_at = now
 
 
-def announce(session: Session, resource: Resource, *, gone: bool = False) -> None:
-    """Tell the state of this revision; telling it again is the same message."""
-    session.emit(
-        ResourceChanged(
-            id=state_id(ResourceChanged.key, str(resource.id), resource.revision),
-            at=resource.updated_at,
-            revision=resource.revision,
-            gone=gone,
-            resource_id=resource.id,
-            organisation_id=resource.organisation_id,
-            name=resource.name,
-            provider=resource.provider,
-            url=resource.url,
-            settings=resource.settings,
-            username=resource.username,
-            sealed_secret="" if gone else resource.sealed_secret,
-            ca_pem=resource.ca_pem,
-            thumbprint=resource.thumbprint,
-            mode=resource.mode,
-            force=resource.force,
-            interval_s=resource.interval_s,
-        )
+def announce(session: Session, resource: Resource) -> None:
+    """Tell the state of this revision."""
+    session.emit(state_of(resource))
+
+
+def state_of(resource: Resource, *, gone: bool = False) -> ResourceChanged:
+    """What others are told of this revision; telling it again is the same message."""
+    return ResourceChanged(
+        id=state_id(ResourceChanged.key, str(resource.id), resource.revision),
+        at=resource.updated_at,
+        revision=resource.revision,
+        gone=gone,
+        resource_id=resource.id,
+        organisation_id=resource.organisation_id,
+        name=resource.name,
+        provider=resource.provider,
+        url=resource.url,
+        settings=resource.settings,
+        username=resource.username,
+        sealed_secret="" if gone else resource.sealed_secret,
+        ca_pem=resource.ca_pem,
+        thumbprint=resource.thumbprint,
+        mode=resource.mode,
+        force=resource.force,
+        interval_s=resource.interval_s,
     )
 
 

@@ -12,7 +12,7 @@ from uuid import uuid4
 
 import structlog
 
-from libs.common.bus.base import BusUnavailable, DeadMessage, Handle, Message, Queue
+from libs.common.bus.base import BusUnavailable, DeadMessage, Handle, Message, NoSuchQueue, Queue
 from libs.common.bus.handling import cancel_all, heed_cancellation
 from libs.common.bus.postgres.batch import Batch
 from libs.common.bus.postgres.ears import Ear, Ears
@@ -72,10 +72,10 @@ class PostgresBus:
         await self._put(Outgoing(message, None))
 
     async def send(self, queue: str, message: Message) -> None:
-        """Publish to one queue by name. Raises BusUnavailable, also when there is no such queue."""
+        """Publish to one queue by name. Raises NoSuchQueue, BusUnavailable."""
         if queue not in self._known:
             if not await until_deadline(lambda: self._store.knows(queue), _ANY, self._deadline_s):
-                raise BusUnavailable(f"there is no queue {queue}")
+                raise NoSuchQueue(f"there is no queue {queue}")
             self._known.add(queue)
         await self._put(Outgoing(message, queue))
 

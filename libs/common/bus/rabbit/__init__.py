@@ -13,7 +13,7 @@ import structlog
 from aio_pika.abc import AbstractChannel
 from aio_pika.exceptions import ChannelNotFoundEntity
 
-from libs.common.bus.base import BusUnavailable, DeadMessage, Handle, Message, Queue
+from libs.common.bus.base import BusUnavailable, DeadMessage, Handle, Message, NoSuchQueue, Queue
 from libs.common.bus.rabbit.dead import taken_dead
 from libs.common.bus.rabbit.ear import Ear
 from libs.common.bus.rabbit.link import LOST, Link
@@ -47,6 +47,7 @@ class RabbitBus:
         self._channel: AbstractChannel | None = None
         self._opening = asyncio.Lock()
         self._reading = asyncio.Lock()
+        self._looking = asyncio.Lock()
 
     @classmethod
     async def connect(cls, url: str, *, deadline_s: float = DEADLINE_S) -> Self:
@@ -86,7 +87,7 @@ class RabbitBus:
         await until_deadline(publish_missing, LOST, self._deadline_s)
 
     async def send(self, queue: str, message: Message) -> None:
-        """Publish to one queue by name. Raises BusUnavailable, also when there is no such queue."""
+        """Publish to one queue by name. Raises NoSuchQueue, BusUnavailable."""
         packet = packed(message)
 
         async def send_once() -> None:
@@ -164,14 +165,15 @@ class RabbitBus:
 
     async def _know(self, queue: str) -> None:
         """Publishing to the default exchange says nothing when there is no such queue, so ask once."""
-        if queue in self._known:
-            return
-        async with self._saying.channel() as channel:
-            try:
-                await channel.declare_queue(queue, passive=True)
-            except ChannelNotFoundEntity:
-                raise BusUnavailable(f"there is no queue {queue}") from None
-        self._known.add(queue)
+        async with self._looking:  # a whole batch asks at once, and each question takes a channel
+            if queue in self._known:
+                return
+            async with self._saying.channel() as channel:
+                try:
+                    await channel.declare_queue(queue, passive=True)
+                except ChannelNotFoundEntity:
+                    raise NoSuchQueue(f"there is no queue {queue}") from None
+            self._known.add(queue)
 
     async def _bury(self, message: Message, queue: str, reason: str) -> None:
         packet = packed_dead(message, queue, reason)
