@@ -1,5 +1,6 @@
 """The database of one service: its own schema and role on one PostgreSQL server, and transactions that emit events."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import datetime
@@ -47,6 +48,17 @@ class Session(AsyncSession):
         """
         entry_of(type(event))
         self._unwritten.append((event, queue))
+
+    @asynccontextmanager
+    async def savepoint(self) -> AsyncIterator[None]:
+        """A part of the transaction that may fail alone: on an exception what it wrote and emitted is undone."""
+        emitted = len(self._unwritten)
+        try:
+            async with self.begin_nested():
+                yield
+        except BaseException:
+            del self._unwritten[emitted:]
+            raise
 
     async def write_out(self) -> None:
         """Insert what was emitted so far, as the commit does: a long transaction need not hold all of it."""
@@ -113,6 +125,15 @@ class Database:
                 await session.write_out()
             if session.has_emitted:
                 self._committed.set()
+
+    async def answers(self) -> bool:
+        """Whether the server can be asked anything just now."""
+        try:
+            async with asyncio.timeout(CONNECT_TIMEOUT_S), self.engine.connect() as connection:
+                await connection.execute(select(1))
+        except Exception:
+            return False
+        return True
 
     async def dispose(self) -> None:
         """Close every connection."""

@@ -1,7 +1,7 @@
 """The MHz that may be lent on one host: what is left above a safe upper bound of the owner's load.
 
-Down at once, up gently: a rise waits until it is worth a task in someone's vCenter, and until the budget has
-rested for `rise_s` since its last change.
+Down at once, up gently: a rise waits until it is worth a task in someone's vCenter, until the budget has rested
+for `rise_s` since its last change, and while the host has had more changes than are allowed on average.
 """
 
 import math
@@ -16,6 +16,14 @@ PRIOR_SD = 0.05
 """Spread assumed of a host that was never seen before: what 30-second load has around its 5-minute mean."""
 _GRAIN = 0.01
 """Of capacity: budgets are cut in steps of this, so that noise is not a task per sample."""
+_CHANGE_S = 310.0
+"""What a change of a budget costs of time: with what may be owed it makes at most 12 an hour over a day. A cut is
+never refused: what it overdraws, raises wait for."""
+_RAISE_OWED_S = 1_800.0
+"""How much a raise may leave to be made up for."""
+_MOST_OWED_S = 99_999.0
+_CUT_AHEAD = 0.03
+"""Of capacity: a cut goes this much deeper than it must, or an owner who rises slowly costs a task per sample."""
 _SHARE_DIGITS = 5
 _SHARE_STEPS = 100_000
 _VARIANCE_DIGITS = 7
@@ -27,6 +35,8 @@ class Pace:
 
     elapsed_s: float
     """Since the sample before; bounded, so that a gap is not taken for observed time."""
+    passed_s: float
+    """The same without a bound: the allowance of changes is made up for in gaps too."""
     may_rise: bool
     """False for history: a back-filled sample never raises a limit."""
 
@@ -72,16 +82,26 @@ def offer(policy: Policy, memory: HostMemory) -> float:
 def move(policy: Policy, memory: HostMemory, desired: float, floor: float, pace: Pace) -> HostMemory:
     """The host with its budget after this sample; a change begins a rest in which the budget may only fall."""
     rest_s = max(0.0, memory.rest_s - pace.elapsed_s)
-    budget = _next(policy, memory, desired, floor, may_rise=pace.may_rise and rest_s == 0.0)
-    if budget != memory.budget_mhz:
-        rest_s = policy.rise_s
-    return replace(memory, budget_mhz=budget, rest_s=round(rest_s, 1))
+    owed_s = max(0.0, memory.owed_s - pace.passed_s)
+    rested = replace(memory, rest_s=round(rest_s, 1), owed_s=round(owed_s, 1))
+    may_rise = pace.may_rise and rested.rest_s == 0.0 and rested.owed_s + _CHANGE_S <= _RAISE_OWED_S
+    budget = _next(policy, rested, desired, floor, may_rise=may_rise)
+    return rested if budget == memory.budget_mhz else replace(change(rested, budget), rest_s=policy.rise_s)
+
+
+def change(memory: HostMemory, budget_mhz: float) -> HostMemory:
+    """The host with another budget: every change is a task in someone's vCenter, and counted."""
+    if budget_mhz == memory.budget_mhz:
+        return memory
+    return replace(memory, budget_mhz=budget_mhz, owed_s=min(memory.owed_s + _CHANGE_S, _MOST_OWED_S))
 
 
 def _next(policy: Policy, memory: HostMemory, desired: float, floor: float, *, may_rise: bool) -> float:
     present = memory.budget_mhz
-    if desired <= present or not may_rise:
-        return min(desired, present)
+    if desired < present:
+        return max(min(floor, desired), float(math.floor(desired - _CUT_AHEAD * memory.capacity_mhz)))
+    if not may_rise:
+        return present
     if desired * (1.0 - policy.dead_band) <= present:
         return max(floor, present)
     return max(floor, desired)

@@ -1,10 +1,11 @@
 """How many machines should exist and run, where new ones fit, and how the count grows."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from libs.harvest.fleet import Fleet, is_kept, is_powered, vcpus_of
+from libs.harvest.fleet import Fleet, is_kept, is_powered, memory_mib_of, vcpus_of
 from libs.harvest.types import (
     Facts,
     HostMemory,
@@ -29,6 +30,10 @@ class Room:
     """Powered-on machines whose host can carry them."""
     resumable: int
     """Suspended machines whose host can boot them now."""
+    uncarried: tuple[str, ...]
+    """Kept machines that are powered on where the host cannot carry them."""
+    stuck: tuple[str, ...]
+    """Suspended machines that their host cannot boot now."""
     slots: tuple[str, ...]
     """Hosts that could boot a further machine, most headroom first."""
     nearest: tuple[float, str] | None
@@ -38,22 +43,35 @@ class Room:
 def find_room(policy: Policy, hosts: Mapping[str, HostMemory], fleet: Fleet, disk_room: int | None) -> Room:
     """What fits where; `hosts` carry the budgets that count."""
     powered = resumable = 0
+    uncarried: list[MachineFact] = []
+    stuck: list[MachineFact] = []
     slots: list[tuple[float, str]] = []
     short: list[tuple[float, str]] = []
     for host in sorted({*hosts, *fleet}):
         machines = fleet.get(host, ())
         memory = hosts.get(host)
-        carried = _count_carried(policy, memory, machines)
-        resumed = _count_resumable(policy, memory, machines)
-        powered, resumable = powered + carried, resumable + resumed
-        if memory is not None and len(machines) < min(policy.machines_per_host, memory.room):
-            found = _find_slots(policy, host, memory, machines)
+        awake = [machine for machine in machines if is_powered(machine) and is_kept(machine)]
+        carried = _count_carried(policy, memory, awake)
+        asleep, woken = _find_resumable(policy, memory, machines)
+        powered, resumable = powered + carried, resumable + woken
+        uncarried, stuck = [*uncarried, *awake[carried:]], [*stuck, *asleep[woken:]]
+        places = 0 if memory is None else _count_places(policy, memory, machines)
+        if memory is not None and places > 0:
+            found = _find_slots(policy, host, memory, machines, places)
             slots += found
             short += [] if found else [(memory.budget_mhz, host)]
     slots.sort(key=lambda slot: (-slot[0], slot[1]))
     kept = sum(is_kept(machine) for machines in fleet.values() for machine in machines)
     limit = len(slots) if disk_room is None else disk_room
-    return Room(kept, powered, resumable, tuple(host for _, host in slots[:limit]), max(short, default=None))
+    return Room(
+        kept,
+        powered,
+        resumable,
+        tuple(machine.machine for machine in uncarried),
+        tuple(machine.machine for machine in stuck),
+        tuple(host for _, host in slots[:limit]),
+        max(short, default=None),
+    )
 
 
 def bound_wanted(policy: Policy, facts: Facts, wanted: int) -> int:
@@ -62,13 +80,20 @@ def bound_wanted(policy: Policy, facts: Facts, wanted: int) -> int:
     return max(0, min(wanted, policy.max_machines, granted))
 
 
-def count_running(rung: Rung, verdict: Verdict, wanted: int, room: Room) -> int:
-    """How many machines may be powered on: those that run, and others only where the owner is calm."""
+def count_running(rung: Rung, verdict: Verdict, wanted: int, room: Room, new: int) -> int:
+    """How many machines may be powered on: those that run, `new` ones, and others only where the owner is calm."""
     if rung in (Rung.SUSPEND, Rung.DESTROY):
         return 0
     calm = rung <= Rung.FLOOR and verdict in (Verdict.IDLE, Verdict.NORMAL)
-    new = len(place_missing(rung, verdict, wanted, room))
     return min(wanted, room.powered + (room.resumable if calm else 0) + new)
+
+
+def find_unable(rung: Rung, fleet: Fleet, room: Room) -> tuple[str, ...]:
+    """Powered-on machines that may not run on: these go where nothing can be suspended."""
+    if rung < Rung.SUSPEND:
+        return room.uncarried
+    every = [machine for machines in fleet.values() for machine in machines]
+    return tuple(sorted(machine.machine for machine in every if is_powered(machine) and is_kept(machine)))
 
 
 def place_missing(rung: Rung, verdict: Verdict, wanted: int, room: Room) -> tuple[str, ...]:
@@ -118,38 +143,59 @@ def _is_useful(policy: Policy, memory: HostMemory) -> bool:
     return memory.budget_mhz > 0 and memory.budget_mhz >= policy.useful_share * memory.capacity_mhz
 
 
-def _count_carried(policy: Policy, memory: HostMemory | None, machines: Sequence[MachineFact]) -> int:
-    """Powered-on kept machines that the host's budget keeps alive; all of them on an unseen host."""
-    powered = [machine for machine in machines if is_powered(machine) and is_kept(machine)]
+def _count_carried(policy: Policy, memory: HostMemory | None, awake: Sequence[MachineFact]) -> int:
+    """How many of these the host's budget keeps alive; all of them on an unseen host."""
     if memory is None:
-        return len(powered)
+        return len(awake)
     carried, left = 0, memory.budget_mhz
-    for machine in powered:
+    for machine in awake:
         left -= policy.floor_mhz_per_vcpu * vcpus_of(machine)
         carried += left >= 0
     return carried
 
 
-def _count_resumable(policy: Policy, memory: HostMemory | None, machines: Sequence[MachineFact]) -> int:
+def _find_resumable(
+    policy: Policy, memory: HostMemory | None, machines: Sequence[MachineFact]
+) -> tuple[list[MachineFact], int]:
+    """The suspended machines, smallest first, and how many of the first the host can boot: one in whose way a
+    smaller one stands waits with it."""
     suspended = [machine for machine in machines if not is_powered(machine)]
-    if memory is None or not suspended or not _is_useful(policy, memory):
-        return 0
+    suspended.sort(key=lambda machine: (memory_mib_of(policy, machine), vcpus_of(machine)))
+    if memory is None or not _is_useful(policy, memory):
+        return suspended, 0
     powered = [machine for machine in machines if is_powered(machine)]
-    left = memory.budget_mhz - policy.floor_mhz_per_vcpu * sum(vcpus_of(machine) for machine in powered)
+    left_mhz = memory.budget_mhz - _needed_mhz(policy, powered)
+    left_mib = _left_mib(policy, memory, powered)
     resumable = 0
-    for machine in suspended[: max(0, memory.room - len(powered))]:
-        left -= policy.floor_mhz_per_vcpu * vcpus_of(machine)
-        resumable += left >= 0
-    return resumable
+    for machine in suspended:
+        left_mhz -= policy.floor_mhz_per_vcpu * vcpus_of(machine)
+        left_mib -= memory_mib_of(policy, machine)
+        resumable += left_mhz >= 0 and left_mib >= 0
+    return suspended, resumable
+
+
+def _count_places(policy: Policy, memory: HostMemory, machines: Sequence[MachineFact]) -> int:
+    """Further machines of the policy's size that the host may have and its memory can hold."""
+    fitting = _left_mib(policy, memory, machines) / max(1, policy.machine.memory_mib)
+    return math.floor(min(policy.machines_per_host - len(machines), fitting))
 
 
 def _find_slots(
-    policy: Policy, host: str, memory: HostMemory, machines: Sequence[MachineFact]
+    policy: Policy, host: str, memory: HostMemory, machines: Sequence[MachineFact], places: int
 ) -> list[tuple[float, str]]:
     """One entry per further machine that the host could boot, with the headroom that is left before it."""
     if not _is_useful(policy, memory):
         return []
-    free = min(policy.machines_per_host, memory.room) - len(machines)
-    left = memory.budget_mhz - policy.floor_mhz_per_vcpu * sum(vcpus_of(machine) for machine in machines)
-    need = _boot_mhz(policy)
-    return [(left - need * number, host) for number in range(free) if left - need * number >= need]
+    left, need = memory.budget_mhz - _needed_mhz(policy, machines), _boot_mhz(policy)
+    return [(left - need * number, host) for number in range(places) if left - need * number >= need]
+
+
+def _needed_mhz(policy: Policy, machines: Sequence[MachineFact]) -> float:
+    return policy.floor_mhz_per_vcpu * sum(vcpus_of(machine) for machine in machines)
+
+
+def _left_mib(policy: Policy, memory: HostMemory, machines: Sequence[MachineFact]) -> float:
+    """What these leave of the host's memory for ours, each at its own full size."""
+    if memory.spare_mib is None:
+        return math.inf
+    return memory.spare_mib - sum(memory_mib_of(policy, machine) for machine in machines)

@@ -11,10 +11,11 @@ from typing import Any
 
 from libs.common.contracts.usage import Sample
 from libs.harvest.budgets import bounded_floor
-from libs.harvest.count import bound_wanted, count_running, find_room, place_missing
+from libs.harvest.count import bound_wanted, count_running, find_room, find_unable, place_missing
 from libs.harvest.fleet import Fleet, floor_mhz, group_by_host, order_victims
 from libs.harvest.hear import hear, hear_nothing
-from libs.harvest.owner import FUTURE_S, find_fault
+from libs.harvest.ladder import can_suspend
+from libs.harvest.owner import FUTURE_S, find_fault, patience_s
 from libs.harvest.types import (
     Decision,
     Facts,
@@ -34,7 +35,7 @@ def decide(policy: Policy, state: State, observation: Observation, facts: Facts)
     """Judge one observation: the next state, and all that is to be true now.
 
     A sample not newer than the newest believed one changes nothing. A sample that cannot be believed, and
-    silence of more than `stale_after_s`, bring every budget to the floor. A naive time is taken for UTC.
+    silence for longer than `patience_s`, bring every budget to the floor. A naive time is taken for UTC.
     """
     facts = replace(facts, now=_aware(facts.now))
     if isinstance(observation, Missing):
@@ -52,22 +53,31 @@ def _hear_silence(policy: Policy, state: State, facts: Facts) -> State:
     if state.sampled_at is None:
         return hear_nothing(policy, state, facts, Reason(ReasonCode.MISSING, "never"))
     silent_s = (facts.now - state.sampled_at).total_seconds()
-    if silent_s <= policy.stale_after_s:
+    longest_s = patience_s(policy, state.interval_s, facts.interval_s)
+    if silent_s <= longest_s:
         return hear_nothing(policy, state, facts, None)
-    return hear_nothing(
-        policy, state, facts, Reason(ReasonCode.MISSING, "silence", silent_s, policy.stale_after_s)
-    )
+    return hear_nothing(policy, state, facts, Reason(ReasonCode.MISSING, "silence", silent_s, longest_s))
 
 
 def _hear_sample(policy: Policy, state: State, sample: Sample, facts: Facts) -> State:
-    fault = find_fault(sample, facts.now, policy.stale_after_s)
+    oldest_s = patience_s(policy, sample.interval_s, facts.interval_s)
+    fault = find_fault(sample, facts.now, oldest_s)
     if fault is not None:
         code, what, value = fault
-        bound = policy.stale_after_s if code is ReasonCode.STALE else None
+        bound = oldest_s if code is ReasonCode.STALE else None
         return hear_nothing(policy, state, facts, Reason(code, what, value, bound))
-    if state.sampled_at is not None and (sample.at - state.sampled_at).total_seconds() > policy.stale_after_s:
-        state = _hear_silence(policy, state, replace(facts, now=sample.at))
+    if state.sampled_at is not None:
+        state = _hear_gap(policy, state, replace(facts, now=sample.at))
     return hear(policy, state, sample, facts)
+
+
+def _hear_gap(policy: Policy, state: State, facts: Facts) -> State:
+    """The state at `facts.now` when nothing was heard before: only a long gap changes it."""
+    assert state.sampled_at is not None
+    is_long = (facts.now - state.sampled_at).total_seconds() > patience_s(
+        policy, state.interval_s, facts.interval_s
+    )
+    return _hear_silence(policy, state, facts) if is_long else state
 
 
 def _conclude(policy: Policy, state: State, facts: Facts) -> tuple[State, Decision]:
@@ -80,6 +90,10 @@ def _conclude(policy: Policy, state: State, facts: Facts) -> tuple[State, Decisi
     gone = facts.draining or rung is Rung.DESTROY
     wanted = 0 if gone else bound_wanted(policy, facts, state.wanted)
     room = find_room(policy, hosts, fleet, state.disk_room)
+    unable = () if can_suspend(policy, state.datastore_short) else find_unable(rung, fleet, room)
+    wanted = min(wanted, room.kept - len(unable)) if unable else wanted
+    placements = () if unable else place_missing(rung, state.verdict, wanted, room)
+    able = [host for host, memory in hosts.items() if memory.budget_mhz > 0]
     decision = Decision(
         at=facts.now,
         verdict=state.verdict,
@@ -87,9 +101,9 @@ def _conclude(policy: Policy, state: State, facts: Facts) -> tuple[State, Decisi
         budgets=tuple(_to_budget(host, memory) for host, memory in hosts.items()),
         cap_mhz=sum(memory.budget_mhz for memory in hosts.values()),
         wanted=wanted,
-        running=count_running(rung, state.verdict, wanted, room),
-        placements=place_missing(rung, state.verdict, wanted, room),
-        victims=order_victims(fleet, [host for host, memory in hosts.items() if memory.budget_mhz > 0]),
+        running=count_running(rung, state.verdict, wanted, room, len(placements)),
+        placements=placements,
+        victims=order_victims(fleet, able, (*unable, *room.stuck)),
         reason=_name_reason(state, facts),
     )
     return state, decision

@@ -10,6 +10,8 @@ Fleet = Mapping[str, tuple[MachineFact, ...]]
 
 NOWHERE = ""
 _MOST_VCPUS = 4096
+_MOST_MEMORY_MIB = 10**9
+_MOST_DISK_GIB = 1e9
 
 
 def group_by_host(machines: Sequence[MachineFact], hosts: Collection[str]) -> Fleet:
@@ -43,16 +45,32 @@ def vcpus_of(machine: MachineFact) -> int:
     return min(max(machine.vcpus, 0), _MOST_VCPUS)
 
 
-def order_victims(fleet: Fleet, able: Collection[str]) -> tuple[str, ...]:
-    """Kept machines, first to give up first: those that sleep, then on hosts that carry none, then least work lost,
-    then newest."""
+def memory_mib_of(policy: Policy, machine: MachineFact) -> int:
+    """What it takes at full size, within reason."""
+    memory_mib = policy.machine.memory_mib if machine.memory_mib is None else machine.memory_mib
+    return min(max(memory_mib, 1), _MOST_MEMORY_MIB)
+
+
+def disk_gib_of(policy: Policy, machine: MachineFact) -> float:
+    """What its disk takes when it is full, within reason."""
+    disk_gib = machine.disk_gib
+    if disk_gib is None or not math.isfinite(disk_gib):
+        disk_gib = policy.machine.disk_gib
+    return min(max(disk_gib, 0.0), _MOST_DISK_GIB)
+
+
+def order_victims(fleet: Fleet, able: Collection[str], first: Sequence[str] = ()) -> tuple[str, ...]:
+    """Kept machines, first to give up first: `first` in its order, then those that sleep, then on hosts that carry
+    none, then least work lost, then newest."""
     kept = [
         (host in able or host == NOWHERE, machine)
         for host, machines in fleet.items()
         for machine in machines
         if is_kept(machine)
     ]
-    return tuple(machine.machine for _, machine in sorted(kept, key=_rank))
+    ranked = [machine.machine for _, machine in sorted(kept, key=_rank)]
+    place = {name: position for position, name in enumerate(first)}
+    return tuple(sorted(ranked, key=lambda name: place.get(name, len(place))))
 
 
 def _rank(place: tuple[bool, MachineFact]) -> tuple[bool, bool, float, float, str]:

@@ -1,18 +1,36 @@
 """What an observation changes in the state: a believable sample, or its absence."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
 from libs.common.contracts.usage import Quality, Sample
-from libs.harvest.budgets import Pace, bounded_floor, learn, move, offer
+from libs.harvest.budgets import Pace, bounded_floor, change, learn, move, offer
 from libs.harvest.count import bound_wanted, find_room, grow, has_cooled_down
-from libs.harvest.fleet import Fleet, floor_mhz, group_by_host, is_kept
+from libs.harvest.fleet import Fleet, floor_mhz, group_by_host, is_kept, memory_mib_of
 from libs.harvest.ladder import climb_or_descend, read_push
-from libs.harvest.owner import HostLoad, memory_is_measured, number, read_hosts
+from libs.harvest.owner import HostLoad, memory_is_measured, number, patience_s, read_hosts
 from libs.harvest.reasons import name_owner_reason
-from libs.harvest.types import Facts, HostMemory, Policy, Reason, ReasonCode, Rung, State, Verdict
-from libs.harvest.verdict import find_lost, forget_verdict, judge, read_datastore, read_signals
+from libs.harvest.types import (
+    Facts,
+    HostMemory,
+    MachineFact,
+    Policy,
+    Reason,
+    ReasonCode,
+    Rung,
+    State,
+    Verdict,
+)
+from libs.harvest.verdict import (
+    Datastore,
+    find_lost,
+    forget_verdict,
+    has_dwelt,
+    judge,
+    read_datastore,
+    read_signals,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,17 +54,15 @@ def hear(policy: Policy, state: State, sample: Sample, facts: Facts) -> State:
     fleet = group_by_host(facts.machines, sample.hosts)
     loads = read_hosts(sample, known)
     lost = find_lost(known, loads, fleet, partial=sample.quality is Quality.PARTIAL)
-    datastore = read_datastore(policy, sample)
+    datastore = read_datastore(policy, sample, facts.machines)
     signals = read_signals(policy, loads, list(lost.values()), memory_is_measured(sample))
-    fresh = sample.quality is not Quality.BACKFILLED
-    pace = Pace(_elapsed_s(policy, state, sample), may_rise=fresh)
-    before = replace(state, disk_room=datastore.room, datastore_short=datastore.short)
-    judged = judge(policy, before, signals, datastore.short, sample.at)
-    push = read_push(policy, judged, facts, sample.at, fresh=fresh)
+    pace = _find_pace(policy, state, sample, facts)
+    judged = judge(policy, _note(state, sample, datastore), signals, sample.at)
+    push = read_push(policy, judged, facts, sample.at, fresh=pace.may_rise)
     judged = climb_or_descend(policy, judged, push, sample.at)
     scene = Scene(sample.at, loads, lost, fleet, pace, floored=judged.rung >= Rung.FLOOR)
     judged = replace(judged, sampled_at=sample.at, hosts=_remember(policy, known, scene, sample))
-    judged = _retreat(policy, state, judged, facts, sample.at)
+    judged = _let_go(policy, _retreat(policy, state, judged, facts, sample.at), scene)
     reason = name_owner_reason(policy, judged, signals, loads, datastore, push)
     return _grow(policy, judged, facts, scene, reason)
 
@@ -77,13 +93,24 @@ def _adopt(policy: Policy, state: State, facts: Facts) -> State:
     )
 
 
-def _elapsed_s(policy: Policy, state: State, sample: Sample) -> float:
-    """Observed time that this sample stands for; a gap counts as no more than what is not yet stale."""
+def _note(state: State, sample: Sample, datastore: Datastore) -> State:
+    """The state with what the sample says of the cluster besides its load."""
+    return replace(
+        state,
+        disk_room=datastore.room,
+        datastore_short=datastore.short,
+        short_since=(state.short_since or sample.at) if datastore.short else None,
+        interval_s=number(sample.interval_s),
+    )
+
+
+def _find_pace(policy: Policy, state: State, sample: Sample, facts: Facts) -> Pace:
+    """How much time this sample stands for; a gap counts as observed for no longer than it is not yet stale."""
+    passed_s = number(sample.interval_s) or 0.0
     if state.sampled_at is not None:
-        elapsed_s = (sample.at - state.sampled_at).total_seconds()
-    else:
-        elapsed_s = number(sample.interval_s) or 0.0
-    return min(max(0.0, elapsed_s), policy.stale_after_s)
+        passed_s = max(0.0, (sample.at - state.sampled_at).total_seconds())
+    longest_s = patience_s(policy, sample.interval_s, facts.interval_s)
+    return Pace(min(passed_s, longest_s), passed_s, may_rise=sample.quality is not Quality.BACKFILLED)
 
 
 def _remember(
@@ -95,7 +122,7 @@ def _remember(
     }
     for host, memory in scene.lost.items():
         floor = bounded_floor(policy, floor_mhz(policy, scene.fleet.get(host, ())), memory.capacity_mhz)
-        hosts[host] = replace(memory, budget_mhz=min(memory.budget_mhz, floor), room=0)
+        hosts[host] = replace(change(memory, min(memory.budget_mhz, floor)), spare_mib=0)
     hosts.update(_meet_unseen(policy, hosts, scene.fleet))
     return tuple(sorted(hosts.items()))
 
@@ -105,10 +132,10 @@ def _budget_host(
 ) -> HostMemory:
     blank = known or HostMemory(1.0, 0.0, 1.0, 0.0)
     if not load.connected:
-        return replace(blank, budget_mhz=0.0, room=0)
+        return replace(change(blank, 0.0), spare_mib=0)
     memory = blank if load.fault else learn(known, load, scene.pace.elapsed_s)
     ours = scene.fleet.get(load.host, ())
-    memory = replace(memory, room=_count_room(policy, load, len(ours), memory_measured))
+    memory = replace(memory, spare_mib=_find_spare_mib(policy, load, ours, measured=memory_measured))
     floor = bounded_floor(policy, floor_mhz(policy, ours), memory.capacity_mhz)
     pressed = (
         scene.floored or load.cpu >= policy.cpu.reclaim or _is_memory_pressed(policy, load, memory_measured)
@@ -121,16 +148,16 @@ def _is_memory_pressed(policy: Policy, load: HostLoad, measured: bool) -> bool:
     return measured and policy.memory is not None and load.memory >= policy.memory.reclaim
 
 
-def _count_room(policy: Policy, load: HostLoad, ours: int, measured: bool) -> int:
-    """Machines that fit beside the owner's memory in all, at full size; no limit where it is not measured."""
+def _find_spare_mib(
+    policy: Policy, load: HostLoad, ours: Sequence[MachineFact], *, measured: bool
+) -> int | None:
+    """What fits beside the owner's memory in all, ours counted at full size; None where it is not measured."""
     if not measured:
-        return policy.machines_per_host
+        return None
     if load.memory_fault:
         return 0
-    size = max(1, policy.machine.memory_mib)
-    excess = max(0.0, load.memory_ours_mib - ours * size)
-    spare = (policy.target - load.memory) * load.memory_capacity_mib - excess
-    return max(0, min(int(spare / size), 9999))
+    excess = max(0.0, load.memory_ours_mib - sum(memory_mib_of(policy, machine) for machine in ours))
+    return max(0, int((policy.target - load.memory) * load.memory_capacity_mib - excess))
 
 
 def _meet_unseen(policy: Policy, hosts: Mapping[str, HostMemory], fleet: Fleet) -> dict[str, HostMemory]:
@@ -148,7 +175,7 @@ def _fall_to_floor(policy: Policy, state: State, facts: Facts) -> tuple[tuple[st
     hosts = {}
     for host, memory in known.items():
         floor = bounded_floor(policy, floor_mhz(policy, fleet.get(host, ())), memory.capacity_mhz)
-        hosts[host] = replace(memory, budget_mhz=min(memory.budget_mhz, floor))
+        hosts[host] = change(memory, min(memory.budget_mhz, floor))
     hosts.update(_meet_unseen(policy, hosts, fleet))
     return tuple(sorted(hosts.items()))
 
@@ -160,6 +187,16 @@ def _retreat(policy: Policy, before: State, state: State, facts: Facts, at: date
     climbed = state.rung > before.rung and state.rung >= Rung.NO_NEW
     retreated = wanted < before.wanted or climbed
     return replace(state, wanted=wanted, grown_at=at if retreated else state.grown_at)
+
+
+def _let_go(policy: Policy, state: State, scene: Scene) -> State:
+    """Want suspended machines no more that had no room to wake up for a cooldown of an idle cluster."""
+    room = find_room(policy, dict(state.hosts), scene.fleet, state.disk_room)
+    if room.stuck and has_dwelt(state.stuck_since, policy.cooldown_s, scene.at):
+        wanted = max(0, min(state.wanted, room.kept - len(room.stuck)))
+        return replace(state, wanted=wanted, grown_at=scene.at, stuck_since=None)
+    lends = state.verdict is Verdict.IDLE and state.rung is Rung.LEND and scene.pace.may_rise
+    return replace(state, stuck_since=(state.stuck_since or scene.at) if lends and room.stuck else None)
 
 
 def _grow(policy: Policy, state: State, facts: Facts, scene: Scene, reason: Reason | None) -> State:

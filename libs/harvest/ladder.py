@@ -50,8 +50,10 @@ def can_suspend(policy: Policy, datastore_short: bool) -> bool:
 
 def climb_or_descend(policy: Policy, state: State, push: Push, at: datetime) -> State:
     """The state on its next rung."""
-    pressed_since = (state.pressed_since or at) if push.presses else None
-    state = replace(state, pressed_since=pressed_since)
+    if push.presses:
+        state = replace(state, pressed_since=state.pressed_since or at)
+    elif not push.unknown:
+        state = replace(state, pressed_since=None)
     rung = max(_climb(policy, state, at), _least(policy, state, push, at))
     if rung is state.rung and push.may_descend and not push.presses:
         rung = max(_descend(policy, state, push), _least(policy, state, push, at))
@@ -71,11 +73,22 @@ def _least(policy: Policy, state: State, push: Push, at: datetime) -> Rung:
 
 def _climb(policy: Policy, state: State, at: datetime) -> Rung:
     """The next rung if something has pressed on this one for its dwell, else this one."""
-    if state.pressed_since is None or state.rung_since is None:
+    if state.rung_since is None:
         return state.rung
     harder, dwell_s = _next_harder(policy, state)
-    since = max(state.rung_since, state.pressed_since)
-    return harder if has_dwelt(since, dwell_s, at) else state.rung
+    presses = [since for since in (state.pressed_since, _outgrown_since(policy, state)) if since is not None]
+    is_over = any(has_dwelt(max(state.rung_since, since), dwell_s, at) for since in presses)
+    return harder if is_over else state.rung
+
+
+def _outgrown_since(policy: Policy, state: State) -> datetime | None:
+    """Since when machines are suspended where they may not be: their files keep a short datastore short.
+
+    None where an idle owner lets them resume, and where nothing is known.
+    """
+    if state.rung is not Rung.SUSPEND or can_suspend(policy, state.datastore_short):
+        return None
+    return None if state.verdict in (Verdict.IDLE, Verdict.UNKNOWN) else state.short_since or state.rung_since
 
 
 def _next_harder(policy: Policy, state: State) -> tuple[Rung, float]:

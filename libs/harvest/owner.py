@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from libs.common.contracts.usage import HostState, Sample
-from libs.harvest.types import HostMemory, ReasonCode
+from libs.harvest.types import HostMemory, Policy, ReasonCode
 
 FUTURE_S = 60.0
 """A timestamp further ahead of the present than this is a broken clock."""
@@ -17,6 +17,8 @@ TOLERANCE = 0.02
 """Of capacity: how far ours may stand above the total, by rounding and skew, before it is impossible."""
 _TURBO = 4.0
 """Of capacity: turbo and hyper-threading pass 100 %, nothing passes this."""
+MOST_INTERVAL_S = 300.0
+"""A longer interval than this is no excuse for silence."""
 _MOST = 1e9
 """MHz, MiB or GiB that no single host has."""
 
@@ -39,6 +41,12 @@ class HostLoad:
     fault: str | None = None
     """What is impossible about its CPU."""
     memory_fault: str | None = None
+
+
+def patience_s(policy: Policy, *intervals_s: float | None) -> float:
+    """How old the newest sample may be: as the policy says, and at least three of the intervals known."""
+    known_s = [number(interval_s) or 0.0 for interval_s in intervals_s]
+    return max(policy.stale_after_s, *(3.0 * min(interval_s, MOST_INTERVAL_S) for interval_s in known_s))
 
 
 def find_fault(

@@ -10,6 +10,7 @@ from typing import Any
 from libs.harvest.types import HostMemory, Reason, ReasonCode, Rung, State, Verdict
 
 _VERSION = 1
+_NO_LIMIT = -1
 _TIMES = {
     "at": "sampled_at",
     "vs": "verdict_since",
@@ -18,6 +19,8 @@ _TIMES = {
     "ps": "pressed_since",
     "gs": "grown_at",
     "rs": "rung_since",
+    "ds": "short_since",
+    "ss": "stuck_since",
 }
 
 
@@ -30,16 +33,13 @@ def to_json(state: State) -> dict[str, Any]:
             document[short] = time.astimezone(UTC).isoformat().replace("+00:00", "Z")
     if state.hosts:
         document["hosts"] = [_host_to_json(host, memory) for host, memory in state.hosts]
-    if state.wanted:
-        document["wanted"] = state.wanted
-    if state.disk_room is not None:
-        document["disk"] = state.disk_room
-    if state.datastore_short:
-        document["short"] = True
+    if state.interval_s is not None:
+        document["iv"] = _short(state.interval_s)
     if state.reason is not None:
         reason = state.reason
         document["reason"] = [reason.code.value, reason.signal, reason.value, reason.bound, reason.host]
-    return document
+    plain = {"wanted": state.wanted or None, "disk": state.disk_room, "short": state.datastore_short or None}
+    return document | {short: value for short, value in plain.items() if value is not None}
 
 
 def from_json(document: Mapping[str, Any]) -> State:
@@ -56,6 +56,7 @@ def from_json(document: Mapping[str, Any]) -> State:
             wanted=int(document.get("wanted", 0)),
             disk_room=document.get("disk"),
             datastore_short=bool(document.get("short", False)),
+            interval_s=None if "iv" not in document else float(document["iv"]),
             reason=None if reason is None else Reason(ReasonCode(reason[0]), *reason[1:]),
             **times,
         )
@@ -65,20 +66,23 @@ def from_json(document: Mapping[str, Any]) -> State:
 
 def _host_to_json(host: str, memory: HostMemory) -> list[Any]:
     budget, capacity = _short(memory.budget_mhz), _short(memory.capacity_mhz)
-    row = [host, memory.level, memory.variance, memory.last, budget, capacity, memory.room]
+    spare_mib = _NO_LIMIT if memory.spare_mib is None else memory.spare_mib
+    row = [host, memory.level, memory.variance, memory.last, budget, capacity, spare_mib]
+    if memory.owed_s:
+        return [*row, _short(memory.rest_s), _short(memory.owed_s)]
     return [*row, _short(memory.rest_s)] if memory.rest_s else row
 
 
 def _host_from_json(row: list[Any]) -> tuple[str, HostMemory]:
-    host, level, variance, last, budget, capacity, room, *rest = row
+    host, level, variance, last, budget, capacity, spare_mib, *rest = row
     return str(host), HostMemory(
         float(level),
         float(variance),
         float(last),
         float(budget),
         float(capacity),
-        int(room),
-        float(rest[0]) if rest else 0.0,
+        None if int(spare_mib) == _NO_LIMIT else int(spare_mib),
+        *map(float, rest),
     )
 
 

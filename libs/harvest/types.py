@@ -84,7 +84,7 @@ class Policy:
     rise_s: float = 300.0
     """Least time between a change of a host's budget and a rise; it falls at once."""
     stale_after_s: float = 60.0
-    """Silence or age beyond which budgets go to the floor (three intervals by default)."""
+    """Silence or age beyond which budgets go to the floor; never less than three intervals of the cluster."""
     windows: tuple[Window, ...] = ()
     """Empty: always."""
     time_zone: str = "UTC"
@@ -133,6 +133,10 @@ class MachineFact:
     age_s: float
     progress_s: float = 0.0
     """Work that would be lost if it were destroyed now."""
+    memory_mib: int | None = None
+    """Its own size, which an older policy may have chosen; None: the policy's."""
+    disk_gib: float | None = None
+    """The full size of its disk; None: the policy's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +152,8 @@ class Facts:
     """Why a person or the resource's mode forbids lending; None: allowed."""
     draining: bool = False
     """Everything of ours is to leave this cluster."""
+    interval_s: float | None = None
+    """How often the cluster is asked for a sample; None: not known."""
 
 
 class ReasonCode(StrEnum):
@@ -196,10 +202,12 @@ class HostMemory:
     budget_mhz: float
     capacity_mhz: float = 0.0
     """0: never measured, `level`, `variance` and `last` mean nothing yet."""
-    room: int = 0
-    """Machines of the policy's size that the host's memory can hold in all; 0 while it is not connected."""
+    spare_mib: int | None = 0
+    """Memory that all of ours together may hold there, at full size; 0 while it is not connected, None: no limit."""
     rest_s: float = 0.0
     """How long the budget must still rest before it may rise."""
+    owed_s: float = 0.0
+    """How long until the allowance has made up for all changes of the budget; a rise waits while this is much."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,7 +223,8 @@ class State:
     idle_since: datetime | None = None
     busy_since: datetime | None = None
     pressed_since: datetime | None = None
-    """Since when the ladder has been climbed without a break: verdict busy, or outside every window."""
+    """Since when the ladder has been climbed without a break: verdict busy, or outside every window. What is not
+    known breaks nothing."""
     grown_at: datetime | None = None
     """The last growth step or retreat of the count: the cooldown runs from here."""
     rung: Rung = Rung.FLOOR
@@ -225,6 +234,11 @@ class State:
     disk_room: int | None = None
     """Further machines that the datastore can hold; None: not measured."""
     datastore_short: bool = False
+    short_since: datetime | None = None
+    stuck_since: datetime | None = None
+    """Since when the cluster has been idle and a suspended machine had no room to wake up."""
+    interval_s: float | None = None
+    """What the newest believed sample covered."""
     reason: Reason | None = None
 
 

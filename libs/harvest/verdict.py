@@ -6,9 +6,9 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from libs.common.contracts.usage import Sample
-from libs.harvest.fleet import Fleet
+from libs.harvest.fleet import Fleet, disk_gib_of
 from libs.harvest.owner import HostLoad, number
-from libs.harvest.types import HostMemory, Policy, State, Thresholds, Verdict
+from libs.harvest.types import HostMemory, MachineFact, Policy, State, Thresholds, Verdict
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,32 +74,50 @@ def find_lost(
     return {host: memory for host, memory in known.items() if host not in seen and (partial or host in fleet)}
 
 
-def read_datastore(policy: Policy, sample: Sample) -> Datastore:
-    """The datastore's signal. Nothing measured is no obstacle, an impossible figure is a full datastore."""
+def read_datastore(policy: Policy, sample: Sample, machines: Sequence[MachineFact]) -> Datastore:
+    """The datastore's signal. Nothing measured is no obstacle, an impossible figure is a full datastore.
+
+    What our thin disks may still grow is not room: where the cloud does not say how much that is, every disk of
+    ours counts as still to be written in full.
+    """
     if sample.datastore_capacity_gib is None and sample.datastore_free_gib is None:
         return Datastore(None, short=False, room=None)
     capacity, free = number(sample.datastore_capacity_gib), number(sample.datastore_free_gib)
     if capacity is None or free is None or capacity <= 0 or not 0 <= free <= capacity:
         return Datastore(0.0, short=True, room=0)
     machine_gib = policy.machine.disk_gib + 2.0 * policy.machine.memory_mib / 1024.0
-    spare_gib = max(0.0, free - policy.datastore_free_min * capacity)
+    growth_gib = _find_growth_gib(policy, sample, machines)
+    spare_gib = max(0.0, free - policy.datastore_free_min * capacity - growth_gib)
     room = min(int(spare_gib / machine_gib), 9999) if machine_gib > 0 else 9999
     share = free / capacity
     return Datastore(round(share, 4), short=share < policy.datastore_free_min, room=room)
 
 
-def judge(
-    policy: Policy, state: State, signals: Sequence[Signal], disk_is_short: bool, at: datetime
-) -> State:
-    """The state with its verdict and dwell times at `at`; no signal at all is `unknown`."""
+def _find_growth_gib(policy: Policy, sample: Sample, machines: Sequence[MachineFact]) -> float:
+    """What our disks may still take of the free space; one that starts may not be in the cloud's figure yet."""
+    told = number(sample.datastore_uncommitted_gib)
+    known = told is not None and told >= 0
+    unknown = [machine for machine in machines if not known or machine.state == "starting"]
+    disks_gib = math.fsum(disk_gib_of(policy, machine) for machine in unknown)
+    return disks_gib + (told if told is not None and known else 0.0)
+
+
+def judge(policy: Policy, state: State, signals: Sequence[Signal], at: datetime) -> State:
+    """The state with its verdict and dwell times at `at`; no signal at all is `unknown`.
+
+    After a gap an owner who was busy before it is so until load below `stop_new` is seen.
+    """
     if not signals:
         return forget_verdict(state, at)
     busy = any(signal.is_busy for signal in signals)
     stop = any(signal.stops_new for signal in signals)
-    idle = all(signal.is_idle for signal in signals) and not disk_is_short
+    idle = all(signal.is_idle for signal in signals)
+    was_busy = state.verdict is Verdict.BUSY or (
+        state.verdict is Verdict.UNKNOWN and state.pressed_since is not None
+    )
     busy_since = (state.busy_since or at) if busy else None
     idle_since = (state.idle_since or at) if idle else None
-    if has_dwelt(busy_since, policy.busy_dwell_s, at) or (state.verdict is Verdict.BUSY and stop):
+    if has_dwelt(busy_since, policy.busy_dwell_s, at) or (was_busy and stop):
         verdict = Verdict.BUSY
     elif stop:
         verdict = Verdict.STOP_NEW
@@ -112,9 +130,9 @@ def judge(
 
 
 def forget_verdict(state: State, at: datetime) -> State:
-    """The state of a cluster about which nothing is known: every dwell starts again."""
+    """The state of a cluster about which nothing is known: idleness starts again, a busy owner stays busy."""
     since = state.verdict_since if state.verdict is Verdict.UNKNOWN and state.verdict_since else at
-    return replace(state, verdict=Verdict.UNKNOWN, verdict_since=since, idle_since=None, busy_since=None)
+    return replace(state, verdict=Verdict.UNKNOWN, verdict_since=since, idle_since=None, stuck_since=None)
 
 
 def has_dwelt(since: datetime | None, dwell_s: float, at: datetime) -> bool:

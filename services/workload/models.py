@@ -68,6 +68,8 @@ class Resource(Base):
     sweep_stopped: Mapped[str | None]
     """Why the sweeper waits for a person; nothing is made on the resource meanwhile."""
     released: Mapped[bool] = mapped_column(default=False)
+    seen_at: Mapped[datetime | None]
+    """When its machines were first read: until then nobody knows what is there, and nothing is made."""
 
 
 class Cluster(Base):
@@ -209,9 +211,13 @@ class Machine(Base):
     created_at: Mapped[datetime]
     running_since: Mapped[datetime | None]
     attempts: Mapped[int] = mapped_column(default=0)
+    """How often making it was refused."""
     missing: Mapped[int] = mapped_column(default=0)
     """Inventories in a row that did not show it."""
     power: Mapped[str | None]
+    """As the cloud last showed it; None: it never has."""
+    seen_in: Mapped[str | None]
+    """The cloud's reference of the cluster that shows it, where that is not its own."""
     limit_mhz: Mapped[float | None]
     """The limit that the cloud really has."""
     error: Mapped[str | None]

@@ -12,9 +12,11 @@ class Pace:
     look_again_s: float = 2.0
     """How often the inventory is read while something is under way."""
     refused_rest_s: float = 15.0
-    """How long a cluster rests whose limits the cloud refused, so that others are not held up; an act, at first."""
+    """How long a cluster rests whose limits the cloud refused, and an act at first: others are not held up."""
     refused_most_s: float = 300.0
-    """How long an act that is forbidden again and again rests at most."""
+    """How long an act that is refused again and again rests at most."""
+    giving_back_most_s: float = 60.0
+    """How long giving back rests at most where the refusal may pass: the owner waits for it."""
     look_every_s: float = 10.0
     """How often the inventory is read where every machine is as wanted."""
     silence_every_s: float = 5.0

@@ -1,6 +1,8 @@
 """Who acts on a cloud: one replica at a time, by the database's clock; whoever comes late changes nothing."""
 
+import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import timedelta
 from uuid import UUID, uuid4
 
@@ -9,11 +11,12 @@ import pytest
 from libs.common.bus.messages import to_message
 from libs.common.contracts.action import LimitsRequested, MachineDeployed, MachineRequested
 from libs.common.runner import Running
-from libs.providers.base import MachineSpec, Mark, Power
+from libs.providers.base import MachineSpec, Mark, Power, Unavailable
 from libs.providers.simulated import ClusterDefinition, OwnerProfile, driver
 from services.workload.reconcile.hands import Hands
 from services.workload.usecases.leasing import LeaseLost, guard
 from tests.service.workload_house import LAB, House, open_house
+from tests.service.workload_words import HALF_MHZ
 from tests.support import until
 
 SLOW_S = 1.0
@@ -57,8 +60,9 @@ async def test_one_of_two_replicas_acts_and_the_other_takes_over_when_it_stops(d
         staying = hands_of(house.replicas[0])
         async with house.replica() as second:
             leaving = hands_of(second)
-            await house.lend()
+            await house.change_resource()
             await house.give_lease_to(leaving.replica)
+            await house.lend()
             await house.run(40)
 
             assert await house.states() == ["running", "running"]
@@ -70,7 +74,7 @@ async def test_one_of_two_replicas_acts_and_the_other_takes_over_when_it_stops(d
         house.own(0.5)
         await house.run(20)
         assert await holder(house) == staying.replica
-        assert limits_mhz(house) == {8_000}
+        assert limits_mhz(house) == {HALF_MHZ}
 
 
 async def test_a_replica_that_dies_is_replaced_when_its_lease_has_ended(house: House) -> None:
@@ -85,7 +89,7 @@ async def test_a_replica_that_dies_is_replaced_when_its_lease_has_ended(house: H
     await house.execute("update resource set lease_until = clock_timestamp() - interval '1 second'")
     await house.be_silent(5)
 
-    assert limits_mhz(house) == {8_000}
+    assert limits_mhz(house) == {HALF_MHZ}
     assert await holder(house) == hands_of(house.replicas[0]).replica
 
 
@@ -93,6 +97,7 @@ async def test_who_comes_late_changes_nothing_and_the_next_holder_goes_on(house:
     await house.lend()
     await house.be_silent(20)
     samples = await house.measure()
+    await house.begin_anew()
     house.cloud.control.set_fault("latency_s", 3.0)
     await house.bus.publish(to_message(house.round_of(*samples), "/tides/test"))
     await until(lambda: len(house.heard(MachineRequested)) == 2)
@@ -120,6 +125,7 @@ async def test_after_a_lost_lease_what_waits_for_its_turn_is_not_begun(database_
         await house.lend(step_machines=11)
         await house.be_silent(20)
         samples = await house.measure()
+        await house.begin_anew()
         house.cloud.control.set_fault("latency_s", SLOW_S)
         await house.bus.publish(to_message(house.round_of(*samples), "/tides/test"))
         await until(lambda: len(house.heard(MachineRequested)) == 11)
@@ -157,10 +163,52 @@ async def test_limits_of_further_clusters_are_not_set_after_a_lost_lease(databas
         await house.settle()
 
         by_cluster = {machine.cluster: machine.limit_mhz for machine in house.cloud.truth().machines}
-        assert sorted(by_cluster.values()) == [8_000, 16_000]
+        assert sorted(by_cluster.values()) == [HALF_MHZ, 16_000]
         await house.give_lease_to(None)
         await house.run(20)
-        assert limits_mhz(house) == {8_000}
+        assert limits_mhz(house) == {HALF_MHZ}
+
+
+async def test_who_loses_the_lease_while_it_logs_in_calls_nothing(house: House) -> None:
+    await house.lend()
+    await house.run(60)
+    house.own(0.5)
+    await house.be_silent(20)
+    samples = await house.measure()
+    await house.begin_anew()
+    house.cloud.control.set_fault("latency_s", SLOW_S)
+    requested = len(house.heard(LimitsRequested))
+    await house.bus.publish(to_message(house.round_of(*samples), "/tides/test"))
+    await until(lambda: len(house.heard(LimitsRequested)) == requested + 1)
+    await wait_for_call(house)  # the login
+    await house.give_lease_to(uuid4())
+    house.cloud.control.clear_faults()
+    house.clock.advance()
+    await house.settle()
+    assert limits_mhz(house) == {16_000}
+
+    await house.give_lease_to(None)
+    await house.be_silent(5)
+    assert limits_mhz(house) == {HALF_MHZ}
+
+
+async def test_a_call_ends_with_its_turn_and_is_not_begun_where_the_lease_ends_before(house: House) -> None:
+    await house.lend()
+    await house.run(60)
+    hands = hands_of(house.replicas[0])
+    (claimed,) = await hands.claim()
+    turn = await hands.begin(claimed)
+    assert 0 < turn.left_s <= hands.pace.call_s
+    await house.give_lease_to(hands.replica, seconds=5)
+    with pytest.raises(LeaseLost):
+        async with hands.starting(claimed, turn):
+            raise AssertionError("the lease ends before the turn")
+
+    short = replace(turn, ends_at=turn.ends_at - turn.left_s + 0.05)
+    async with hands.starting(claimed, short):
+        pass
+    with pytest.raises(Unavailable, match="no answer"):
+        await hands.call(short, asyncio.Event().wait())
 
 
 async def test_a_machine_that_was_made_before_a_crash_is_found_and_not_made_again(house: House) -> None:
@@ -205,5 +253,5 @@ async def test_a_database_of_another_installation_is_not_acted_from(house: House
     await house.lend()
     await house.run(40)
 
-    assert await house.states() == ["requested", "requested"]
+    assert await house.states() == []
     assert house.cloud.truth().machines == ()

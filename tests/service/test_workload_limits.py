@@ -14,6 +14,7 @@ from libs.common.contracts.action import (
 )
 from libs.common.contracts.resource import Mode
 from tests.service.workload_house import House, open_house
+from tests.service.workload_words import HALF_MHZ, MORE_MHZ
 
 
 @pytest.fixture
@@ -44,7 +45,7 @@ async def test_a_lost_answer_is_read_back_and_said_as_one_outcome(house: House) 
     house.cloud.control.set_fault("lose_answers", True)
     house.own(0.5)
     await house.run(20)
-    assert limits_mhz(house) == {8_000}
+    assert limits_mhz(house) == {HALF_MHZ}
     (failed,) = house.heard(LimitsFailed)
     assert failed.cause == "timeout"
     assert house.limits()[-1] == "failed"
@@ -57,7 +58,7 @@ async def test_a_lost_answer_is_read_back_and_said_as_one_outcome(house: House) 
     (outcome,) = [event for event in house.heard(LimitsApplied) if event.action_id == failed.action_id]
     assert outcome.changes == 0
     tracks = [[limit for _, limit in machine.limit] for machine in house.cloud.state().machines]
-    assert tracks == [[800, 16_000, 8_000]] * 2
+    assert tracks == [[800, 16_000, HALF_MHZ]] * 2
 
 
 async def test_a_newer_decision_supersedes_what_was_not_applied(house: House) -> None:
@@ -75,7 +76,7 @@ async def test_a_newer_decision_supersedes_what_was_not_applied(house: House) ->
     await house.be_silent(5)
 
     assert house.heard(LimitsApplied)[-1].action_id == second.action_id
-    assert limits_mhz(house) == {6_000}
+    assert limits_mhz(house) == {MORE_MHZ}
     assert house.limits()[-2:] == ["superseded", "applied"]
 
 
@@ -116,5 +117,5 @@ async def test_a_cloud_that_refuses_is_asked_again_and_the_failure_is_said_once(
 
     house.cloud.control.clear_faults()
     await house.run(360)
-    assert limits_mhz(house) == {8_000}
+    assert limits_mhz(house) == {HALF_MHZ}
     assert house.limits()[-1] == "applied"

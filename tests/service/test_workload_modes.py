@@ -131,6 +131,7 @@ async def test_what_waits_for_its_turn_is_not_begun_once_the_resource_only_obser
         await house.lend(step_machines=11)
         await house.be_silent(20)
         samples = await house.measure()
+        await house.begin_anew()
         house.cloud.control.set_fault("latency_s", SLOW_S)
         await house.bus.publish(to_message(house.round_of(*samples), "/tides/test"))
         await until(lambda: len(house.heard(MachineRequested)) == 11)

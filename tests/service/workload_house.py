@@ -46,6 +46,7 @@ from libs.providers.simulated import (
     driver,
 )
 from services.workload.main import build
+from services.workload.reconcile.hands import Hands
 from tests.service.lone_service import OURS, Answer
 from tests.service.workload_books import check_books
 from tests.service.workload_words import INTERVAL_S, PASSWORD, POLICY, START, first_words, next_state
@@ -294,6 +295,13 @@ class House:
         """States of the machines, oldest first."""
         return [machine["state"] for machine in await self.machines(live=live)]
 
+    async def begin_anew(self) -> None:
+        """The first replica logs in and looks before it acts again."""
+        hands = getattr(self.replicas[0].services[0].closes[0], "__self__", None)
+        assert isinstance(hands, Hands)
+        hands.looked_at.clear()
+        await hands.sessions.drop(self.resource.resource_id)
+
     async def give_lease_to(self, replica: UUID | None, seconds: float = 3600) -> None:
         """What the database says when somebody else acts on the cloud; None: nobody does."""
         until_at = "clock_timestamp() + $2 * interval '1 second'" if replica else "null"
@@ -302,17 +310,18 @@ class House:
 
     async def execute(self, statement: str, *values: Any) -> str:
         """Change workload's schema behind its back."""
-        async with self._schema() as connection:
+        async with self.schema() as connection:
             done: str = await connection.execute(statement, *values)
             return done
 
     async def fetch(self, query: str, *values: Any) -> list[dict[str, Any]]:
         """Look into workload's schema."""
-        async with self._schema() as connection:
+        async with self.schema() as connection:
             return [dict(row) for row in await connection.fetch(query, *values)]
 
     @asynccontextmanager
-    async def _schema(self) -> AsyncIterator[asyncpg.Connection]:
+    async def schema(self) -> AsyncIterator[asyncpg.Connection]:
+        """A connection to workload's tables, beside all replicas."""
         connection = await asyncpg.connect(self.settings.database_dsn)
         await connection.set_type_codec("jsonb", encoder=json.dumps, decoder=json.loads, schema="pg_catalog")
         try:

@@ -60,6 +60,8 @@ class Sample:
     """The limit really set on our pool; None without a pool."""
     datastore_capacity_gib: float | None = None
     datastore_free_gib: float | None = None
+    datastore_uncommitted_gib: float | None = None
+    """What the thin disks of our machines may still take of the free space; None: not measured."""
     quality: Quality = Quality.MEASURED
 
 

@@ -100,6 +100,16 @@ class Control:
         """An administrator changes the CPU limit of one of our machines."""
         self._change(lambda state, now_s: record(_machine(state, name).limit, now_s, limit_mhz))
 
+    def move_machine(self, name: str, host: str) -> None:
+        """An administrator moves one of our machines to a host, of another cluster too."""
+
+        def alter(state: CloudState, now_s: float) -> None:
+            cluster = next(one for one in state.clusters if _host(state, host) in one.hosts)
+            machine = _machine(state, name)
+            machine.cluster, machine.host = cluster.cluster, host
+
+        self._change(alter)
+
     def set_machine_error(self, name: str, error: str | None) -> None:
         """What the inventory shows as the machine's error."""
 

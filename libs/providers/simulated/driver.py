@@ -17,6 +17,8 @@ from libs.providers.simulated.settings import SimulatedSettings
 from libs.providers.simulated.state import build_state
 from libs.providers.simulated.store import FileStore, MemoryStore, Store
 
+MOST_REGISTERED = 50
+"""Clouds in memory that come into being by being registered; more only by restarting the process."""
 _NAME = re.compile(r"[a-z0-9][a-z0-9.-]{0,62}")
 _FORMS = "use sim://<name> for a cloud in memory or sim:///<path>.json for one in a file"
 
@@ -46,6 +48,7 @@ class SimulatedDriver:
 
     def __init__(self) -> None:
         self._memory: dict[str, MemoryStore] = {}
+        self._registered: set[str] = set()
 
     def identify(self, url: str, settings: BaseModel) -> str:
         return canonical_url(url)
@@ -62,11 +65,9 @@ class SimulatedDriver:
             raise Rejected(Cause.AUTH, "the password is empty")
         cloud = Cloud(url, self._store(url), clock)
         if cloud.store.read() is None:
-            if isinstance(cloud.store, FileStore):  # who may register a resource may not write files
-                raise Rejected(
-                    Cause.INVALID, "there is no simulated cloud at this path; `tides demo` makes one"
-                )
-            self._create(cloud.store, password, settings)
+            self._make_room(cloud)
+            if self._create(cloud.store, password, settings):
+                self._registered.add(url)
         await reach(cloud)
         state = cloud.state()
         if not is_password(password, state.salt, state.password_hash):
@@ -93,10 +94,23 @@ class SimulatedDriver:
     def forget_cloud(self, url: str) -> None:
         """Drop a cloud in memory; sessions that are open keep what they have."""
         self._memory.pop(canonical_url(url), None)
+        self._registered.discard(canonical_url(url))
 
     def _store(self, url: str) -> Store:
         path = urlsplit(url).path
         return FileStore(Path(path)) if path else self._memory.setdefault(url, MemoryStore())
+
+    def _make_room(self, cloud: Cloud) -> None:
+        """Who may register a resource may not write files, nor fill the memory. Raises Rejected."""
+        if isinstance(cloud.store, FileStore):
+            raise Rejected(Cause.INVALID, "there is no simulated cloud at this path; `tides demo` makes one")
+        if len(self._registered) >= MOST_REGISTERED:
+            self.forget_cloud(cloud.url)
+            raise Rejected(
+                Cause.INVALID,
+                f"this process keeps {MOST_REGISTERED} simulated clouds already, which is the most; "
+                "use one of them, or restart it",
+            )
 
     def _create(self, store: Store, password: str, settings: SimulatedSettings) -> bool:
         salt = fresh_salt()

@@ -111,6 +111,7 @@ def _sample(
         cap_mhz=value_at(cluster.cap, end_s),
         datastore_capacity_gib=cluster.datastore_gib,
         datastore_free_gib=max(0.0, datastore_free_gib(state, cluster, end_s)),
+        datastore_uncommitted_gib=0.0,  # its disks are thick
         quality=quality,
     )
 

@@ -9,7 +9,16 @@ from collections.abc import Mapping
 from uuid import UUID
 
 from libs.common.contracts.usage import HostState
-from libs.providers.base import Capability, Cause, Full, MachineSpec, Power, Rejected
+from libs.providers.base import (
+    Capability,
+    Cause,
+    Full,
+    MachineSpec,
+    Power,
+    ProviderError,
+    Rejected,
+    Unavailable,
+)
 from libs.providers.simulated.owner import chance, key_of
 from libs.providers.simulated.physics import (
     datastore_free_gib,
@@ -51,9 +60,12 @@ def create(state: CloudState, spec: MachineSpec, now_s: float) -> None:
 
 
 def delete(state: CloudState, name: str, installation_id: UUID, now_s: float) -> None:
-    """Power off and destroy; absent is success."""
+    """Power off and destroy; absent is success. Refused while the machine's host is not to be reached."""
     machine = _find_own(state, name, installation_id)
     if machine is not None:
+        if state.faults.delete_forbidden:
+            raise Rejected(Cause.PERMISSION, f"this account may not delete {name}")
+        _check_reachable(state, machine, now_s)
         destroy(machine, now_s)
 
 
@@ -64,10 +76,12 @@ def destroy(machine: MachineRecord, now_s: float) -> None:
 
 
 def set_power(state: CloudState, name: str, power: Power, installation_id: UUID, now_s: float) -> None:
-    """Bring a machine to a power state."""
+    """Bring a machine to a power state. Refused while its host is not to be reached, unless it is in it."""
     machine = _find_own(state, name, installation_id)
     if machine is None:
         raise Rejected(Cause.NOT_FOUND, f"no machine {name}")
+    if not _is_already(machine, power, now_s):
+        _check_reachable(state, machine, now_s)
     if power is Power.ON:
         _power_on(state, machine, now_s)
     elif power is Power.OFF:
@@ -85,18 +99,25 @@ def set_limits(
     limits: Mapping[str, float],
     installation_id: UUID,
     now_s: float,
-) -> int:
+) -> int | ProviderError:
     """Set the pool's cap and limits in whole MHz, rounded down; machines that are absent or unconfigured are
-    passed over. Returns how many objects changed."""
+    passed over. Returns how many objects changed, or the refusal about one machine after all others were set."""
     pool = _cluster(state, cluster)
     for value in (cap_mhz, *limits.values()):
         _check_limit(value)
     found = [(_find_own(state, name, installation_id), mhz) for name, mhz in limits.items()]
     changed = int(record(pool.cap, now_s, float(math.floor(cap_mhz))))
+    refusals: list[ProviderError] = []
     for machine, mhz in found:
-        if machine is not None and machine.cluster == cluster and machine.is_configured(now_s):
+        if machine is None or not machine.is_configured(now_s):
+            continue
+        if machine.cluster != cluster:
+            refusals.append(Rejected(Cause.NOT_FOUND, f"no machine of ours in {cluster}: {machine.name}"))
+        elif machine.limit[-1][1] != math.floor(mhz) and _is_out_of_reach(state, machine, now_s):
+            refusals.append(_out_of_reach(machine))
+        else:
             changed += record(machine.limit, now_s, float(math.floor(mhz)))
-    return changed
+    return refusals[0] if refusals else changed
 
 
 def release(state: CloudState, cluster: str, now_s: float) -> None:
@@ -223,6 +244,21 @@ def _check_connected(host: HostRecord, now_s: float) -> None:
         raise Rejected(Cause.CONFLICT, f"{host.host} is in state {found}")
 
 
+def _check_reachable(state: CloudState, machine: MachineRecord, now_s: float) -> None:
+    """What runs on a host that has lost its connection cannot be altered, whatever is asked."""
+    if _is_out_of_reach(state, machine, now_s):
+        raise _out_of_reach(machine)
+
+
+def _is_out_of_reach(state: CloudState, machine: MachineRecord, now_s: float) -> bool:
+    hosts = _cluster(state, machine.cluster).hosts
+    return any(host.host == machine.host and state_of(host, now_s) is HostState.FAILED for host in hosts)
+
+
+def _out_of_reach(machine: MachineRecord) -> Unavailable:
+    return Unavailable(Cause.UNREACHABLE, f"{machine.name}: host {machine.host} is not connected")
+
+
 def _check_memory(
     state: CloudState, cluster: ClusterRecord, host: HostRecord, needed_mib: int, now_s: float
 ) -> None:
@@ -247,6 +283,13 @@ def _power_on(state: CloudState, machine: MachineRecord, now_s: float) -> None:
     if not suspended and machine.memory_mib / 1024.0 > datastore_free_gib(state, cluster, now_s):
         raise Full(Cause.CAPACITY, f"the datastore of {cluster.name} lacks room for a swap file")
     record(machine.power, now_s, "resume" if suspended else "boot")
+
+
+def _is_already(machine: MachineRecord, power: Power, now_s: float) -> bool:
+    if power is Power.ON:
+        return is_on(machine, now_s)
+    now = value_at(machine.power, now_s) or "off"
+    return now == ("suspended" if power is Power.SUSPENDED else "off")
 
 
 def _shut_down(state: CloudState, machine: MachineRecord, now_s: float) -> None:

@@ -14,6 +14,7 @@ from libs.providers.base import (
     MachineSpec,
     Mark,
     Power,
+    ProviderError,
     Rejected,
     TemplateSeen,
     Unavailable,
@@ -108,11 +109,14 @@ class SimulatedProvider:
         )
 
     async def set_limits(self, cluster: str, cap_mhz: float, machines: Mapping[str, float]) -> int:
-        return await self._change(
+        outcome = await self._change(
             lambda state, now_s: rules.set_limits(
                 state, cluster, cap_mhz, machines, self._installation_id, now_s
             )
         )
+        if isinstance(outcome, ProviderError):
+            raise outcome
+        return outcome
 
     async def release(self, cluster: str) -> None:
         await self._change(lambda state, now_s: rules.release(state, cluster, now_s))

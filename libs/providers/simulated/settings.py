@@ -1,12 +1,16 @@
 """What a simulated cloud is made of: chosen when it is created, kept in its state from then on."""
 
 from enum import StrEnum
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from libs.providers.base import Capability
 
+MOST_CLUSTERS = 50
+MOST_HOSTS = 200
+"""Of one cluster. Physics run inside the services' own processes: what a cloud costs must have an end."""
+TemplateName = Annotated[str, Field(min_length=1, max_length=200)]
 Removable = Literal[Capability.SUSPEND, Capability.GUEST_SHUTDOWN, Capability.BACKFILL]
 
 
@@ -31,7 +35,7 @@ class ClusterDefinition(_Frozen):
     """One cluster of equal hosts."""
 
     name: str = Field(min_length=1, max_length=80)
-    hosts: int = Field(ge=1, le=128)
+    hosts: int = Field(ge=1, le=MOST_HOSTS)
     owner: OwnerProfile = OwnerProfile.OFFICE
     cores: int = Field(default=16, ge=1, le=512)
     core_mhz: float = Field(default=2600.0, gt=0, le=10_000)
@@ -52,6 +56,8 @@ class Faults(_Frozen):
     """`create` finds no room: Full(CAPACITY)."""
     half_clone: bool = False
     """New clones end unconfigured, as after a crash in between: `create` again mends it."""
+    delete_forbidden: bool = False
+    """The account may neither switch off nor delete: `delete` is Rejected(PERMISSION)."""
     lose_answers: bool = False
     """What changes the cloud is carried out, and the answer is lost: Unavailable(TIMEOUT)."""
     inventory_unreadable: bool = False
@@ -70,9 +76,9 @@ class SimulatedSettings(_Frozen):
     seed: int = Field(default=7, ge=0, lt=2**63)
     interval_s: int = Field(default=20, ge=1, le=3600)
     """Length of a sampling interval: 20 as in vSphere; 60 keeps accelerated runs cheap."""
-    clusters: tuple[ClusterDefinition, ...] | None = None
+    clusters: tuple[ClusterDefinition, ...] | None = Field(default=None, max_length=MOST_CLUSTERS)
     """Instead of the scenario's clusters."""
-    templates: tuple[str, ...] = ("boinc-worker",)
+    templates: tuple[TemplateName, ...] = Field(default=("boinc-worker",), max_length=50)
     clone_s: float = Field(default=45.0, ge=0)
     """Mean time of a clone; the n-th machine always takes the same."""
     boot_s: float = Field(default=75.0, ge=0)

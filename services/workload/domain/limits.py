@@ -16,6 +16,8 @@ class Limited:
     name: str
     host: str | None
     vcpus: int
+    lends: bool = True
+    """False: it should not be there any more, and gets the floor at most."""
 
 
 def share_budgets(
@@ -25,16 +27,33 @@ def share_budgets(
 
     Rounded down, so the sum on a host never exceeds its budget (but for the 1 MHz a cloud needs).
     """
-    vcpus: dict[str | None, int] = {}
+    by_host: dict[str | None, list[Limited]] = {}
     for machine in machines:
-        vcpus[machine.host] = vcpus.get(machine.host, 0) + machine.vcpus
+        by_host.setdefault(machine.host, []).append(machine)
     limits: dict[str, float] = {}
-    for machine in machines:
-        known = machine.host is not None and machine.host in budgets_mhz
-        budget = budgets_mhz[machine.host] if known and machine.host is not None else 0.0
-        share = budget * machine.vcpus / vcpus[machine.host] if known else floor_mhz_per_vcpu * machine.vcpus
-        limits[machine.name] = max(LOWEST_MHZ, float(floor(share)) if isfinite(share) else LOWEST_MHZ)
+    for host, there in by_host.items():
+        known = host is not None and host in budgets_mhz
+        floor_mhz = floor_mhz_per_vcpu * sum(machine.vcpus for machine in there)
+        limits |= _share(budgets_mhz[host] if known and host is not None else floor_mhz, there, floor_mhz)
     return limits
+
+
+def _share(budget_mhz: float, machines: Sequence[Limited], floor_mhz: float) -> dict[str, float]:
+    """One host's budget: what should not be there any more first gets the floor or less, the others what is left."""
+    least = min(budget_mhz, floor_mhz) / _vcpus(machines)
+    lending = [machine for machine in machines if machine.lends]
+    leaving = [machine for machine in machines if not machine.lends]
+    left = budget_mhz - least * _vcpus(leaving)
+    most = left / _vcpus(lending) if lending else 0.0
+    return {machine.name: _whole((most if machine.lends else least) * machine.vcpus) for machine in machines}
+
+
+def _vcpus(machines: Sequence[Limited]) -> int:
+    return sum(machine.vcpus for machine in machines)
+
+
+def _whole(mhz: float) -> float:
+    return max(LOWEST_MHZ, float(floor(mhz))) if isfinite(mhz) else LOWEST_MHZ
 
 
 def differs(wanted_mhz: float, actual_mhz: float | None) -> bool:

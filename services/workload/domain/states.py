@@ -73,8 +73,14 @@ ENGINE_STATE: dict[MachineState, str] = {
     _S.SUSPENDING: "suspended",
     _S.SUSPENDED: "suspended",
     _S.DRAINING: "draining",
+    _S.DESTROYING: "draining",
 }
 """A machine's state in the engine's words."""
+
+
+def takes_limit(state: MachineState, *, is_on: bool) -> bool:
+    """Whether a machine that was seen has to have a limit: also one that runs on because its deletion is refused."""
+    return state in PRESENT or (is_on and state in LIVE)
 
 
 class ImpossibleTransition(Exception):

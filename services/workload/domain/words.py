@@ -17,6 +17,11 @@ ONLY_OBSERVES = "the resource only observes again"
 """Why everything leaves a resource that was lent before."""
 
 
+def revoked(template: str, version: int) -> str:
+    """Why machines of a template version go."""
+    return f"template {template} v{version} was revoked"
+
+
 def replace_cause(sentence: str, cause: str) -> str:
     """The sentence of a decision with another cause, its consequence kept."""
     _, mark, consequence = sentence.partition("; ")

@@ -14,17 +14,36 @@ from libs.common.clock import Clock
 from libs.common.db import Database, Session
 from libs.common.lanes import Lanes
 from libs.common.secrets import Vault
-from libs.providers.base import Cause, Provider, Unavailable
+from libs.providers.base import Cause, Provider, ProviderError, Rejected, Unavailable
 from libs.providers.sessions import Sessions
 from services.workload.domain.steps import Act
 from services.workload.models import Resource
 from services.workload.settings import Pace
 from services.workload.usecases.keeping import belongs_to
 from services.workload.usecases.leasing import Claimed, claim_resources, guard, release_claims
-from services.workload.usecases.looking import Due
+from services.workload.usecases.limiting import LimitsDue
 
 log = structlog.get_logger(__name__)
 T = TypeVar("T")
+
+RELEASE = "release"
+"""Stands beside the acts on machines where refusals are remembered."""
+FORGET_REFUSALS_AFTER = timedelta(hours=1)
+_GIVES_BACK = (Act.DELETE, Act.SUSPEND, RELEASE)
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One turn at a cloud: an open session, and when everything that is asked in it must have been answered."""
+
+    provider: Provider
+    ends_at: float
+    """On the event loop's clock; opening the session counts."""
+
+    @property
+    def left_s(self) -> float:
+        """How much of the turn is left."""
+        return max(0.0, self.ends_at - asyncio.get_running_loop().time())
 
 
 @dataclass(slots=True)
@@ -39,12 +58,12 @@ class Hands:
     replica: UUID
     installation_id: UUID
     pace: Pace
-    looked_at: dict[UUID, tuple[int, datetime]] = field(default_factory=dict)
-    """When each resource's inventory was last read, and at which of its revisions."""
-    resting_until: dict[UUID, datetime] = field(default_factory=dict)
-    """Clusters whose limits were refused: not asked again before."""
-    refused: dict[tuple[str, Act], tuple[int, datetime]] = field(default_factory=dict)
-    """Acts on machines that the cloud forbade: how often, and not asked again before."""
+    looked_at: dict[UUID, tuple[int, bool, datetime]] = field(default_factory=dict)
+    """When each resource's inventory was last read, at which of its revisions, and whether all was settled then."""
+    resting_until: dict[UUID, tuple[UUID | None, datetime]] = field(default_factory=dict)
+    """Clusters whose limits were refused: which wish (None: any), and not asked again before."""
+    refused: dict[tuple[str, str], tuple[int, datetime]] = field(default_factory=dict)
+    """Acts on machines, and releases of clusters, that were refused: how often, and not asked again before."""
     is_ours: bool = False
     """Whether the database is known to be this installation's."""
 
@@ -65,39 +84,48 @@ class Hands:
     def may_look(self, resource: Claimed) -> bool:
         """Whether an inventory is due to be read: after a change at once, soon while something is under way, else now
         and then."""
-        revision, looked_at = self.looked_at.get(resource.resource_id, (None, None))
+        revision, was_settled, looked_at = self.looked_at.get(resource.resource_id, (None, True, None))
         every_s = self.pace.look_every_s if resource.is_settled else self.pace.look_again_s
-        if looked_at is None or revision != resource.revision:
+        is_changed = revision != resource.revision or (was_settled and not resource.is_settled)
+        if looked_at is None or is_changed:
             return True
         return self.clock.now() >= looked_at + timedelta(seconds=every_s)
 
     def note_look(self, resource: Claimed) -> None:
         """The inventory is being read."""
-        self.looked_at[resource.resource_id] = (resource.revision, self.clock.now())
+        self.looked_at[resource.resource_id] = (resource.revision, resource.is_settled, self.clock.now())
 
-    def is_resting(self, cluster_id: UUID) -> bool:
-        """Whether a cluster's limits were refused a moment ago."""
-        until = self.resting_until.get(cluster_id)
-        return until is not None and self.clock.now() < until
+    def is_resting(self, due: LimitsDue) -> bool:
+        """Whether these limits were refused a moment ago. A newer wish is asked for at once: it may be a cut."""
+        wish, until = self.resting_until.get(due.cluster_id, (None, None))
+        return until is not None and self.clock.now() < until and wish in (None, due.action_id)
 
-    def rest(self, cluster_id: UUID) -> None:
-        """Do not ask for this cluster's limits for a while."""
-        self.resting_until[cluster_id] = self.clock.now() + timedelta(seconds=self.pace.refused_rest_s)
+    def rest(self, due: LimitsDue, error: ProviderError) -> None:
+        """Do not ask for these limits for a while; where there was no answer, for none of the cluster's."""
+        until = self.clock.now() + timedelta(seconds=self.pace.refused_rest_s)
+        wish = None if error.cause is Cause.TIMEOUT else due.action_id
+        self.resting_until[due.cluster_id] = (wish, until)
 
-    def may_try(self, due: Due) -> bool:
-        """Whether an act may be asked for; one that was forbidden is, ever more rarely: each try is seen there."""
-        _, not_before = self.refused.get((due.name, due.act), (0, None))
+    def may_try(self, name: str, act: str) -> bool:
+        """Whether an act may be asked for; one that was refused is, ever more rarely: each try is seen there."""
+        _, not_before = self.refused.get((name, act), (0, None))
         return not_before is None or self.clock.now() >= not_before
 
-    def note_refused(self, due: Due) -> None:
-        """Let an act that was forbidden rest, longer each time."""
-        times, _ = self.refused.get((due.name, due.act), (0, None))
-        rest_s = min(self.pace.refused_most_s, self.pace.refused_rest_s * 2.0 ** min(times, 10))
-        self.refused[due.name, due.act] = (times + 1, self.clock.now() + timedelta(seconds=rest_s))
+    def note_refused(self, name: str, act: str, error: ProviderError) -> None:
+        """Let an act that was refused rest, longer each time; giving back never long unless it is forbidden."""
+        now, known = self.clock.now(), self.refused
+        forgotten = [key for key, (_, until) in known.items() if now >= until + FORGET_REFUSALS_AFTER]
+        for key in forgotten:
+            del known[key]
+        times, _ = known.get((name, act), (0, now))
+        gives_back = act in _GIVES_BACK and not isinstance(error, Rejected)
+        most_s = self.pace.giving_back_most_s if gives_back else self.pace.refused_most_s
+        rest_s = min(most_s, self.pace.refused_rest_s * 2.0 ** min(times, 10))
+        known[name, act] = (times + 1, now + timedelta(seconds=rest_s))
 
-    def note_done(self, due: Due) -> None:
-        """An act was taken: what was forbidden of it before is forgotten; of a deleted machine everything."""
-        for key in [key for key in self.refused if key[0] == due.name and due.act in (key[1], Act.DELETE)]:
+    def note_done(self, name: str, act: str) -> None:
+        """An act was taken: what was refused of it before is forgotten; of a deleted machine everything."""
+        for key in [key for key in self.refused if key[0] == name and act in (key[1], Act.DELETE)]:
             del self.refused[key]
 
     async def give_back(self) -> None:
@@ -113,20 +141,25 @@ class Hands:
         async with self.database.transaction() as session:
             yield session, await guard(session, self.replica, resource.resource_id)
 
+    async def begin(self, resource: Claimed) -> Turn:
+        """Open the session, or find it open. Raises ProviderError: the cloud itself is not to be had."""
+        ends_at = asyncio.get_running_loop().time() + self.pace.call_s
+        provider = await self._within(ends_at, self.sessions.get(resource.provider, resource.connection))
+        return Turn(provider, ends_at)
+
     @asynccontextmanager
-    async def starting(self, resource: Claimed) -> AsyncIterator[tuple[Session, Resource]]:
-        """A transaction before a call to the cloud. Raises LeaseLost unless the lease outlasts the call's deadline."""
+    async def starting(self, resource: Claimed, turn: Turn) -> AsyncIterator[tuple[Session, Resource]]:
+        """A transaction directly before a call. Raises LeaseLost unless the lease outlasts what is left of the turn."""
         async with self.database.transaction() as session:
-            yield session, await guard(session, self.replica, resource.resource_id, self.pace.call_s)
+            yield session, await guard(session, self.replica, resource.resource_id, turn.left_s)
 
-    async def session(self, resource: Claimed) -> Provider:
-        """The open session to the resource's cloud."""
-        return await self.call(self.sessions.get(resource.provider, resource.connection))
-
-    async def call(self, call: Awaitable[T]) -> T:
+    async def call(self, turn: Turn, call: Awaitable[T]) -> T:
         """One call to a cloud. A time-out means unknown: the next look reads back before anything else."""
+        return await self._within(turn.ends_at, call)
+
+    async def _within(self, ends_at: float, call: Awaitable[T]) -> T:
         try:
-            async with asyncio.timeout(self.pace.call_s):
+            async with asyncio.timeout_at(ends_at):
                 return await call
         except TimeoutError:
             raise Unavailable(Cause.TIMEOUT, f"no answer within {self.pace.call_s:.0f} s") from None

@@ -2,9 +2,9 @@
 
 import structlog
 
-from libs.providers.base import ProviderError, Unavailable
-from services.workload.reconcile.hands import Hands
-from services.workload.usecases.leasing import Claimed
+from libs.providers.base import ProviderError
+from services.workload.reconcile.hands import Hands, Turn
+from services.workload.usecases.leasing import Claimed, is_of_endpoint
 from services.workload.usecases.limiting import (
     LimitsDue,
     Outcome,
@@ -17,37 +17,37 @@ log = structlog.get_logger(__name__)
 
 
 async def apply_limits(hands: Hands, resource: Claimed) -> None:
-    """Ask for every limit that is due. Raises LeaseLost before the first call that is no longer ours to make."""
+    """Ask for every limit that is due; a refusal about one cluster is its own, the others go on.
+
+    Raises LeaseLost before the first call that is no longer ours to make, ProviderError where the endpoint fails.
+    """
     if not resource.has_machines:
         return
     async with hands.database.transaction() as session:
         due = await limits_due(session, resource.resource_id)
-    outcomes = [
-        await _apply(hands, resource, limits) for limits in due if not hands.is_resting(limits.cluster_id)
-    ]
-    for outcome in outcomes:
-        if isinstance(outcome, Unavailable):
-            raise outcome
+    for limits in due:
+        if not hands.is_resting(limits):
+            await _apply(hands, resource, limits)
 
 
-async def _apply(hands: Hands, resource: Claimed, due: LimitsDue) -> Outcome | None:
-    """What came of it; None when a newer decision has replaced it."""
-    async with hands.starting(resource) as (session, _):
+async def _apply(hands: Hands, resource: Claimed, due: LimitsDue) -> None:
+    turn = await hands.begin(resource)
+    async with hands.starting(resource, turn) as (session, _):
         if not await are_still_desired(session, due):
-            return None
-    outcome = await _set_limits(hands, resource, due)
+            return
+    outcome = await _set_limits(hands, turn, resource, due)
     async with hands.settling(resource) as (session, _):
         await settle_limits(session, [(due, outcome)], hands.clock.now())
-    if isinstance(outcome, ProviderError) and not isinstance(outcome, Unavailable):
-        hands.rest(due.cluster_id)
-    return outcome
+    if isinstance(outcome, ProviderError):
+        if is_of_endpoint(outcome):
+            raise outcome
+        hands.rest(due, outcome)
 
 
-async def _set_limits(hands: Hands, resource: Claimed, due: LimitsDue) -> Outcome:
-    provider = await hands.session(resource)
+async def _set_limits(hands: Hands, turn: Turn, resource: Claimed, due: LimitsDue) -> Outcome:
     about = {"cluster": due.name, "resource": resource.name, "reason": due.reason}
     try:
-        changes = await hands.call(provider.set_limits(due.cluster, due.cap_mhz, due.limits_mhz))
+        changes = await hands.call(turn, turn.provider.set_limits(due.cluster, due.cap_mhz, due.limits_mhz))
     except ProviderError as error:
         log.warning("limits.refused", **about, cause=error.cause.value, error=error.detail)
         return error

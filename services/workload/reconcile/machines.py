@@ -9,7 +9,9 @@ from libs.providers.base import Power, Provider, ProviderError, Rejected
 from services.workload.domain.steps import Act
 from services.workload.reconcile.hands import Hands
 from services.workload.reconcile.releasing import has_nothing_to_see, release
-from services.workload.usecases.leasing import Claimed, LeaseLost
+from services.workload.usecases.following import Means
+from services.workload.usecases.judging import rejudge_all
+from services.workload.usecases.leasing import Claimed, LeaseLost, is_of_endpoint
 from services.workload.usecases.looking import Due, Look, is_still_due, settle_act_refused, settle_look
 from services.workload.usecases.making import spec_of
 
@@ -23,7 +25,9 @@ async def reconcile(hands: Hands, resource: Claimed) -> None:
         if look.live == 0 and resource.mode in (Mode.DRAINING, Mode.OBSERVE):
             await release(hands, resource)
             return
-        due = [item for item in look.due if hands.may_try(item)]
+        due = [item for item in look.due if hands.may_try(item.name, item.act)]
+        if look.is_first and not due:
+            continue  # what was judged upon it may want something now
         if not due or not await _perform_all(hands, resource, due):
             return
 
@@ -31,12 +35,15 @@ async def reconcile(hands: Hands, resource: Claimed) -> None:
 async def _look(hands: Hands, resource: Claimed) -> Look:
     if has_nothing_to_see(resource):
         return Look()
-    provider = await hands.session(resource)
+    turn = await hands.begin(resource)
     hands.note_look(resource)
-    seen = await hands.call(provider.machines())
+    seen = await hands.call(turn, turn.provider.machines())
     ours = [machine for machine in seen if machine.mark.installation_id == hands.installation_id]
     async with hands.settling(resource) as (session, row):
-        return await settle_look(session, row, ours, hands.clock.now())
+        look = await settle_look(session, row, ours, hands.clock.now())
+        if look.is_first:
+            await rejudge_all(Means(hands.clock, hands.vault), session, row)
+        return look
 
 
 async def _perform_all(hands: Hands, resource: Claimed, due: list[Due]) -> bool:
@@ -63,26 +70,28 @@ async def _perform_all(hands: Hands, resource: Claimed, due: list[Due]) -> bool:
 
 
 async def _perform(hands: Hands, resource: Claimed, due: Due) -> bool:
-    async with hands.starting(resource) as (session, _):
-        if not await is_still_due(session, due):
+    """Whether the cloud took the act. A refusal about the machine lets that act rest; one about the cloud is raised."""
+    turn = await hands.begin(resource)
+    async with hands.starting(resource, turn) as (session, row):
+        if not await is_still_due(session, row, due):
             return False
-    provider = await hands.session(resource)
     about = {"machine": due.name, "act": due.act.value, "cluster": due.cluster, "resource": resource.name}
     about["reason"] = due.reason
     if due.act is Act.DELETE:  # what cannot be undone is said before it is done
         log.info("machine.deleting", **about)
     try:
-        await hands.call(_act(hands, provider, due))
+        await hands.call(turn, _act(hands, turn.provider, due))
     except ProviderError as error:
         log.warning("machine.refused", **about, cause=error.cause.value, error=error.detail)
-        if isinstance(error, Rejected):
-            hands.note_refused(due)
+        if is_of_endpoint(error):
+            raise
+        hands.note_refused(due.name, due.act, error)
         async with hands.settling(resource) as (session, _):
             await settle_act_refused(
                 session, due, error, is_final=isinstance(error, Rejected), now=hands.clock.now()
             )
         return False
-    hands.note_done(due)
+    hands.note_done(due.name, due.act)
     log.info("machine.acted", **about)
     return True
 

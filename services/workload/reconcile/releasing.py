@@ -5,8 +5,8 @@ import structlog
 from libs.common.contracts.resource import Mode
 from libs.providers.base import Cause, ProviderError, Rejected
 from services.workload.domain.words import ONLY_OBSERVES, released
-from services.workload.reconcile.hands import Hands
-from services.workload.usecases.leasing import Claimed
+from services.workload.reconcile.hands import RELEASE, Hands
+from services.workload.usecases.leasing import Claimed, is_of_endpoint
 from services.workload.usecases.releasing import (
     may_release,
     note_cluster_released,
@@ -20,7 +20,8 @@ def has_nothing_to_see(resource: Claimed) -> bool:
     """An observed cloud is left alone; one that never had anything of ours can be let go without asking it."""
     if resource.mode is Mode.OBSERVE:
         return not resource.has_machines and not resource.occupied
-    return resource.is_untouched and (resource.force or not resource.clusters)
+    may_go = resource.mode is Mode.DRAINING and resource.is_untouched
+    return may_go and (resource.force or not resource.clusters)
 
 
 async def release(hands: Hands, resource: Claimed) -> None:
@@ -32,9 +33,9 @@ async def release(hands: Hands, resource: Claimed) -> None:
     if resource.released and not is_observed:
         return
     if not has_nothing_to_see(resource):
-        for cluster in resource.occupied if is_observed else resource.clusters:
-            if not await _let_go(hands, resource, cluster):
-                return
+        clusters = resource.occupied if is_observed else resource.clusters
+        if not all([await _let_go(hands, resource, cluster) for cluster in clusters]):
+            return
     if is_observed:
         return
     async with hands.settling(resource) as (session, row):
@@ -44,19 +45,26 @@ async def release(hands: Hands, resource: Claimed) -> None:
 
 
 async def _let_go(hands: Hands, resource: Claimed, cluster: str) -> bool:
-    """Release one cluster; one that has vanished from the cloud is released. False: it may not be, not any more."""
+    """Release one cluster; one that has vanished from the cloud is released. False: it may not be, or was refused."""
+    where = f"{resource.resource_id}/{cluster}"
     about = {"cluster": cluster, "resource": resource.name, "reason": _why(resource)}
-    async with hands.starting(resource) as (session, row):
+    if not hands.may_try(where, RELEASE):
+        return False
+    turn = await hands.begin(resource)
+    async with hands.starting(resource, turn) as (session, row):
         if not await may_release(session, row, resource):
             log.info("cluster.kept", **about, because="the resource was changed or has a machine again")
             return False
-    provider = await hands.session(resource)
     try:
-        await hands.call(provider.release(cluster))
+        await hands.call(turn, turn.provider.release(cluster))
     except ProviderError as error:
         if not isinstance(error, Rejected) or error.cause is not Cause.NOT_FOUND:
             log.warning("cluster.not_released", **about, cause=error.cause.value, error=error.detail)
-            raise
+            if is_of_endpoint(error):
+                raise
+            hands.note_refused(where, RELEASE, error)
+            return False
+    hands.note_done(where, RELEASE)
     async with hands.settling(resource) as (session, row):
         await note_cluster_released(session, row, cluster)
     log.info("cluster.released", **about)

@@ -16,8 +16,9 @@ from libs.common.db import Session
 from libs.common.ids import new_id
 from libs.common.secrets import Vault
 from libs.harvest.types import Decision, Policy
-from services.workload.domain.plan import MachineNow, plan_machines
-from services.workload.domain.states import PRESENT, MachineState, Wanted
+from libs.providers.values import Power
+from services.workload.domain.plan import MachineNow, is_too_late, plan_machines
+from services.workload.domain.states import MachineState, Wanted, takes_limit
 from services.workload.models import Cluster, Machine, Resource, Template, Workload
 from services.workload.usecases.recording import record
 
@@ -57,6 +58,22 @@ async def follow(session: Session, order: Order, machines: Sequence[Machine], no
         await _request_machines(session, order, plan.create_on, now)
 
 
+def hold(session: Session, order: Order, machines: Sequence[Machine], now: datetime) -> None:
+    """Nothing could be decided: limits as the order says, nothing new, and what is there stays as it is wanted."""
+    if order.resource.mode == Mode.OBSERVE and not machines:
+        return
+    _want_limits(session, order, machines, now)
+    for machine in machines:
+        if machine.wanted is not Wanted.GONE and is_too_late(order.decision.rung, _now(machine)):
+            machine.wanted, machine.reason = Wanted.GONE, order.reason
+
+
+def is_limited(machine: Machine) -> bool:
+    """Whether the machine runs in its own cluster, or may at any moment."""
+    is_on = machine.power == Power.ON and machine.missing == 0
+    return machine.seen_in is None and takes_limit(machine.state, is_on=is_on)
+
+
 def _now(machine: Machine) -> MachineNow:
     return MachineNow(
         machine.id,
@@ -66,6 +83,7 @@ def _now(machine: Machine) -> MachineNow:
         machine.vcpus,
         machine.ordinal,
         machine.wanted_by_hand,
+        machine.power is not None,
     )
 
 
@@ -73,7 +91,7 @@ def _want_limits(session: Session, order: Order, machines: Sequence[Machine], no
     cluster, decision = order.cluster, order.decision
     budgets = {budget.host: round(budget.budget_mhz, 1) for budget in decision.budgets}
     cap = round(decision.cap_mhz, 1)
-    is_lent = any(machine.state in PRESENT for machine in machines)
+    is_lent = any(is_limited(machine) for machine in machines)
     if is_lent and budgets == cluster.budgets_mhz and cap == cluster.cap_mhz:
         return
     if cluster.limits_id is not None and cluster.limits_id != cluster.limits_applied_id:

@@ -5,27 +5,29 @@ Any replica takes any message: cluster rows are locked in id order, and what is 
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from datetime import datetime, timedelta
 from uuid import UUID
 
 import structlog
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, TypeAdapter
 from sqlalchemy import func, literal, or_, select
+from sqlalchemy.exc import DataError, DBAPIError, IntegrityError
 
 from libs.common.contracts.resource import Mode, ResourceChanged
 from libs.common.contracts.usage import Sample, UsageSampled
 from libs.common.db import Session, Utc
 from libs.common.ids import cluster_id, new_id
 from libs.harvest.decide import decide
+from libs.harvest.document import InvalidPolicy
 from libs.harvest.state import from_json, to_json
 from libs.harvest.types import Decision, Facts, MachineFact, Missing, Observation, ReasonCode, State
 from libs.harvest.words import explain
-from services.workload.domain.plan import give_everything_back
-from services.workload.domain.states import COUNTED, ENGINE_STATE, MachineState
+from services.workload.domain.plan import give_everything_back, hold_at_floor
+from services.workload.domain.states import COUNTED, ENGINE_STATE, LIVE, MachineState, Wanted
 from services.workload.domain.words import ONLY_OBSERVES, by_hand, released, replace_cause
 from services.workload.models import Cluster, DecisionRecord, Machine, Resource
-from services.workload.usecases.following import Means, Order, follow
+from services.workload.usecases.following import Means, Order, follow, hold, is_limited
 from services.workload.usecases.projections import ensure_cluster, remember_resource
 from services.workload.usecases.rules import Rulebook, Rules, open_rulebook
 
@@ -33,6 +35,7 @@ log = structlog.get_logger(__name__)
 
 FUTURE = timedelta(seconds=60)
 """A sample further ahead than this is impossible and must not hold back the true ones that follow."""
+MOST_OFFSET_S = 1e9
 SILENCE_INTERVALS = 3
 SILENT_BATCH = 50
 
@@ -77,18 +80,18 @@ async def judge_samples(means: Means, session: Session, event: UsageSampled) -> 
     newest: dict[UUID, Sample] = {}
     for sample in sorted(event.samples, key=lambda sample: sample.at):
         newest[cluster_id(resource.id, sample.cluster)] = sample
-    known = await _lock(session, sorted(newest))
-    for missing in sorted(set(newest) - set(known)):
-        await ensure_cluster(session, missing, resource.id, newest[missing].cluster, newest[missing].name)
-    if len(known) < len(newest):
-        known = await _lock(session, sorted(newest))
+    known = await _lock_or_make(session, resource, newest)
+    await session.refresh(resource)  # it may have changed before the locks
+    if resource.gone:
+        return
     rulebook = await open_rulebook(session, resource, list(known))
     for identity, cluster in known.items():
         sample = newest[identity]
+        _forget_future(cluster, sample, now + _offset(event))
         if cluster.sampled_at is not None and sample.at <= cluster.sampled_at:
             cluster.superseded += 1
             continue
-        cluster.clock_offset_s, cluster.interval_s = event.clock_offset_s, resource.interval_s
+        cluster.clock_offset_s, cluster.interval_s = _offset(event).total_seconds(), resource.interval_s
         case = _Case(means, rulebook, cluster, now)
         if sample.at <= case.there + FUTURE and _is_whole(sample):
             cluster.sampled_at, cluster.heard_at = sample.at, min(event.received_at, now)
@@ -96,9 +99,30 @@ async def judge_samples(means: Means, session: Session, event: UsageSampled) -> 
         await _judge(session, case, sample)
 
 
+async def _lock_or_make(
+    session: Session, resource: Resource, newest: dict[UUID, Sample]
+) -> dict[UUID, Cluster]:
+    known = await _lock(session, sorted(newest))
+    for missing in sorted(set(newest) - set(known)):
+        await ensure_cluster(session, missing, resource.id, newest[missing].cluster, newest[missing].name)
+    return known if len(known) == len(newest) else await _lock(session, sorted(newest))
+
+
 async def _lock(session: Session, ids: Sequence[UUID]) -> dict[UUID, Cluster]:
     rows = select(Cluster).where(Cluster.id.in_(ids)).order_by(Cluster.id).with_for_update(key_share=True)
     return {row.id: row for row in (await session.execute(rows)).scalars()}
+
+
+def _offset(event: UsageSampled) -> timedelta:
+    """The cloud's clock minus ours; what no clock can be off by counts as nothing."""
+    seconds = event.clock_offset_s
+    return timedelta(seconds=seconds if abs(seconds) <= MOST_OFFSET_S else 0.0)
+
+
+def _forget_future(cluster: Cluster, sample: Sample, there: datetime) -> None:
+    """After the cloud's clock was set back: what was judged by the wrong one must not hold back what comes now."""
+    if cluster.sampled_at is not None and sample.at <= there + FUTURE < cluster.sampled_at:
+        cluster.sampled_at = None
 
 
 def _is_whole(sample: Sample) -> bool:
@@ -140,7 +164,12 @@ async def change_resource(means: Means, session: Session, event: ResourceChanged
     """Take a resource's newest state. What its mode says holds at once, without a new sample."""
     if not await remember_resource(session, event) or event.gone:
         return
-    resource, now = await session.get_one(Resource, event.resource_id), means.clock.now()
+    await rejudge_all(means, session, await session.get_one(Resource, event.resource_id))
+
+
+async def rejudge_all(means: Means, session: Session, resource: Resource) -> None:
+    """Decide anew, without a new sample, about every cluster of a resource that was judged before."""
+    now = means.clock.now()
     judged = select(Cluster).where(Cluster.resource_id == resource.id, Cluster.state.is_not(None))
     ordered = judged.order_by(Cluster.id).with_for_update(key_share=True)
     clusters = (await session.execute(ordered)).scalars().all()
@@ -154,19 +183,91 @@ async def rejudge(
     means: Means, session: Session, cluster: Cluster, resource: Resource, by_hand: str | None = None
 ) -> None:
     """Decide anew without a new sample. What a person asked for (`by_hand`) holds at once and is kept in words."""
+    await session.refresh(resource)  # it may have changed before the cluster was locked
+    if resource.gone:
+        return
     now = means.clock.now()
     case = _Case(means, await open_rulebook(session, resource, [cluster.id]), cluster, now, by_hand)
     await _judge(session, case, Missing(case.there))
 
 
 async def _judge(session: Session, case: _Case, observation: Observation) -> None:
+    """Decide about one cluster. One that cannot be decided about is held at the floor, and no other suffers by it."""
+    about = {"resource": case.rulebook.resource.name, "cluster": case.cluster.name}
+    try:
+        async with session.savepoint():
+            await _decide(session, case, observation)
+        return
+    except InvalidPolicy as error:
+        why = f"the policy cannot be read: {error}"
+    except Exception as error:
+        _raise_if_of_database(error)
+        log.exception("cluster.not_judged", **about)
+        why = f"judging failed with {type(error).__name__}"
+    try:
+        async with session.savepoint():
+            await _hold(session, case, why)
+    except Exception as error:
+        _raise_if_of_database(error)
+        log.exception("cluster.not_held", **about)
+
+
+def _raise_if_of_database(error: Exception) -> None:
+    """A database that fails, and not what was written to it, lets the whole message come again."""
+    if isinstance(error, DBAPIError) and not isinstance(error, DataError | IntegrityError):
+        raise error
+
+
+async def _hold(session: Session, case: _Case, why: str) -> None:
+    """Nothing was decided: no budget above its floor and nothing new, but nothing is given back either."""
+    cluster, resource = case.cluster, case.rulebook.resource
+    await session.refresh(cluster)
+    rows = select(Machine).where(Machine.cluster_id == cluster.id, Machine.state.in_(LIVE))
+    fresh = rows.order_by(Machine.ordinal).execution_options(populate_existing=True)
+    machines = (await session.execute(fresh)).scalars().all()
+    floors: dict[str, float] = {}
+    for machine in machines:
+        if machine.host is not None and is_limited(machine) and machine.state is not MachineState.SUSPENDED:
+            mhz = cluster.floor_mhz_per_vcpu * machine.vcpus
+            floors[machine.host] = floors.get(machine.host, 0.0) + mhz
+    decision = hold_at_floor(case.there, cluster.budgets_mhz, floors)
+    kept = [machine for machine in machines if machine.wanted is not Wanted.GONE]
+    running = sum(machine.wanted is Wanted.RUNNING for machine in kept)
+    decision = replace(decision, wanted=len(kept), running=running)
+    reason = f"{why}; held at the floor, nothing new"
+    if cluster.reason != reason:
+        log.warning("cluster.held", resource=resource.name, cluster=cluster.name, reason=reason)
+    cluster.decision = TypeAdapter(Decision).dump_python(decision, mode="json")
+    cluster.reason, cluster.decided_at = reason, case.there
+    hold(session, Order(case.means, resource, cluster, decision, None, None, reason), machines, case.now)
+
+
+def _remembered(cluster: Cluster) -> State:
+    """The engine's memory; one that cannot be read is begun anew, which gives nothing back."""
+    try:
+        return from_json(cluster.state) if cluster.state else State()
+    except ValueError as error:
+        log.error("cluster.state_unreadable", cluster=cluster.name, error=str(error))
+        return State()
+
+
+def _give_up_revoked(rulebook: Rulebook, machines: Sequence[Machine]) -> None:
+    """No machine lives on a revoked template, however closely its request and the revocation met."""
+    for machine in machines:
+        why = rulebook.revoked.get(machine.template_version_id)
+        if why is not None and not machine.wanted_by_hand:
+            machine.wanted, machine.wanted_by_hand, machine.reason = Wanted.GONE, True, why
+
+
+async def _decide(session: Session, case: _Case, observation: Observation) -> None:
     cluster, rules = case.cluster, case.rulebook.of(case.cluster, case.now)
     machines = case.rulebook.machines.get(cluster.id, [])
+    _give_up_revoked(case.rulebook, machines)
     if rules is None:
         await _give_back(session, case, machines)
         return
     facts = _facts(case, rules, machines)
-    before = from_json(cluster.state) if cluster.state else State()
+    before = _remembered(cluster)
     after, decision = decide(rules.policy, before, observation, facts)
     inputs = Inputs(observation=observation, facts=facts, decision=decision).as_json()
     reason = _tell(case, rules, decision, machines)
@@ -224,11 +325,17 @@ def _facts(case: _Case, rules: Rules, machines: Sequence[Machine]) -> Facts:
     resource, cluster = case.rulebook.resource, case.cluster
     return Facts(
         now=case.there,
-        machines=tuple(_fact(machine, case.now) for machine in machines if machine.state in COUNTED),
+        machines=tuple(_fact(machine, case.now) for machine in machines if _is_there(machine)),
         granted_machines=rules.granted,
         paused=_why_paused(resource, cluster),
         draining=_why_draining(resource, cluster, machines) is not None,
+        interval_s=cluster.interval_s,
     )
+
+
+def _is_there(machine: Machine) -> bool:
+    """Whether a decision counts it: also one that runs on because its deletion is refused, as one that drains."""
+    return machine.state in COUNTED or (machine.state is MachineState.DESTROYING and is_limited(machine))
 
 
 def _why_draining(resource: Resource, cluster: Cluster, machines: Sequence[Machine]) -> str | None:
@@ -257,6 +364,8 @@ def _fact(machine: Machine, now: datetime) -> MachineFact:
         vcpus=machine.vcpus,
         age_s=max(0.0, (now - machine.created_at).total_seconds()),
         progress_s=0.0 if since is None else max(0.0, (now - since).total_seconds()),
+        memory_mib=machine.memory_mib,
+        disk_gib=machine.disk_gib,
     )
 
 

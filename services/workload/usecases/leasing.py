@@ -154,6 +154,14 @@ async def guard(session: Session, replica: UUID, resource_id: UUID, left_s: floa
     return row
 
 
+_ENDPOINT = frozenset({Cause.AUTH, Cause.TLS, Cause.THROTTLED})
+
+
+def is_of_endpoint(error: ProviderError) -> bool:
+    """Whether a refused act speaks of the whole cloud. All others speak of one object; the next look tells more."""
+    return error.cause in _ENDPOINT
+
+
 def back_off(resource: Resource, error: Exception, now: datetime) -> None:
     """The cloud did not answer or refused: rest a little, and long where the password may be wrong."""
     resource.failures += 1

@@ -10,9 +10,9 @@ from sqlalchemy import case, select, update
 from libs.common.contracts.action import LimitsApplied, LimitsFailed, LimitsRequested
 from libs.common.db import Session
 from libs.common.ids import new_id
-from libs.providers.base import ProviderError
+from libs.providers.base import Power, ProviderError
 from services.workload.domain.limits import Limited, differs, share_budgets
-from services.workload.domain.states import PRESENT
+from services.workload.domain.states import COUNTED, LIVE, takes_limit
 from services.workload.models import Cluster, Machine
 from services.workload.usecases.recording import record
 
@@ -31,20 +31,31 @@ class LimitsDue:
 
 
 async def limits_due(session: Session, resource_id: UUID) -> list[LimitsDue]:
-    """Clusters of a resource whose desired limits are newer than, or other than, what the cloud has."""
-    machines: dict[UUID, list[Machine]] = {}
-    present = select(Machine).where(
-        Machine.resource_id == resource_id, Machine.state.in_(PRESENT), Machine.missing == 0
+    """Clusters of a resource whose desired limits are newer than, or other than, what the cloud has.
+
+    Every machine that may run has one, also where its deletion is refused; with the cluster that shows it, where
+    something of ours may be.
+    """
+    of_resource = select(Cluster).where(Cluster.resource_id == resource_id).order_by(Cluster.name)
+    clusters = (await session.execute(of_resource)).scalars().all()
+    by_ref = {row.ref: row.id for row in clusters if row.occupied}
+    machines: dict[UUID | None, list[Machine]] = {}
+    live = select(Machine).where(
+        Machine.resource_id == resource_id, Machine.state.in_(LIVE), Machine.missing == 0
     )
-    for machine in (await session.execute(present.order_by(Machine.ordinal))).scalars():
-        machines.setdefault(machine.cluster_id, []).append(machine)
-    clusters = select(Cluster).where(Cluster.id.in_(list(machines))).order_by(Cluster.name)
-    due = (_due(row, machines[row.id]) for row in (await session.execute(clusters)).scalars())
+    for machine in (await session.execute(live.order_by(Machine.ordinal))).scalars():
+        if takes_limit(machine.state, is_on=machine.power == Power.ON):
+            where = machine.cluster_id if machine.seen_in is None else by_ref.get(machine.seen_in)
+            machines.setdefault(where, []).append(machine)
+    due = (_due(row, machines[row.id]) for row in clusters if row.id in machines)
     return [limits for limits in due if limits is not None]
 
 
 def _due(cluster: Cluster, machines: Sequence[Machine]) -> LimitsDue | None:
-    ours = [Limited(machine.name, machine.host, machine.vcpus) for machine in machines]
+    ours = [
+        Limited(machine.name, machine.host, machine.vcpus, lends=machine.state in COUNTED)
+        for machine in machines
+    ]
     wanted = share_budgets(cluster.budgets_mhz, ours, cluster.floor_mhz_per_vcpu)
     is_stale = any(differs(wanted[machine.name], machine.limit_mhz) for machine in machines)
     if cluster.limits_id == cluster.limits_applied_id and not is_stale:

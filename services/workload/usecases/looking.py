@@ -23,13 +23,14 @@ from libs.common.contracts.action import (
     MachineSuspended,
 )
 from libs.common.contracts.resource import Mode
+from libs.common.contracts.supply import TemplateState
 from libs.common.contracts.usage import HostState
 from libs.common.db import Session
 from libs.harvest.types import Rung
 from libs.providers.base import MachineSeen, ProviderError
 from services.workload.domain.states import LIVE, PRESENT, STAGE_DEADLINE_S, MachineState, Wanted, advance
 from services.workload.domain.steps import Act, next_step
-from services.workload.models import Cluster, Machine, Resource
+from services.workload.models import Cluster, Machine, Resource, Template
 from services.workload.usecases.recording import record
 from services.workload.usecases.sweeping import Stray, sweep
 
@@ -67,6 +68,8 @@ class Look:
     due: list[Due] = field(default_factory=list)
     live: int = 0
     """Machines that have not been destroyed, and orphans."""
+    is_first: bool = False
+    """Whether this database had never seen what is there: judging waited for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +98,7 @@ class _Scene:
             return "released by force, without grace"
         if (cluster.decision or {}).get("rung", 0) >= Rung.DESTROY:
             return cluster.reason
-        if away := _why_away(cluster, machine.host):
+        if away := _why_elsewhere(self, machine) or _why_away(cluster, machine.host):
             return away
         grace = timedelta(seconds=cluster.drain_grace_s)
         is_over = machine.state is MachineState.DRAINING and self.now >= machine.state_since + grace
@@ -112,6 +115,15 @@ class _Scene:
         if cluster.blank_at is not None and machine.wanted is not Wanted.GONE and not gives_back:
             since = max(since, cluster.blank_at)
         return self.now >= since + GIVEN_UP_AFTER
+
+
+def _why_elsewhere(scene: _Scene, machine: Machine) -> str | None:
+    """Why a machine that another cluster shows may not stay: nothing bounds it there, and it is not lent there."""
+    if machine.seen_in is None:
+        return None
+    names = {cluster.ref: cluster.name for cluster in scene.clusters.values()}
+    home = scene.clusters[machine.cluster_id].name
+    return f"it was moved from cluster {home} to {names.get(machine.seen_in, machine.seen_in)}"
 
 
 def _why_away(cluster: Cluster, host: str | None) -> str | None:
@@ -138,13 +150,14 @@ async def settle_look(
     scene = _Scene(session, resource, {row.id: row for row in clusters}, is_blank, now)
     shown = {machine.name: machine for machine in seen}
     _note_blank(scene, machines, seen)
-    look = Look()
+    look = Look(is_first=resource.seen_at is None)
+    resource.seen_at = resource.seen_at or now
     for machine in machines:
         act = _look_at(scene, machine, shown.get(machine.name))
         if act is not None:
             cluster = scene.clusters[machine.cluster_id]
             if act is Act.CREATE:
-                machine.attempts, cluster.occupied = machine.attempts + 1, True
+                cluster.occupied = True
             look.due.append(Due(act, machine.id, machine.name, cluster.name, machine.reason))
     names = {row.ref: row.name for row in clusters}
     strays = [
@@ -168,7 +181,7 @@ def _note_blank(scene: _Scene, machines: Sequence[Machine], seen: Sequence[Machi
             cluster.blank_at = scene.now
 
 
-async def is_still_due(session: Session, due: Due) -> bool:
+async def is_still_due(session: Session, resource: Resource, due: Due) -> bool:
     """Whether an act is still wanted: a mode, a decision or a person may have changed that since the look."""
     if due.machine_id is None:
         return True
@@ -181,7 +194,16 @@ async def is_still_due(session: Session, due: Due) -> bool:
         case Act.SUSPEND:
             return machine.wanted is Wanted.SUSPENDED
         case Act.CREATE:
-            return machine.wanted is not Wanted.GONE
+            return machine.wanted is not Wanted.GONE and await _may_be_made(session, resource, machine)
+
+
+async def _may_be_made(session: Session, resource: Resource, machine: Machine) -> bool:
+    """Whether lending allows another clone now; one that the cloud has begun may be finished on a harder rung."""
+    template = await session.get(Template, machine.template_version_id)
+    if resource.mode != Mode.LEND or template is None or template.state != TemplateState.APPROVED:
+        return False
+    cluster = await session.get_one(Cluster, machine.cluster_id)
+    return machine.power is not None or (cluster.decision or {}).get("rung", Rung.DRAIN) < Rung.NO_NEW
 
 
 def _look_at(scene: _Scene, machine: Machine, shown: MachineSeen | None) -> Act | None:
@@ -192,6 +214,7 @@ def _look_at(scene: _Scene, machine: Machine, shown: MachineSeen | None) -> Act 
         machine.power, machine.limit_mhz = shown.power.value, shown.limit_mhz
         if shown.configured:  # an unfinished clone is not yet where it belongs
             machine.host = shown.host or machine.host
+            _note_where(scene, machine, shown.cluster)
     if machine.state is MachineState.DESTROYING and machine.missing >= scene.gone_after:
         _move(scene, machine, MachineState.DESTROYED)
         return None
@@ -208,6 +231,14 @@ def _look_at(scene: _Scene, machine: Machine, shown: MachineSeen | None) -> Act 
         machine.error = shown.error  # else: why the act that is still due was refused
     _move(scene, machine, step.state, _why_moved(machine, step.state, why_no_grace))
     return step.act
+
+
+def _note_where(scene: _Scene, machine: Machine, ref: str) -> None:
+    """A machine that another cluster shows than its own was moved there, or its host was: it is given up."""
+    machine.seen_in = ref if ref and ref != scene.clusters[machine.cluster_id].ref else None
+    why = _why_elsewhere(scene, machine)
+    if why is not None and not machine.wanted_by_hand:
+        machine.wanted, machine.wanted_by_hand, machine.reason = Wanted.GONE, True, why
 
 
 def _why_moved(machine: Machine, to: MachineState, why_no_grace: str | None) -> str | None:
@@ -252,9 +283,13 @@ async def settle_act_refused(
     machine = await session.get_one(Machine, due.machine_id)
     of_machine = select(Cluster).where(Cluster.id == machine.cluster_id).with_for_update(key_share=True)
     cluster = (await session.execute(of_machine)).scalar_one()
+    await session.refresh(machine)  # a decision may have come before the lock
     machine.error = str(error)
+    if due.act is not Act.CREATE:
+        return
+    machine.attempts += 1
     is_hopeless = is_final or machine.attempts >= MOST_ATTEMPTS
-    if due.act is Act.CREATE and machine.wanted is not Wanted.GONE and is_hopeless:
+    if machine.wanted is not Wanted.GONE and is_hopeless:
         fail(session, cluster, machine, f"the cloud refused: {error}", now)
 
 

@@ -1,6 +1,7 @@
 """What a person does: the red button, scaling and draining by hand, allowing a sweep."""
 
 from dataclasses import dataclass
+from typing import Any
 from uuid import UUID
 
 import structlog
@@ -17,6 +18,9 @@ from services.workload.usecases.judging import rejudge
 from services.workload.usecases.recording import record
 
 log = structlog.get_logger(__name__)
+
+_NO_KEY: dict[str, Any] = {"key_share": True}
+"""FOR NO KEY UPDATE, so that foreign keys do not wait."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,9 +81,12 @@ async def scale_cluster(
 
 async def drain_machine(session: Session, machine_id: UUID, person: Person) -> Machine:
     """Give one machine back, with grace; no decision brings this one back."""
-    machine = await session.get(Machine, machine_id, with_for_update=True)
+    machine = await session.get(Machine, machine_id)
     if machine is None or not _may_touch(person, machine.organisation_id):
         raise not_found("machine")
+    # Whoever judges holds the cluster's row: without it, what is written here would be overwritten.
+    await session.get_one(Cluster, machine.cluster_id, with_for_update=_NO_KEY)
+    await session.refresh(machine, with_for_update=_NO_KEY)
     if machine.state not in LIVE:
         raise conflict(f"{machine.name} was destroyed; there is nothing to drain.")
     machine.wanted, machine.wanted_by_hand = Wanted.GONE, True
@@ -90,7 +97,7 @@ async def drain_machine(session: Session, machine_id: UUID, person: Person) -> M
 
 async def allow_sweep(session: Session, resource_id: UUID, name: str) -> int:
     """A person (`name`) looked: the strangers known now may be destroyed. Returns how many."""
-    resource = await session.get(Resource, resource_id, with_for_update=True)
+    resource = await session.get(Resource, resource_id, with_for_update=_NO_KEY)
     if resource is None:
         raise not_found("resource")
     allowed = await session.execute(
@@ -103,7 +110,7 @@ async def allow_sweep(session: Session, resource_id: UUID, name: str) -> int:
 
 
 async def _cluster(session: Session, cluster_id: UUID, person: Person) -> tuple[Cluster, Resource]:
-    cluster = await session.get(Cluster, cluster_id, with_for_update=True)
+    cluster = await session.get(Cluster, cluster_id, with_for_update=_NO_KEY)
     if cluster is not None:
         resource = await session.get_one(Resource, cluster.resource_id)
         if _may_touch(person, resource.organisation_id):

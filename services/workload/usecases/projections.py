@@ -2,13 +2,14 @@
 
 from typing import Any
 
-from sqlalchemy import update
+from sqlalchemy import select, update
 from sqlalchemy.dialects.postgresql import insert
 
 from libs.common.contracts.resource import InventoryChanged, ResourceChanged
 from libs.common.contracts.supply import ContributionChanged, PolicyAssigned, TemplateChanged, TemplateState
 from libs.common.db import Session
 from services.workload.domain.states import LIVE, Wanted
+from services.workload.domain.words import revoked
 from services.workload.models import Assignment, Base, Cluster, Contribution, Machine, Resource, Template
 
 
@@ -64,6 +65,10 @@ async def remember_template(session: Session, event: TemplateChanged) -> None:
         include={"revision", "organisation_id", "name", "version", "resource_id", "reference", "disk_gib"}
     )
     state = TemplateState.REVOKED if event.gone else event.state
+    if state is TemplateState.REVOKED:
+        # Who judges by the old state ends first: what it made is seen below.
+        clusters = select(Cluster.id).where(Cluster.resource_id == event.resource_id).order_by(Cluster.id)
+        await session.execute(clusters.with_for_update(key_share=True))
     taken = await _take(session, Template, {"version_id": event.version_id}, row | {"state": state.value})
     if taken and state is TemplateState.REVOKED:
         await session.execute(
@@ -72,7 +77,7 @@ async def remember_template(session: Session, event: TemplateChanged) -> None:
             .values(
                 wanted=Wanted.GONE,
                 wanted_by_hand=True,
-                reason=f"template {event.name} v{event.version} was revoked",
+                reason=revoked(event.name, event.version),
             )
         )
 

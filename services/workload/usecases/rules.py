@@ -9,12 +9,13 @@ from uuid import UUID
 
 from sqlalchemy import or_, select
 
+from libs.common.contracts.resource import Mode
 from libs.common.contracts.supply import TemplateState
 from libs.common.db import Session
 from libs.harvest.document import parse
 from libs.harvest.types import Policy
 from services.workload.domain.states import COUNTED, LIVE
-from services.workload.domain.words import bound_by_hand
+from services.workload.domain.words import bound_by_hand, revoked
 from services.workload.models import Assignment, Cluster, Contribution, Machine, Resource, Template
 
 
@@ -39,6 +40,8 @@ class Rulebook:
     """By resource or cluster."""
     templates: Sequence[Template]
     """Approved ones, the newest version first."""
+    revoked: dict[UUID, str]
+    """Why machines of a template version may not live, by version."""
     lends: bool
     """Whether any active contribution lends this resource."""
     machines: dict[UUID, list[Machine]]
@@ -67,6 +70,8 @@ class Rulebook:
             bounds.append((0, "no active contribution"))
         if self.resource.sweep_stopped is not None:
             bounds.append((there, "nothing new while the sweeper waits for a person"))
+        if self.resource.seen_at is None and self.resource.mode == Mode.LEND:
+            bounds.append((there, "nothing new before what is there has been looked at"))
         if cluster.grow_after is not None and now < cluster.grow_after:
             until = f"{cluster.grow_after:%H:%M:%S}"
             bounds.append((there, f"nothing new before {until}: the last deployment failed"))
@@ -85,8 +90,8 @@ async def open_rulebook(session: Session, resource: Resource, cluster_ids: Seque
     """Read everything that bounds these clusters."""
     scopes = or_(Assignment.scope_id.in_(cluster_ids), Assignment.scope_id == resource.id)
     assignments = await session.execute(select(Assignment).where(scopes, Assignment.gone.is_(False)))
-    approved = Template.state == TemplateState.APPROVED.value
-    templates = select(Template).where(Template.resource_id == resource.id, approved)
+    of_resource = select(Template).where(Template.resource_id == resource.id)
+    templates = (await session.execute(of_resource.order_by(Template.version.desc()))).scalars().all()
     machines: dict[UUID, list[Machine]] = {}
     live = select(Machine).where(Machine.cluster_id.in_(cluster_ids), Machine.state.in_(LIVE))
     for machine in (await session.execute(live.order_by(Machine.ordinal))).scalars():
@@ -94,7 +99,12 @@ async def open_rulebook(session: Session, resource: Resource, cluster_ids: Seque
     return Rulebook(
         resource,
         {row.scope_id: row for row in assignments.scalars()},
-        (await session.execute(templates.order_by(Template.version.desc()))).scalars().all(),
+        [row for row in templates if row.state == TemplateState.APPROVED],
+        {
+            row.version_id: revoked(row.name, row.version)
+            for row in templates
+            if row.state == TemplateState.REVOKED
+        },
         bool(await contributions_of(session, resource)),
         machines,
     )

@@ -155,3 +155,43 @@ def test_back_filled_history_lowers_and_never_raises() -> None:
 def test_a_machine_without_a_host_belongs_to_the_only_host() -> None:
     story = Story(CALM, machines=(machine("m", None),))
     assert budgets(story.hear([0.95])) == {"a": FLOOR_MHZ}
+
+
+def test_a_cut_goes_deeper_than_it_must_so_that_a_slow_rise_is_few_tasks() -> None:
+    story = Story(CALM)
+    story.hear_for(400, [0.2])
+    hour = [budgets(story.hear([0.2 + 0.2 * tick / 180]))["a"] for tick in range(180)]
+    assert sum(before != after for before, after in pairwise(hour)) <= 6
+
+
+RESTLESS = [0.1, 0.5, 0.3, 0.7] * 1080
+"""A day."""
+
+
+def test_a_restless_owner_gets_cuts_at_once_and_no_more_changes_than_are_allowed() -> None:
+    story = Story(replace(CALM, dead_band=0.0, rise_s=20.0))
+    story.hear_for(100, [0.1])
+    told = [story.hear([owner]) for owner in RESTLESS]
+    day = [budgets(decision)["a"] for decision in told]
+    changes = sum(before != after for before, after in pairwise(day))
+    assert 24 * 10 <= changes <= 24 * 12
+    for decision, owner in zip(told, RESTLESS, strict=True):
+        assert budgets(decision)["a"] <= (0.88 - owner) * CAPACITY_MHZ
+
+
+def test_a_fall_to_the_floor_in_silence_counts_as_a_change() -> None:
+    story = Story(CALM, machines=(machine("m", "a"),))
+    story.hear_for(400, [0.2])
+    before = dict(story.state.hosts)["a"].owed_s
+    story.miss(100)
+    assert dict(story.state.hosts)["a"].owed_s == before + 310
+    story.miss(100)
+    assert dict(story.state.hosts)["a"].owed_s == before + 310
+
+
+def test_changes_are_made_up_for_in_gaps_too() -> None:
+    story = Story(CALM, machines=(machine("m", "a"),))
+    for _ in range(12):
+        before = story.hear_for(300, [0.2])
+        story.miss(3300)
+    assert min(budgets(before).values()) > 0.5 * CAPACITY_MHZ

@@ -1,5 +1,6 @@
 """How many machines, where, and which to give up first."""
 
+import math
 from dataclasses import replace
 from datetime import time
 from typing import Any
@@ -199,3 +200,89 @@ def test_nothing_grows_outside_the_windows() -> None:
     morning = Window(frozenset(range(7)), time(6), time(8))
     decision = idle(replace(QUICK, windows=(morning,))).hear_for(40, [0.1] * 4)
     assert (decision.wanted, decision.reason.code) == (0, ReasonCode.WINDOW)
+
+
+BIG = replace(QUICK, machine=replace(QUICK.machine, memory_mib=131072))
+"""A policy whose machines take half a host."""
+
+
+def asleep(policy: Policy, **changes: Any) -> Story:
+    """A machine of 8 GiB sleeps on the first of two hosts; the policy may want other sizes by now."""
+    sleeper = machine("m", "a", "suspended", **{"memory_mib": 8192, **changes})
+    return Story(replace(policy, max_machines=1), machines=(sleeper,))
+
+
+def test_a_suspended_machine_wakes_by_its_own_size_under_a_policy_of_bigger_ones() -> None:
+    story = asleep(BIG)
+    decision = story.hear_for(100, [0.1, 0.1], memory_used_mib=(0.6 * MEMORY_MIB,) * 2)
+    assert decision.running == 1
+
+
+@pytest.mark.parametrize(
+    ("own", "rest"), [({"memory_mib": 65536}, {}), ({}, {"memory_used_mib": (0.89 * MEMORY_MIB,) * 2})]
+)
+def test_a_suspended_machine_without_room_to_wake_goes_after_a_cooldown_of_idleness(
+    own: dict[str, Any], rest: dict[str, Any]
+) -> None:
+    story = asleep(QUICK, **own)
+    columns = {"memory_used_mib": (0.8 * MEMORY_MIB,) * 2, **rest}
+    wanted = [story.hear([0.1, 0.1], **columns).wanted for _ in range(12)]
+    assert wanted == [1] * 9 + [0] * 3  # idle after 60 s, the cooldown is 120
+    assert story.decisions[-1].running == 0
+
+
+def test_room_that_comes_in_time_wakes_what_had_none() -> None:
+    story = asleep(QUICK)
+    story.hear_for(160, [0.1, 0.1], memory_used_mib=(0.89 * MEMORY_MIB,) * 2)
+    assert story.hear([0.1, 0.1]).running == 1
+    assert story.hear_for(400, [0.1, 0.1]).wanted == 1
+
+
+def test_on_a_cluster_that_is_not_idle_what_sleeps_may_sleep() -> None:
+    story = asleep(QUICK)
+    decision = story.hear_for(2000, [0.55, 0.55], memory_used_mib=(0.89 * MEMORY_MIB,) * 2)
+    assert (decision.wanted, decision.running) == (1, 0)
+
+
+def test_what_had_no_room_to_wake_goes_before_what_has() -> None:
+    story = Story(
+        replace(QUICK, max_machines=2, machines_per_host=2),
+        machines=(machine("a", "a", "suspended"), machine("z", "b", "suspended", memory_mib=65536)),
+    )
+    decision = story.hear_for(300, [0.1, 0.1], memory_used_mib=(0.3 * MEMORY_MIB, 0.8 * MEMORY_MIB))
+    assert (decision.wanted, decision.victims) == (1, ("z", "a"))
+
+
+def test_bigger_machines_of_an_older_policy_leave_less_room() -> None:
+    story = Story(replace(QUICK, machines_per_host=9, step_machines=9), machines=(machine("m", "a"),))
+    story.machines = (machine("m", "a", memory_mib=131072),)
+    decision = story.hear_for(100, [0.1], memory_used_mib=(0.3 * MEMORY_MIB,))
+    assert decision.wanted == 1 + 3  # 60 % of 256 GiB less 128 GiB hold three of 8 GiB
+
+
+@pytest.mark.parametrize(
+    ("told", "machines", "placed"),
+    [
+        ({}, (), 4),
+        ({}, ("running", "suspended", "draining", "starting"), 2),  # 160 GiB spare, 4 x 20 may still come
+        ({"datastore_uncommitted_gib": 0.0}, ("running", "suspended", "draining", "running"), 4),
+        ({"datastore_uncommitted_gib": 0.0}, ("running", "running", "starting", "starting"), 3),
+        ({"datastore_uncommitted_gib": 100.0}, ("running",), 1),
+        ({"datastore_uncommitted_gib": -1.0}, ("running",) * 4, 2),
+        ({"datastore_uncommitted_gib": float("nan")}, ("running",) * 4, 2),
+    ],
+)
+def test_what_thin_disks_may_still_grow_is_no_room(
+    told: dict[str, Any], machines: tuple[str, ...], placed: int
+) -> None:
+    fleet = tuple(machine(f"m{place}", "a", state) for place, state in enumerate(machines))
+    story = Story(replace(QUICK, step_machines=8), machines=fleet)
+    store = {"datastore_capacity_gib": 1000.0, "datastore_free_gib": 360.0, **told}
+    story.hear_for(100, [0.1] * 6, **store)
+    assert story.state.disk_room == placed
+
+
+def test_a_disk_of_an_older_policy_counts_at_its_own_size() -> None:
+    story = Story(QUICK, machines=(machine("m", "a", disk_gib=100.0), machine("n", "b", disk_gib=math.nan)))
+    story.hear([0.1] * 4, datastore_capacity_gib=1000.0, datastore_free_gib=360.0)
+    assert story.state.disk_room == 1

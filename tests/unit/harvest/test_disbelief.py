@@ -225,7 +225,7 @@ def test_a_host_unknown_before_and_impossible_now_lends_only_the_floor() -> None
     story = Story(CALM, machines=(machine("m", "a"),))
     story.hear([0.1], cpu_capacity_mhz=(0.0,))
     assert budgets(story.decisions[-1]) == {"a": FLOOR_MHZ}
-    assert dict(story.state.hosts)["a"] == HostMemory(1.0, 0.0, 1.0, FLOOR_MHZ, 0.0, 19)
+    assert dict(story.state.hosts)["a"] == HostMemory(1.0, 0.0, 1.0, FLOOR_MHZ, 0.0, 157286, owed_s=310.0)
 
 
 def test_a_maintained_host_is_not_taken_for_idle() -> None:
@@ -233,3 +233,45 @@ def test_a_maintained_host_is_not_taken_for_idle() -> None:
     states = (HostState.MAINTENANCE, HostState.CONNECTED)
     decision = story.hear([0.0, 0.7], states=states)
     assert decision.verdict is Verdict.STOP_NEW
+
+
+def listening(interval_s: float, facts: dict[str, Any]) -> Story:
+    """A cluster that lends and is heard of every 300 s, by samples that each cover `interval_s`."""
+    story = Story(CALM, machines=(machine("m", "a"),), facts=facts)
+    for _ in range(4):
+        story.at += timedelta(seconds=300)
+        story.observe(sample([0.2], at=story.at, interval_s=interval_s))
+    return story
+
+
+@pytest.mark.parametrize(("interval_s", "facts"), [(300.0, {}), (20.0, {"interval_s": 300.0})])
+def test_a_long_interval_is_not_silence(interval_s: float, facts: dict[str, Any]) -> None:
+    story = listening(interval_s, facts)
+    before = budgets(story.decisions[-1])
+    assert (story.decisions[-1].verdict, story.decisions[-1].rung) == (Verdict.IDLE, Rung.LEND)
+    assert before["a"] > 20 * FLOOR_MHZ
+    assert budgets(story.miss(900)) == before
+    decision = story.miss(1)
+    assert (budgets(decision), decision.reason.code) == ({"a": FLOOR_MHZ}, ReasonCode.MISSING)
+
+
+def test_the_ladder_is_climbed_at_a_long_interval() -> None:
+    story = listening(300.0, {})
+    rungs = []
+    for _ in range(6):
+        story.at += timedelta(seconds=300)
+        rungs.append(story.observe(sample([0.9], at=story.at, interval_s=300.0)).rung)
+    assert rungs == [Rung.FLOOR, Rung.FLOOR, Rung.NO_NEW, Rung.SUSPEND, Rung.DRAIN, Rung.DESTROY]
+
+
+@pytest.mark.parametrize(("interval_s", "oldest_s"), [(20.0, 60), (100.0, 300), (1e6, 900)])
+def test_a_sample_is_stale_after_three_of_its_intervals_but_no_later(
+    interval_s: float, oldest_s: int
+) -> None:
+    story = lending()
+    story.at += timedelta(seconds=oldest_s + 1)
+    old = sample([0.2, 0.2], at=story.at - timedelta(seconds=oldest_s + 1) + timedelta(seconds=0.5))
+    decision = story.observe(replace(old, interval_s=interval_s))
+    assert (decision.reason.code, budgets(decision)["a"]) == (ReasonCode.STALE, FLOOR_MHZ)
+    young = replace(old, interval_s=interval_s, at=story.at - timedelta(seconds=oldest_s))
+    assert story.observe(young).reason.code is not ReasonCode.STALE

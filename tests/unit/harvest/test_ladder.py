@@ -1,15 +1,17 @@
 """Giving back, rung by rung, and lending again."""
 
 from dataclasses import replace
-from datetime import time
+from datetime import time, timedelta
+from typing import Any
 
 import pytest
 
-from libs.harvest.types import Policy, ReasonCode, Rung, Window
+from libs.harvest.types import Policy, ReasonCode, Rung, Verdict, Window
 from tests.unit.harvest.story import POLICY, START, Story, machine
 
 QUICK = replace(POLICY, sigma=0.0, rise_s=0.0)
 BUSY, CALM, MIDDLING = [0.9, 0.9], [0.1, 0.1], [0.55, 0.55]
+SHORT: dict[str, Any] = {"datastore_capacity_gib": 1000.0, "datastore_free_gib": 50.0}
 
 
 def lending(policy: Policy = QUICK) -> Story:
@@ -157,3 +159,80 @@ def test_a_window_closes_on_a_silent_cluster_too() -> None:
     story.hear_for(200, CALM)
     decision = story.miss(10)
     assert (decision.rung, decision.cap_mhz, decision.reason.code) == (Rung.FLOOR, 800.0, ReasonCode.WINDOW)
+
+
+def suspended(policy: Policy = QUICK) -> Story:
+    """A cluster whose owner was busy until both machines were suspended."""
+    story = lending(policy)
+    climb(story, 300)
+    story.obey()
+    assert [each.state for each in story.machines] == ["suspended"] * 2
+    return story
+
+
+def test_our_own_suspend_files_do_not_keep_us_suspended() -> None:
+    story = suspended()
+    for _ in range(8):
+        decision = story.hear(CALM, **SHORT)
+        story.obey()
+    assert (decision.rung, decision.wanted, decision.running) == (Rung.LEND, 2, 2)
+
+
+def test_what_is_suspended_on_a_short_datastore_goes_after_the_dwell() -> None:
+    story = suspended()
+    assert story.hear_for(2000, MIDDLING).rung is Rung.SUSPEND
+    rungs = [story.hear(MIDDLING, **SHORT).rung for _ in range(17)]
+    assert rungs == [Rung.SUSPEND] * 15 + [Rung.DRAIN] * 2  # 300 s after it became short
+
+
+def test_one_sample_of_a_short_datastore_drains_nothing() -> None:
+    story = suspended()
+    story.hear_for(2000, MIDDLING)
+    story.hear(MIDDLING, **SHORT)
+    assert story.hear_for(1000, MIDDLING).rung is Rung.SUSPEND
+
+
+def test_what_a_new_policy_does_not_suspend_goes_after_the_dwell() -> None:
+    story = suspended()
+    story.hear_for(200, MIDDLING)
+    story.policy = replace(QUICK, ladder=replace(QUICK.ladder, suspend=False))
+    assert story.hear_for(200, MIDDLING).rung is Rung.DRAIN
+
+
+def test_a_monitor_with_gaps_does_not_keep_us_on_a_busy_cluster() -> None:
+    story = lending()
+    for _ in range(5):
+        climb(story, 100)
+        story.miss(61)
+        story.at += timedelta(seconds=19)
+    assert story.decisions[-1].rung is Rung.DESTROY  # 15 minutes, with or without gaps
+
+
+def test_gaps_shorter_than_the_dwell_of_busy_do_not_hide_a_busy_owner() -> None:
+    story = lending(replace(QUICK, busy_dwell_s=60.0))
+    for _ in range(8):
+        story.hear(BUSY)
+        story.hear(BUSY)
+        story.miss(70)
+    assert story.decisions[-1].rung >= Rung.SUSPEND
+
+
+def test_a_busy_owner_whose_monitor_falls_silent_is_still_given_way() -> None:
+    story = lending()
+    climb(story, 100)
+    rungs = [story.miss(100).rung for _ in range(8)]
+    assert rungs == sorted(rungs)
+    assert rungs[-1] is Rung.DESTROY
+
+
+@pytest.mark.parametrize(("after", "rung"), [([0.6, 0.6], Rung.NO_NEW), ([0.7, 0.7], Rung.DESTROY)])
+def test_only_load_below_stop_new_ends_the_climb_after_a_gap(after: list[float], rung: Rung) -> None:
+    story = lending()
+    climb(story, 120)
+    story.miss(90)
+    decision = story.hear(after)
+    assert (decision.verdict is Verdict.BUSY) == (rung is Rung.DESTROY)
+    for _ in range(3):
+        story.miss(300)
+        decision = story.observe(story.told[-1][0])
+    assert decision.rung is rung

@@ -15,6 +15,7 @@ from libs.common.contracts.usage import HostState, Quality, Sample
 from libs.harvest.budgets import bounded_floor
 from libs.harvest.decide import decide
 from libs.harvest.fleet import floor_mhz, group_by_host
+from libs.harvest.owner import patience_s
 from libs.harvest.replay import replay
 from libs.harvest.state import from_json, to_json
 from libs.harvest.types import (
@@ -24,6 +25,7 @@ from libs.harvest.types import (
     Missing,
     Observation,
     Policy,
+    Rung,
     State,
     Thresholds,
     Window,
@@ -77,8 +79,9 @@ def policies(draw: st.DrawFn) -> Policy:
 def machine_sets(draw: st.DrawFn) -> tuple[MachineFact, ...]:
     hosts = draw(st.lists(st.sampled_from([*HOSTS, "z", None]), max_size=6))
     states = st.sampled_from(["running", "starting", "suspended", "draining"])
+    sizes = st.sampled_from([None, 2048, 8192, 100_000])
     return tuple(
-        MachineFact(f"m{n}", host, draw(states), draw(st.integers(1, 8)), float(n), draw(SHARE))
+        MachineFact(f"m{n}", host, draw(states), draw(st.integers(1, 8)), float(n), draw(SHARE), draw(sizes))
         for n, host in enumerate(hosts)
     )
 
@@ -95,6 +98,8 @@ def good_samples(draw: st.DrawFn, at: datetime = START) -> Sample:
         memory_used_mib=tuple(memory * MEMORY_MIB for _, _, memory in loads),
         datastore_capacity_gib=draw(st.sampled_from([None, 1000.0])),
         datastore_free_gib=draw(st.floats(0.0, 1000.0)),
+        datastore_uncommitted_gib=draw(st.sampled_from([None, 0.0, 300.0])),
+        interval_s=draw(st.sampled_from([20.0, 20.0, 20.0, 300.0])),
     )
 
 
@@ -148,6 +153,7 @@ def observations(draw: st.DrawFn) -> tuple[Observation, datetime]:
         quality=draw(st.sampled_from(Quality)),
         datastore_capacity_gib=draw(WEIRD),
         datastore_free_gib=draw(WEIRD),
+        datastore_uncommitted_gib=draw(WEIRD),
         **columns,
     ), now
 
@@ -239,7 +245,7 @@ def test_silence_and_unusable_samples_never_lend_more_than_before(
     good = data.draw(good_samples(facts.now))
     choices: list[Observation] = [
         Missing(facts.now),
-        replace(good, at=facts.now - timedelta(seconds=policy.stale_after_s + 1)),
+        replace(good, at=facts.now - timedelta(seconds=patience_s(policy, good.interval_s) + 1)),
         replace(good, at=facts.now + timedelta(seconds=61)),
         replace(good, quality=Quality.BACKFILLED),
         replace(good, cpu_used_mhz=(1.0,)),
@@ -253,12 +259,54 @@ def test_silence_and_unusable_samples_never_lend_more_than_before(
         assert budget <= known.get(host, least[host])
     assert decision.wanted <= before_wanted
     silent = state.sampled_at is None or facts.now - state.sampled_at > timedelta(
-        seconds=policy.stale_after_s
+        seconds=patience_s(policy, state.interval_s)
     )
     impossible = isinstance(unusable, Sample) and unusable.at >= facts.now
     if unusable is not choices[3] and (silent or impossible):
         assert all(budget <= least[host] for host, budget in budgets(decision).items())
         assert decision.placements == ()
+
+
+GAPS = st.lists(st.sampled_from([5, 20, 55, 80, 300, 5000]), min_size=1, max_size=6)
+
+
+@every
+@given(histories(), GAPS, st.data())
+def test_a_permutation_of_gaps_never_raises(
+    history: tuple[Policy, State, Facts], gaps: list[int], data: st.DataObject
+) -> None:
+    policy, state, facts = history
+    facts = replace(facts, paused=None, draining=False, granted_machines=None)
+    silences = [facts.now + timedelta(seconds=gap) for gap in gaps]
+    state, last = decide(policy, state, Missing(facts.now), facts)
+    for now in data.draw(st.permutations(silences)):
+        state, decision = decide(policy, state, Missing(now), facts)
+        assert at_most(decision, last)
+        last = decision
+
+
+@every
+@given(policies(), st.permutations([0, 0, 0, 0, 5, 35, 80, 80, 300, 700]), st.data())
+def test_whatever_the_gaps_a_busy_owner_is_given_way(
+    policy: Policy, gaps: list[int], data: st.DataObject
+) -> None:
+    policy = replace(policy, cpu=Thresholds(0.2, 0.4, 0.6), release="suspend")
+    machines, state, at = data.draw(machine_sets()), State(), START
+    rungs: list[int] = []
+    for gap_s in 4 * gaps:
+        at += timedelta(seconds=20)
+        state, decision = decide(policy, state, sample([0.9] * 4, at=at), Facts(at, machines))
+        assert decision.cap_mhz <= sum(floors(policy, Facts(at, machines)).values())
+        rungs.append(decision.rung)
+        at += timedelta(seconds=gap_s)
+        state, decision = decide(policy, state, Missing(at), Facts(at, machines))
+        rungs.append(decision.rung)
+    ladder = policy.ladder
+    dwell_s = ladder.stop_new_after_s + ladder.suspend_after_s + ladder.drain_after_s + ladder.drain_grace_s
+    # Every rung is left at the first sample or beat after its dwell: it may be late by one gap.
+    lately = dwell_s + policy.busy_dwell_s + 5 * 720 <= (at - START).total_seconds()
+    assert rungs == sorted(rungs)
+    assert rungs[-1] == Rung.DESTROY or not lately
 
 
 @every

@@ -21,11 +21,11 @@ def test_a_state_is_read_back_as_it_was() -> None:
         assert from_json(json.loads(json.dumps(to_json(state)))) == state
 
 
-@pytest.mark.parametrize(("hosts", "limit"), [(8, 1024), (24, 2048), (64, 5000)])
+@pytest.mark.parametrize(("hosts", "limit"), [(8, 1024), (24, 2048), (64, 5120)])
 def test_a_state_stays_small(hosts: int, limit: int) -> None:
     story = Story()
     story.hear_for(400, [0.123456789, 0.23] * 4, datastore_capacity_gib=900.0, datastore_free_gib=512.3)
-    memory = HostMemory(0.12345, 0.0012345, 0.23456, 12345.0, 41599.9, 12)
+    memory = HostMemory(0.12345, 0.0012345, 0.23456, 12345.0, 41599.9, 157286, 280.0, 2780.0)
     state = replace(story.state, hosts=tuple((f"host-{1000 + n}", memory) for n in range(hosts)))
     assert len(json.dumps(to_json(state), separators=(",", ":"))) <= limit
 
@@ -47,3 +47,23 @@ def test_a_state_stays_small(hosts: int, limit: int) -> None:
 def test_what_is_no_state_is_refused(broken: dict[str, object]) -> None:
     with pytest.raises(ValueError):  # noqa: PT011 - the contract is the type alone
         from_json(broken)
+
+
+def test_a_state_of_before_is_read_and_safe() -> None:
+    old = {
+        "v": 1, "verdict": "idle", "rung": 0, "at": "2026-03-02T12:00:00Z", "rs": "2026-03-02T11:00:00Z",
+        "hosts": [["a", 0.1, 0.001, 0.1, 20000, 40000, 19], ["b", 0.1, 0.001, 0.1, 20000, 40000, 19, 280]],
+        "wanted": 2, "short": True,
+    }  # fmt: skip
+    state = from_json(old)
+    assert (state.interval_s, state.short_since, state.stuck_since) == (None, None, None)
+    assert [(host, memory.rest_s, memory.owed_s) for host, memory in state.hosts] == [
+        ("a", 0, 0),
+        ("b", 280, 0),
+    ]
+    sleeping = Story(state=state, machines=(machine("m", "a", "suspended"),))
+    decision = sleeping.miss(
+        20
+    )  # a count of machines stood where memory stands now: nothing fits before a sample
+    assert (decision.running, decision.placements) == (0, ())
+    assert sleeping.hear([0.1, 0.1]).running == 1

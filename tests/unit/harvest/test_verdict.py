@@ -98,21 +98,17 @@ def test_a_host_whose_memory_is_in_reclaim_keeps_its_floor() -> None:
 
 
 @pytest.mark.parametrize(
-    ("free", "verdict"),
-    [
-        (250.0, Verdict.IDLE),
-        (190.0, Verdict.NORMAL),
-        (-1.0, Verdict.NORMAL),
-        (2000.0, Verdict.NORMAL),
-        (float("nan"), Verdict.NORMAL),
-        (None, Verdict.NORMAL),
-    ],
+    ("free", "short"),
+    [(250.0, False), (190.0, True), (-1.0, True), (2000.0, True), (float("nan"), True), (None, True)],
 )
-def test_a_short_datastore_is_not_idle(free: float | None, verdict: Verdict) -> None:
+def test_a_short_datastore_grows_nothing_and_says_nothing_of_the_owner(
+    free: float | None, short: bool
+) -> None:
     story = Story()
     decision = story.hear_for(200, [0.1], datastore_capacity_gib=1000.0, datastore_free_gib=free)
-    assert decision.verdict is verdict
-    assert (decision.reason.code is ReasonCode.DATASTORE) == (verdict is Verdict.NORMAL)
+    assert decision.verdict is Verdict.IDLE
+    assert (decision.wanted == 0) == short
+    assert (decision.reason.code is ReasonCode.DATASTORE) == short
 
 
 def test_an_unmeasured_datastore_is_no_obstacle() -> None:

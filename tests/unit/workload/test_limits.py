@@ -7,7 +7,8 @@ from services.workload.domain.limits import LOWEST_MHZ, Limited, differs, share_
 
 HOSTS = st.sampled_from(["h1", "h2", "h3"])
 MACHINES = st.lists(
-    st.builds(Limited, st.uuids().map(str), st.one_of(st.none(), HOSTS), st.integers(1, 64)), max_size=12
+    st.builds(Limited, st.uuids().map(str), st.one_of(st.none(), HOSTS), st.integers(1, 64), st.booleans()),
+    max_size=12,
 )
 BUDGETS = st.dictionaries(HOSTS, st.floats(0, 200_000), max_size=3)
 
@@ -31,6 +32,21 @@ def test_every_machine_has_a_limit_of_at_least_one_mhz(
 
     assert set(limits) == {machine.name for machine in machines}
     assert all(limit >= LOWEST_MHZ and limit == int(limit) for limit in limits.values())
+
+
+@given(BUDGETS, MACHINES)
+def test_what_should_not_be_there_any_more_never_gets_above_the_floor(
+    budgets: dict[str, float], machines: list[Limited]
+) -> None:
+    limits = share_budgets(budgets, machines, 200.0)
+
+    assert all(limits[machine.name] <= 200.0 * machine.vcpus for machine in machines if not machine.lends)
+
+
+def test_what_should_not_be_there_any_more_takes_its_floor_from_what_the_others_share() -> None:
+    machines = [Limited("stays", "h1", 4), Limited("goes", "h1", 4, lends=False)]
+
+    assert share_budgets({"h1": 9000.0}, machines, 200.0) == {"stays": 8200.0, "goes": 800.0}
 
 
 @given(st.sampled_from([float("nan"), float("inf")]))

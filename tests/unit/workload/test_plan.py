@@ -6,11 +6,12 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from uuid import UUID
 
+import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from libs.harvest.types import Decision, HostBudget, Reason, ReasonCode, Rung, Verdict
-from services.workload.domain.plan import MachineNow, Plan, plan_machines
+from services.workload.domain.plan import MachineNow, Plan, hold_at_floor, is_too_late, plan_machines
 from services.workload.domain.states import COUNTED, MachineState, Wanted
 
 NOW = datetime(2026, 11, 20, tzinfo=UTC)
@@ -101,6 +102,37 @@ def test_only_what_the_decision_places_is_made_and_only_on_the_lending_rung(
 
 
 @given(situations())
+def test_what_still_waits_to_be_cloned_goes_where_nothing_new_may_be_made(
+    situation: tuple[Decision, list[MachineNow]],
+) -> None:
+    decision, machines = situation
+    assume(decision.rung >= Rung.NO_NEW)
+    final = after(machines, plan_machines(decision, machines))
+
+    assert all(final[m.ordinal] is _W.GONE for m in machines if m.state is _S.REQUESTED and not m.by_hand)
+
+
+@pytest.mark.parametrize(("rung", "goes"), [(Rung.LEND, False), (Rung.FLOOR, False), (Rung.NO_NEW, True)])
+def test_a_clone_that_the_cloud_has_never_shown_goes_too_and_one_that_it_has_stays(
+    rung: Rung, goes: bool
+) -> None:
+    unseen = replace(a_machine(1, _S.CREATING), is_made=False)
+    seen = a_machine(2, _S.CREATING)
+    decision = a_decision(2, 2, rung, victims=(str(unseen.id), str(seen.id)))
+
+    assert plan_machines(decision, [unseen, seen]).wanted == ({unseen.id: _W.GONE} if goes else {})
+
+
+def test_what_cannot_be_decided_is_held_at_the_floor_and_never_above_what_was_lent() -> None:
+    held = hold_at_floor(
+        NOW, {"h1": 9000.0, "h2": 300.0, "h3": 5000.0}, {"h1": 800.0, "h2": 800.0, "h4": 800.0}
+    )
+
+    assert {b.host: b.budget_mhz for b in held.budgets} == {"h1": 800.0, "h2": 300.0, "h3": 0.0, "h4": 800.0}
+    assert (held.rung, held.cap_mhz, held.placements, held.victims) == (Rung.NO_NEW, 1900.0, (), ())
+
+
+@given(situations())
 def test_nothing_is_put_to_sleep_to_wake_another_on_an_equal_host(
     situation: tuple[Decision, list[MachineNow]],
 ) -> None:
@@ -133,8 +165,9 @@ def test_victims_go_first_in_their_order(situation: tuple[Decision, list[Machine
     decision, machines = situation
     final = after(machines, plan_machines(decision, machines))
 
-    by_id = {str(m.id): m.ordinal for m in machines}
-    stay = [final[by_id[name]] is not _W.GONE for name in decision.victims]
+    by_id = {str(m.id): m for m in machines}
+    victims = [by_id[name] for name in decision.victims if not is_too_late(decision.rung, by_id[name])]
+    stay = [final[machine.ordinal] is not _W.GONE for machine in victims]
     assert stay == sorted(stay)
 
 

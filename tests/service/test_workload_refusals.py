@@ -1,0 +1,142 @@
+"""What a cloud refuses about one object stays that object's: its cluster or machine rests, everything else goes on."""
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from structlog.testing import capture_logs
+
+from libs.common.contracts.action import MachineFailed, MachineRequested
+from libs.common.contracts.usage import HostState
+from tests.service.workload_house import LAB, House, open_house
+from tests.service.workload_words import HALF_MHZ
+
+
+@pytest.fixture
+async def house(database_url: str) -> AsyncIterator[House]:
+    """Two clusters: lab with host-1001 and host-1002, annex with two more."""
+    annex = LAB.model_copy(update={"name": "annex"})
+    async with open_house(database_url, clusters=(LAB, annex)) as house:
+        await house.lend()
+        await house.run(60)
+        assert await house.states() == ["running"] * 4
+        yield house
+
+
+def limits_of(house: House, cluster: str) -> dict[str, float]:
+    return {m.host: m.limit_mhz for m in house.cloud.truth().machines if m.cluster == cluster}
+
+
+def said(logs: list[Any], event: str) -> int:
+    return sum(line["event"] == event for line in logs)
+
+
+async def machine_on(house: House, host: str) -> dict[str, Any]:
+    return next(machine for machine in await house.machines() if machine["host"] == host)
+
+
+async def test_one_failed_host_delays_no_cut_of_others_and_costs_no_session(house: House) -> None:
+    house.cloud.control.set_host_state("host-1001", HostState.FAILED)
+    with capture_logs() as logs:
+        await house.run(60)
+        house.own(0.5)
+        await house.be_silent(20)
+        await house.sample()
+
+    assert limits_of(house, "domain-c2") == dict.fromkeys(limits_of(house, "domain-c2"), HALF_MHZ)
+    assert limits_of(house, "domain-c1")["host-1002"] == HALF_MHZ
+    assert said(logs, "resource.refused") == 0
+    assert 1 <= said(logs, "limits.refused") <= 8
+    assert await house.fetch("select failures, retry_at from resource") == [{"failures": 0, "retry_at": None}]
+
+    house.cloud.control.repair_host("host-1001")
+    await house.run(60)
+    assert limits_of(house, "domain-c1")["host-1001"] == 8_000  # it rose, and was not cut
+    assert "open" not in house.limits()
+
+
+async def test_an_act_that_is_refused_for_now_rests_longer_each_time_and_no_other_waits(house: House) -> None:
+    stuck, other = await machine_on(house, "host-1001"), await machine_on(house, "host-1002")
+    house.cloud.control.set_host_state("host-1001", HostState.FAILED)
+    await house.run(20)
+    with capture_logs() as logs:
+        await house.act(f"/v1/machines/{stuck['id']}/drain", {"reason": "broken"})
+        await house.act(f"/v1/machines/{other['id']}/drain", {"reason": "old"})
+        await house.run(120)
+
+    names = {machine.name for machine in house.cloud.truth().machines}
+    assert stuck["name"] in names
+    assert other["name"] not in names
+    assert 2 <= said(logs, "machine.refused") <= 5
+    assert said(logs, "resource.refused") == 0
+
+    house.cloud.control.repair_host("host-1001")
+    await house.run(80)
+    assert stuck["name"] not in {machine.name for machine in house.cloud.truth().machines}
+
+
+async def test_looks_are_no_failures_and_refused_clones_are(database_url: str) -> None:
+    async with open_house(database_url, clone_s=60) as house:
+        house.cloud.control.set_fault("create_full", True)
+        await house.lend(max_machines=1)
+        await house.run(20)
+        await house.be_silent(40)
+        assert await house.fetch("select attempts from machine") == [{"attempts": 2}]
+        assert house.heard(MachineFailed) == []
+
+        house.cloud.control.clear_faults()
+        await house.run(160)
+        assert await house.states() == ["running"]
+        assert len(house.heard(MachineRequested)) == 1
+
+
+async def test_a_machine_whose_deletion_is_refused_falls_to_the_floor_and_is_not_lent_twice(
+    house: House,
+) -> None:
+    house.cloud.control.set_fault("delete_forbidden", True)
+    stuck = await machine_on(house, "host-1001")
+    await house.act(f"/v1/machines/{stuck['id']}/drain", {"reason": "old kernel"})
+    await house.run(100)
+
+    assert (await machine_on(house, "host-1001"))["state"] == "destroying"
+    assert limits_of(house, "domain-c1")["host-1001"] == 800
+    assert len(house.heard(MachineRequested)) == 4
+
+    house.own(0.95)
+    await house.run(20)
+    assert set(limits_of(house, "domain-c1").values()) == {800}
+
+    house.own(0.1)
+    house.cloud.control.clear_faults()
+    await house.run(500)
+    assert stuck["name"] not in {machine.name for machine in house.cloud.truth().machines}
+    assert await house.states() == ["running"] * 4
+    assert "open" not in house.limits()
+
+
+async def test_a_machine_that_was_moved_to_another_cluster_is_given_up_and_bounds_nobody(
+    house: House,
+) -> None:
+    moved = await machine_on(house, "host-1001")
+    far = next(host.host for host in house.cloud.truth().hosts if host.cluster == "domain-c2")
+    house.cloud.control.set_fault("delete_forbidden", True)
+    house.cloud.control.move_machine(moved["name"], far)
+    await house.be_silent(20)
+    row = next(machine for machine in await house.machines() if machine["id"] == moved["id"])
+    assert (row["state"], row["wanted"]) == ("destroying", "gone")
+    assert "it was moved from cluster lab to annex" in row["reason"]
+
+    house.own(0.5)
+    with capture_logs() as logs:
+        await house.run(60)
+    assert said(logs, "limits.refused") == 0
+    limits = {machine.name: machine.limit_mhz for machine in house.cloud.truth().machines}
+    assert limits.pop(moved["name"]) == 800
+    assert limits_of(house, "domain-c1")["host-1002"] == HALF_MHZ
+
+    house.own(0.1)
+    house.cloud.control.clear_faults()
+    await house.run(500)
+    assert moved["name"] not in {machine.name for machine in house.cloud.truth().machines}
+    assert await house.states() == ["running"] * 4
+    assert "open" not in house.limits()
