@@ -54,7 +54,7 @@ def create_app(  # noqa: PLR0913 - composition: each is named at the one call
 ) -> FastAPI:
     """The app of one service. Raises Unmarked if a route carries neither `allow(...)` nor `public`.
 
-    `larger_bodies` are bytes by the ending of the path, where the usual limit is too small.
+    `larger_bodies` are bytes by the ending of the path, where the usual limit is too small for who has a token.
     `pages` are read by everybody without a token: files of a web page, nothing else. The OpenAPI document is
     at `/v1/<name>/openapi.json`, its reader beside it in developer mode only.
     """
@@ -77,7 +77,13 @@ def create_app(  # noqa: PLR0913 - composition: each is named at the one call
             raise Unmarked(f"{name}: {method} {path} needs Depends(allow(...)) or Depends(public)")
     install(app)
     install_replay(app, settings)
-    app.add_middleware(Entrance, service=name, max_body_bytes=settings.max_body_bytes, larger=larger_bodies)
+    app.add_middleware(
+        Entrance,
+        service=name,
+        max_body_bytes=settings.max_body_bytes,
+        larger=larger_bodies,
+        verify=verifier.verify,
+    )
     return app
 
 

@@ -1,7 +1,7 @@
 """Who asks, and may they: signed access tokens, roles, and the mark that every route must carry."""
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
@@ -160,7 +160,7 @@ class Allow:
 
     async def __call__(self, request: Request) -> Principal:
         verifier: Verifier = request.app.state.verifier
-        principal = verifier.verify(_bearer(request))
+        principal = verifier.verify(bearer_of(request.headers))
         request.state.principal = principal
         if principal.role not in self.roles:
             raise forbidden(
@@ -193,8 +193,9 @@ def marks_of(calls: Iterable[Callable[..., Any]]) -> frozenset[str]:
     return frozenset({"public"}) if public in calls else frozenset()
 
 
-def _bearer(request: Request) -> str:
-    scheme, _, token = request.headers.get("authorization", "").partition(" ")
+def bearer_of(headers: Mapping[str, str]) -> str:
+    """The access token that a request carries. Raises a 401 Problem where there is none."""
+    scheme, _, token = headers.get("authorization", "").partition(" ")
     if scheme.lower() != "bearer" or not token:
         raise unauthorised(
             "This needs an access token.",

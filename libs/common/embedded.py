@@ -22,6 +22,7 @@ log = structlog.get_logger()
 
 START_SECONDS = 60.0
 STOP_SECONDS = 20.0
+LOOK_EVERY_S = 0.5
 # sockaddr_un holds 107 bytes on Linux and 103 on macOS, and "/.s.PGSQL.5432" takes 14 of them.
 LONGEST_SOCKET_FOLDER = 88
 LOG_BYTES_KEPT = 8 * 1024 * 1024
@@ -116,6 +117,23 @@ class EmbeddedPostgres:
         finally:
             self._lock.close()
         log.info("postgres.stopped", data_dir=str(self.data_dir))
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether the server's process has gone, by whatever hand."""
+        return self._server.poll() is not None
+
+    async def ended(self) -> None:
+        """Wait until the server's process has gone."""
+        while not self.has_ended:  # noqa: ASYNC110 - nobody tells: not every system can wait for a process in a loop
+            await asyncio.sleep(LOOK_EVERY_S)
+
+    def loss(self) -> EmbeddedPostgresFailed:
+        """What to say of a server that has gone while it was needed."""
+        said = self.data_dir / "postgres.log"
+        return EmbeddedPostgresFailed(
+            f"The embedded PostgreSQL has ended ({said} says why); start again, and it recovers its data."
+        )
 
     async def kill(self) -> None:
         """End the server as a crash would: for tests of recovery. The data can be started again."""

@@ -4,7 +4,7 @@ import asyncio
 import json
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from time import perf_counter
 from typing import Any, NoReturn
 from uuid import uuid4
@@ -13,6 +13,7 @@ import structlog
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from libs.common.auth import bearer_of
 from libs.common.errors import Problem, answer, incident
 from libs.common.names import is_storable
 
@@ -21,6 +22,9 @@ log = structlog.get_logger(__name__)
 _SANE_ID = re.compile(r"[A-Za-z0-9._-]{8,64}")
 _ODD_TEXT = "A text holds a zero byte or half a character."
 _DEEPEST_NAMED = 8
+_THREAD_ABOVE_BYTES = 64 * 1024
+_ODD_ESCAPE = re.compile(rb"\\u(?:0000|[dD][89a-fA-F])")
+"""Without it nothing in a valid JSON text is odd."""
 _DRAIN_BYTES = 64 * 1_048_576
 _DRAIN_S = 5.0
 _QUIET_PATHS = ("/healthz", "/readyz", "/metrics")
@@ -34,15 +38,25 @@ _STRICT_POLICY = "default-src 'none'; frame-ancestors 'none'"
 
 
 class Entrance:
-    """ASGI middleware around a whole app. Whatever escapes the app is answered as an incident."""
+    """ASGI middleware around a whole app. Whatever escapes the app is answered as an incident.
+
+    Beyond `max_body_bytes` (up to `larger`, by the ending of the path) only a token that `verify` takes opens the door.
+    """
 
     def __init__(
-        self, app: ASGIApp, *, service: str, max_body_bytes: int, larger: Mapping[str, int] | None = None
+        self,
+        app: ASGIApp,
+        *,
+        service: str,
+        max_body_bytes: int,
+        larger: Mapping[str, int] | None = None,
+        verify: Callable[[str], object] | None = None,
     ) -> None:
         self._app = app
         self._service = service
         self._max_body_bytes = max_body_bytes
         self._larger = dict(larger or {})
+        self._verify = verify
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -62,8 +76,9 @@ class Entrance:
     async def _serve(self, scope: Scope, headers: Headers, receive: Receive, answered: "_Answered") -> None:
         try:
             _refuse_odd_address(scope)
-            body = await _read_body(headers, receive, self._limit_of(scope["path"]))
-            _refuse_odd_json(headers, body)
+            body = await self._read_body(scope["path"], headers, receive)
+            if _is_json(headers):
+                await _check_json(body)
         except Problem as problem:
             await answer(problem)(scope, receive, answered)
             return
@@ -74,9 +89,38 @@ class Entrance:
                 raise
             await incident(error)(scope, receive, answered)
 
-    def _limit_of(self, path: str) -> int:
-        larger = (limit for ending, limit in self._larger.items() if path.endswith(ending))
-        return max(larger, default=self._max_body_bytes)
+    async def _read_body(self, path: str, headers: Headers, receive: Receive) -> bytes:
+        """The body, at most the limit of it in memory. Raises a 401 or 413 Problem."""
+        declared = headers.get("content-length", "")
+        # A client that waits for "100 Continue" has sent nothing yet, and need not.
+        if declared.isdigit() and "expect" in headers:
+            self._check_length(int(declared), path, headers)
+        body = bytearray()
+        while True:
+            message = await receive()
+            if message["type"] != "http.request":
+                return bytes(body)
+            body += message.get("body", b"")
+            try:
+                self._check_length(len(body), path, headers)
+            except Problem:
+                body.clear()
+                if message.get("more_body"):
+                    await _drain(receive)
+                raise
+            if not message.get("more_body"):
+                return bytes(body)
+
+    def _check_length(self, length: int, path: str, headers: Headers) -> None:
+        """Raise 413 for what nobody may send here, 401 for what only somebody known may."""
+        if length <= self._max_body_bytes:
+            return
+        limits = [most for ending, most in self._larger.items() if path.endswith(ending)]
+        if limits and self._verify is not None:
+            self._verify(bearer_of(headers))
+        limit = max([self._max_body_bytes, *limits])
+        if length > limit:
+            raise Problem(413, f"A body may have at most {limit} bytes.", headers={"Connection": "close"})
 
 
 class _Answered:
@@ -127,26 +171,6 @@ def _refuse_odd_address(scope: Scope) -> None:
         raise Problem(400, "The address holds a zero byte.")
 
 
-async def _read_body(headers: Headers, receive: Receive, limit: int) -> bytes:
-    """The body, at most `limit` bytes of it in memory. Raises a 413 Problem."""
-    declared = headers.get("content-length", "")
-    body = bytearray()
-    # A client that waits for "100 Continue" has sent nothing yet, and need not.
-    if declared.isdigit() and int(declared) > limit and "expect" in headers:
-        raise _too_large(limit)
-    while True:
-        message = await receive()
-        if message["type"] != "http.request":
-            return bytes(body)
-        body += message.get("body", b"")
-        if len(body) > limit:
-            if message.get("more_body"):
-                await _drain(receive)
-            raise _too_large(limit)
-        if not message.get("more_body"):
-            return bytes(body)
-
-
 async def _drain(receive: Receive) -> None:
     """Throw away the rest, within reason: a client that is still sending would never see the answer."""
     thrown = 0
@@ -159,10 +183,6 @@ async def _drain(receive: Receive) -> None:
                     return
     except TimeoutError:
         return
-
-
-def _too_large(limit: int) -> Problem:
-    return Problem(413, f"A body may have at most {limit} bytes.", headers={"Connection": "close"})
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:
@@ -178,21 +198,31 @@ def _replay(body: bytes, receive: Receive) -> Receive:
     return replay
 
 
-def _refuse_odd_json(headers: Headers, body: bytes) -> None:
-    """Refuse what JSON readers take and databases or judgements do not. Raises a Problem: 400, 422 for a text."""
+def _is_json(headers: Headers) -> bool:
     kind = headers.get("content-type", "").partition(";")[0].strip().lower()
-    if not body or not (kind == "application/json" or kind.endswith("+json")):
-        return
+    return kind == "application/json" or kind.endswith("+json")
+
+
+async def _check_json(body: bytes) -> None:
+    """Refuse what JSON readers take and databases or judgements do not. Raises a Problem: 400, 422 for a text."""
+    if len(body) > _THREAD_ABOVE_BYTES:
+        await asyncio.to_thread(_refuse_odd_json, body)
+    elif body:
+        _refuse_odd_json(body)
+
+
+def _refuse_odd_json(body: bytes) -> None:
     try:
-        value = json.loads(body, parse_constant=_refuse_constant, parse_float=_finite)
+        # As text: of bytes `json` would take UTF-16 too, and halves of characters that are not escaped.
+        value = json.loads(body.decode("utf-8"), parse_constant=_refuse_constant, parse_float=_finite)
     except Problem:
         raise
     except RecursionError:
         raise Problem(400, "The JSON is nested too deeply.") from None
-    except (ValueError, UnicodeDecodeError):
+    except ValueError:
         raise Problem(400, "The body is not valid JSON in UTF-8.") from None
-    if b"\\u" in body:
-        _refuse_odd_text(value)
+    if _ODD_ESCAPE.search(body) and _has_odd_text(value):
+        raise Problem(422, _ODD_TEXT, field=_place_of_odd_text(value), remedy="Leave it out.")
 
 
 def _refuse_constant(name: str) -> NoReturn:
@@ -208,30 +238,32 @@ def _finite(digits: str) -> float:
     return number
 
 
-def _refuse_odd_text(value: Any) -> None:
-    waiting: list[tuple[_Place, Any]] = [(None, value)]
+def _has_odd_text(value: Any) -> bool:
+    waiting = [value]
     while waiting:
-        place, item = waiting.pop()
+        item = waiting.pop()
         if isinstance(item, str):
             if not is_storable(item):
-                raise Problem(422, _ODD_TEXT, field=_name(place), remedy="Leave it out.")
+                return True
         elif isinstance(item, dict):
-            waiting += [(place, name) for name in item]
-            waiting += [((place, name), inner) for name, inner in item.items() if is_storable(name)]
+            waiting += item
+            waiting += item.values()
         elif isinstance(item, list):
-            waiting += [((place, number), inner) for number, inner in enumerate(item)]
+            waiting += item
+    return False
 
 
-_Place = tuple[Any, str | int] | None
-"""Where a value is: the place around it and its name or number there. None: the whole body."""
-
-
-def _name(place: _Place) -> str:
-    names: list[str] = []
-    while place is not None and len(names) < _DEEPEST_NAMED:
-        place, name = place
-        names.insert(0, str(name)[:64])
-    return ".".join(names) or "body"
+def _place_of_odd_text(value: Any) -> str:
+    """The names and numbers that lead towards the first such text, joined by dots; of deep ones the beginning."""
+    path: list[Any] = []
+    while isinstance(value, dict | list) and len(path) < _DEEPEST_NAMED:
+        inside = value.items() if isinstance(value, dict) else enumerate(value)
+        step = next(((name, inner) for name, inner in inside if _has_odd_text([name, inner])), None)
+        if step is None or (isinstance(step[0], str) and not is_storable(step[0])):
+            break
+        path.append(step[0])
+        value = step[1]
+    return ".".join(str(name)[:64] for name in path) or "body"
 
 
 def prefixed(path: str, prefixes: Iterable[str]) -> bool:

@@ -5,7 +5,11 @@ from pydantic import AfterValidator
 
 def is_storable(text: str) -> bool:
     """Whether PostgreSQL and UTF-8 can hold it: no zero byte, no half of a character."""
-    return not any(letter == "\x00" or "\ud800" <= letter <= "\udfff" for letter in text)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return "\x00" not in text
 
 
 def check_line(text: str) -> str:

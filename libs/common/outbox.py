@@ -48,6 +48,13 @@ async def relay(database: Database, bus: Bus) -> int:
     return published
 
 
+async def count_waiting(database: Database) -> int:
+    """How many rows wait to be published; those that are parked do not."""
+    async with database.transaction() as session:
+        waiting = select(func.count()).select_from(outbox).where(outbox.c.parked_at.is_(None))
+        return (await session.execute(waiting)).scalar_one()
+
+
 async def _claim(database: Database) -> list[Row[Any]]:
     due = (
         select(outbox.c.number)

@@ -17,13 +17,15 @@ from libs.common.bus import open_bus
 from libs.common.bus.base import Bus, BusUnavailable, Message, Queue
 from libs.common.bus.handling import heed_cancellation
 from libs.common.bus.messages import REPLAYED, decode
+from libs.common.bus.retry import Backoff
 from libs.common.clock import Clock, WallClock
+from libs.common.contracts.base import Event
 from libs.common.contracts.supply import TokenRevoked
 from libs.common.db import Database, Session
 from libs.common.inbox import first_time, prune, remember_revoked, revoked_tokens
 from libs.common.metrics import Metrics
 from libs.common.migrate import migrate
-from libs.common.outbox import relay
+from libs.common.outbox import count_waiting, relay
 from libs.common.replay import ASK_EVERY_S, answering, asking, state_keys
 from libs.common.secrets import Vault, parse_keys
 from libs.common.serve import serving
@@ -35,6 +37,7 @@ log = structlog.get_logger(__name__)
 
 Build = Callable[[Runtime], Service]
 RELAY_EVERY_S = 5.0
+OUTBOX_EVERY_S = 15.0
 HOUSEKEEPING_EVERY_S = 3600.0
 REVOCATIONS_EVERY_S = 5.0
 STOP_WITHIN_S = 20.0
@@ -74,14 +77,14 @@ async def running(
             stack.push_async_callback(database.dispose)
         for service in services:
             await migrate(settings.database_dsn, service.name, service.migrations)
-        services = tuple(_with_doors(service, composition) for service in services)
+        registry = composition.runtime.registry
+        metrics = Metrics(registry)
+        services = tuple(_with_doors(service, composition, metrics) for service in services)
         await bus.declare([queue_of(service, hears) for service in services for hears in service.hears])
         stack.push_async_callback(_relay_rest, services, bus)
         for service in services:
             for close in reversed(service.closes):
                 stack.push_async_callback(close)
-        registry = composition.runtime.registry
-        metrics = Metrics(registry)
         failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         loops = _loops(services, composition.runtime, metrics)
         await stack.enter_async_context(_looping(loops, failed))
@@ -113,7 +116,7 @@ def _compose(settings: Settings, bus: Bus, clock: Clock) -> _Composition:
     return _Composition(runtime, databases)
 
 
-def _with_doors(service: Service, composition: _Composition) -> Service:
+def _with_doors(service: Service, composition: _Composition, metrics: Metrics) -> Service:
     """The service with what every service has: the outbox relay, housekeeping, replay, ears for revoked tokens."""
     runtime, database = composition.runtime, service.database
     committed = next(wake for known, wake in composition.databases if known is database)
@@ -121,6 +124,9 @@ def _with_doors(service: Service, composition: _Composition) -> Service:
 
     async def relay_outbox() -> None:
         await relay(database, runtime.bus)
+
+    async def measure_outbox() -> None:
+        metrics.outbox_depth(service.name, await count_waiting(database))
 
     async def keep_house() -> None:
         await prune(database)
@@ -135,6 +141,7 @@ def _with_doors(service: Service, composition: _Composition) -> Service:
     floor_s = 10 * runtime.settings.beat_floor_s  # what mends rarely needs to, may beat rarely in a fast run
     beats = [
         Beat("relay", max(RELAY_EVERY_S, floor_s), relay_outbox, committed),
+        Beat("outbox", max(OUTBOX_EVERY_S, floor_s), measure_outbox, runtime.wake()),
         Beat("housekeeping", max(HOUSEKEEPING_EVERY_S, floor_s), keep_house, runtime.wake()),
         Beat("revocations", max(REVOCATIONS_EVERY_S, floor_s), load_revocations, runtime.wake()),
     ]
@@ -233,8 +240,7 @@ async def _run_once(service: Service, beat: Beat, metrics: Metrics) -> float | N
 def _handler(
     service: Service, hears: Hears, runtime: Runtime, metrics: Metrics
 ) -> Callable[[Message], Awaitable[None]]:
-    async def handle(message: Message) -> None:
-        event = decode(message)
+    async def react(message: Message, event: Event) -> None:
         with runtime.activity.busy(), metrics.event(service.name, message.key):
             async with service.database.transaction() as session:
                 if hears.once and not await first_time(session, event.id, hears.event.key):
@@ -244,4 +250,24 @@ def _handler(
             for wake in hears.wakes if REPLAYED not in message.headers else ():
                 wake.set()
 
+    async def handle(message: Message) -> None:
+        """React, once the database can be asked: that it is away is no fault of the message, and no delivery."""
+        event = decode(message)
+        while True:
+            try:
+                await react(message, event)
+                return
+            except Exception as error:
+                if await service.database.answers():
+                    raise
+                log.warning("event.waits_for_database", key=message.key, error=type(error).__name__)
+            await _until_it_answers(service.database)
+
     return handle
+
+
+async def _until_it_answers(database: Database) -> None:
+    backoff = Backoff()
+    while not await database.answers():
+        heed_cancellation()
+        await backoff.pause()

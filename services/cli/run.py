@@ -50,15 +50,60 @@ def _changed(build: Build, change: Change) -> Build:
 
 @asynccontextmanager
 async def parts(settings: Settings, *, durable: bool = True) -> AsyncIterator[Settings]:
-    """The settings with an embedded PostgreSQL where none is named, for as long as the block lasts."""
+    """The settings with an embedded PostgreSQL where none is named, for as long as the block lasts.
+
+    Raises EmbeddedPostgresFailed when the server ends before the block.
+    """
+    async with _with_server(settings, durable) as (whole, _):
+        yield whole
+
+
+@asynccontextmanager
+async def _with_server(
+    settings: Settings, durable: bool
+) -> AsyncIterator[tuple[Settings, EmbeddedPostgres | None]]:
     if settings.database_url is not None:
-        yield settings
+        yield settings, None
         return
     server = await EmbeddedPostgres.start(settings.data_dir / "postgres", durable=durable)
     try:
-        yield settings.model_copy(update={"database_url": SecretStr(server.url)})
+        yield settings.model_copy(update={"database_url": SecretStr(server.url)}), server
+    except Exception as error:
+        if server.has_ended:  # whatever failed, failed for this
+            raise server.loss() from error
+        raise
     finally:
         await server.stop()
+
+
+@asynccontextmanager
+async def _ending_with(server: EmbeddedPostgres | None, run: Running) -> AsyncIterator[None]:
+    """Cancels the block when the server that it needs has gone. Raises EmbeddedPostgresFailed then."""
+    block = asyncio.current_task()
+    if server is None or block is None:
+        yield
+        return
+    lost = False
+
+    async def watch() -> None:
+        nonlocal lost
+        await server.ended()
+        lost = True
+        if not run.failed.done():
+            run.failed.set_exception(server.loss())
+        block.cancel()
+
+    watching = asyncio.create_task(watch())
+    try:
+        yield
+    except asyncio.CancelledError:
+        if lost and block.uncancel() == 0:
+            raise server.loss() from None
+        raise
+    finally:
+        watching.cancel()
+        if run.failed.done():
+            run.failed.exception()  # looked at, though it is another that is raised
 
 
 @asynccontextmanager
@@ -103,8 +148,9 @@ async def started(
     """Run services until the block ends. Raises InvalidSettings, also for an address that is taken."""
     try:
         async with (
-            parts(complete(settings), durable=durable) as whole,
+            _with_server(complete(settings), durable) as (whole, server),
             running(builders(names, change), whole, clock=clock) as run,
+            _ending_with(server, run),
         ):
             yield run, whole
     except CannotListen as error:

@@ -13,8 +13,8 @@ from libs.common.ids import cluster_id
 Marks = Mapping[str, datetime]
 """Per cluster the end of its newest published interval."""
 
-LAG = timedelta(minutes=2)
-"""A cluster may be this far behind its neighbours without losing intervals."""
+HISTORY = timedelta(hours=1)
+"""What clouds keep of fine measurements: further back there is nothing to ask for."""
 ABSENT_ROUNDS = 3
 """A cluster that is missing from so many rounds in a row has gone."""
 DEGRADED_AFTER = 2
@@ -22,6 +22,7 @@ _LONGEST_PAUSE_S = 300.0
 _AUTH_PAUSE_S = 120.0
 _LONGEST_AUTH_PAUSE_S = 900.0
 _CLOCK_SLACK_S = 5.0
+_CLOCK_SLACK = timedelta(seconds=_CLOCK_SLACK_S)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,12 +38,33 @@ class Tick:
         return f"{self.at.isoformat()}/{','.join(sorted(sample.cluster for sample in self.samples))}"
 
 
-def since(marks: Marks) -> datetime | None:
-    """From when on to ask: the oldest mark that is not hopelessly behind; None when nothing was ever seen."""
+def since(marks: Marks, cloud_now: datetime) -> datetime | None:
+    """From when on to ask: the oldest mark, at most an hour back; None when nothing was ever seen.
+
+    Hosts' clocks differ: one that is fast must not pull this forward, or the others would not be heard any more.
+    """
     if not marks:
         return None
-    newest = max(marks.values())
-    return min(mark for mark in marks.values() if mark >= newest - LAG)
+    return max(min(marks.values()), min(max(marks.values()), cloud_now) - HISTORY)
+
+
+def newest_mark(marks: Marks, cloud_now: datetime) -> datetime | None:
+    """How far samples went out, a mark of a fast clock left aside; None when nothing was ever seen."""
+    believed = [at for at in marks.values() if at <= cloud_now + _CLOCK_SLACK]
+    return max(believed) if believed else min(marks.values(), default=None)
+
+
+def take_back(marks: Marks, samples: Iterable[Sample], blind: timedelta) -> dict[str, datetime]:
+    """The marks without those that lie beyond the present of their cluster, which is the newest that it measured.
+
+    A mark that was taken back lies before what was missed in the time `blind`.
+    """
+    kept = dict(marks)
+    for cluster, newest in _newest(samples).items():
+        interval = timedelta(seconds=newest.interval_s)
+        if cluster in kept and kept[cluster] > newest.at + interval:
+            kept[cluster] = newest.at - interval - blind
+    return kept
 
 
 def new_ticks(samples: Iterable[Sample], marks: Marks) -> list[Tick]:
@@ -60,6 +82,25 @@ def move(marks: Marks, tick: Tick) -> dict[str, datetime]:
     return {**marks, **{sample.cluster: tick.at for sample in tick.samples}}
 
 
+def strays(newest: Iterable[Sample], samples: Iterable[Sample], marks: Marks) -> list[Sample]:
+    """Of the newest of every cluster those that no question since the oldest mark can find: their clock is slow."""
+    found = {sample.cluster for sample in samples}
+    return [
+        one
+        for one in newest
+        if one.cluster not in found
+        and (one.cluster not in marks or one.at + timedelta(seconds=one.interval_s) < marks[one.cluster])
+    ]
+
+
+def measure_offsets(samples: Iterable[Sample], received_at: datetime) -> dict[str, float]:
+    """How far the clock of each cluster is from ours, in seconds, by the newest that it measured."""
+    return {
+        cluster: measure_offset(newest.at, received_at, newest.interval_s)
+        for cluster, newest in _newest(samples).items()
+    }
+
+
 def measure_offset(newest: datetime, received_at: datetime, interval_s: float) -> float:
     """The cloud's clock minus ours, in seconds, as far as a fresh sample tells.
 
@@ -71,6 +112,14 @@ def measure_offset(newest: datetime, received_at: datetime, interval_s: float) -
     if age_s < 0:
         return -age_s
     return oldest_s - age_s if age_s > oldest_s else 0.0
+
+
+def common_offset(offsets: Iterable[float]) -> float:
+    """The offset of the whole cloud: the median, of two in the middle the smaller, so that no single host makes it."""
+    ordered = sorted(offsets)
+    if not ordered:
+        return 0.0
+    return min(ordered[(len(ordered) - 1) // 2], ordered[len(ordered) // 2], key=abs)
 
 
 def pause_s(failures: int, interval_s: float, *, login_refused: bool) -> float:
@@ -93,7 +142,7 @@ def see_inventory(
     resource_id: UUID, samples: Sequence[Sample], known: Sequence[ClusterFacts]
 ) -> tuple[ClusterFacts, ...]:
     """The clusters of a round, by each one's newest sample; cores as they were known."""
-    newest = {sample.cluster: sample for sample in sorted(samples, key=lambda sample: sample.at)}
+    newest = _newest(samples)
     cores = {host.host: host.cores for cluster in known for host in cluster.hosts}
     earlier = {host.host: host for cluster in known for host in cluster.hosts}
     return tuple(
@@ -140,6 +189,10 @@ def with_cores(
         )
         shared.append(replace(cluster, hosts=hosts))
     return tuple(shared)
+
+
+def _newest(samples: Iterable[Sample]) -> dict[str, Sample]:
+    return {sample.cluster: sample for sample in sorted(samples, key=lambda sample: sample.at)}
 
 
 def _facts(

@@ -63,7 +63,7 @@ class Resource(Base):
     marks: Mapped[dict[str, Any]] = mapped_column(default=dict, server_default="{}")
     """Per cluster the end of the newest published interval, on the cloud's clock."""
     sampled_at: Mapped[datetime | None]
-    """The newest mark."""
+    """The newest mark that is not beyond the cloud's own present."""
     received_at: Mapped[datetime | None]
     clock_offset_s: Mapped[float] = mapped_column(default=0.0, server_default="0")
     due_at: Mapped[datetime | None]

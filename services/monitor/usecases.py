@@ -20,7 +20,7 @@ from libs.common.contracts.resource import (
 )
 from libs.common.db import Session
 from libs.common.ids import state_id
-from services.monitor.domain import DEGRADED_AFTER, fair_share
+from services.monitor.domain import DEGRADED_AFTER, fair_share, newest_mark
 from services.monitor.models import Replica, Resource
 
 BATCH = 50
@@ -141,7 +141,8 @@ async def settle(session: Session, token: UUID, resource_id: UUID, outcome: Outc
     if resource is None:
         return False
     resource.marks = {cluster: at.isoformat() for cluster, at in outcome.marks.items()}
-    resource.sampled_at = max(outcome.marks.values(), default=None)
+    cloud_now = outcome.received_at + timedelta(seconds=outcome.clock_offset_s)
+    resource.sampled_at = newest_mark(outcome.marks, cloud_now)
     resource.received_at = outcome.received_at
     resource.clock_offset_s = outcome.clock_offset_s
     resource.due_at = outcome.due_at

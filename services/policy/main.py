@@ -7,7 +7,7 @@ from libs.common.service import Hears, Runtime, Service, Tells
 from services.policy import api, usecases
 from services.policy.models import Base
 
-LARGEST_DRY_RUN_BYTES = 32 * 1024 * 1024
+LARGEST_DRY_RUN_BYTES = 8 * 1024 * 1024
 
 
 def build(runtime: Runtime) -> Service:

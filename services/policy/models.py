@@ -51,6 +51,8 @@ class Assignment(Base):
     scope: Mapped[str] = mapped_column(String(16), primary_key=True)
     scope_id: Mapped[UUID] = mapped_column(primary_key=True)
     policy_id: Mapped[UUID | None] = mapped_column(ForeignKey("policy.id", ondelete="SET NULL"), index=True)
+    resource_id: Mapped[UUID | None] = mapped_column(index=True)
+    """Whose end is the assignment's: also where the cluster has left the inventory before."""
     revision: Mapped[int]
     assigned_at: Mapped[datetime] = mapped_column(Utc)
 

@@ -133,15 +133,17 @@ async def assign(
 ) -> Assignment:
     """Put the policy in force for a resource or cluster, instead of any other. Raises 422."""
     policy = await _locked(session, who, policy_id)
-    await _insist_on_scope(session, who, scope, scope_id)
-    row = insert(Assignment).values(
-        scope=scope.value, scope_id=scope_id, policy_id=policy_id, revision=1, assigned_at=now
-    )
+    values = {
+        "policy_id": policy_id,
+        "resource_id": await _resource_of(session, who, scope, scope_id),
+        "assigned_at": now,
+    }
+    row = insert(Assignment).values(scope=scope.value, scope_id=scope_id, revision=1, **values)
     assignment = (
         await session.scalars(
             row.on_conflict_do_update(
                 index_elements=["scope", "scope_id"],
-                set_={"policy_id": policy_id, "revision": Assignment.revision + 1, "assigned_at": now},
+                set_={**values, "revision": Assignment.revision + 1},
             ).returning(Assignment),
             execution_options={"populate_existing": True},
         )
@@ -237,10 +239,8 @@ async def learn_inventory(session: Session, event: InventoryChanged) -> None:
 
 
 async def _end_everything_on(session: Session, resource_id: UUID, now: datetime) -> None:
-    clusters = select(KnownCluster.cluster_id).where(KnownCluster.resource_id == resource_id)
-    on_resource = (Assignment.scope == Scope.RESOURCE.value) & (Assignment.scope_id == resource_id)
-    on_cluster = (Assignment.scope == Scope.CLUSTER.value) & Assignment.scope_id.in_(clusters)
-    query = select(Assignment).where(Assignment.policy_id.is_not(None) & (on_resource | on_cluster))
+    """Also of clusters that left the inventory before."""
+    query = select(Assignment).where(Assignment.policy_id.is_not(None), Assignment.resource_id == resource_id)
     for assignment in (await session.scalars(query.with_for_update())).all():
         await _end(session, assignment, await session.get_one(Policy, assignment.policy_id), now)
     await session.execute(delete(KnownCluster).where(KnownCluster.resource_id == resource_id))
@@ -253,18 +253,21 @@ async def _end(session: Session, assignment: Assignment, policy: Policy, now: da
     session.emit(event.model_copy(update={"gone": True}))
 
 
-async def _insist_on_scope(session: Session, who: Principal, scope: Scope, scope_id: UUID) -> None:
+async def _resource_of(session: Session, who: Principal, scope: Scope, scope_id: UUID) -> UUID:
+    """The resource that this is, or is a cluster of; it does not end before the transaction. Raises 422."""
     resource_id: UUID | None = scope_id
     if scope is Scope.CLUSTER:
         query = select(KnownCluster.resource_id).where(KnownCluster.cluster_id == scope_id)
         resource_id = await session.scalar(query)
-    resource = await session.get(KnownResource, resource_id) if resource_id is not None else None
+    held: dict[str, Any] = {"read": True}
+    resource = await session.get(KnownResource, resource_id, with_for_update=held) if resource_id else None
     owner = resource.organisation_id if resource is not None else None
     if resource is None or resource.gone or (owner is not None and not _may_see(who, owner)):
         remedy = "Register the resource first; its clusters are known after the first sample."
         raise invalid("scope_id", f"No {scope.value} with this id is known.", remedy)
     if owner is None and who.role is not Role.ADMIN:
         raise invalid("scope_id", f"Whose {scope.value} this is, is not known yet.", "Try again in a moment.")
+    return resource.resource_id
 
 
 async def _locked(session: Session, who: Principal, policy_id: UUID) -> Policy:

@@ -25,11 +25,16 @@ async def look_after_approved(
         looks = await usecases.looks(session, installation_id)
     await sessions.keep({look.target.connection.resource_id for look in looks})
     for look in looks:
+        resource_id = look.target.connection.resource_id
         try:
             missing = await _missing(sessions, look)
         except (ProviderError, UnknownDriver) as error:
-            resource_id = look.target.connection.resource_id
             log.warning("templates.not_looked_at", resource=str(resource_id), error=str(error))
+            continue
+        except Exception as error:
+            # Whatever a driver does, the others are looked at. Its words may quote anything.
+            log.error("templates.not_looked_at", resource=str(resource_id), error=type(error).__name__)
+            await sessions.drop(resource_id)
             continue
         async with database.transaction() as session:
             await usecases.note_looks(session, missing, clock.now())

@@ -7,8 +7,10 @@ from itertools import pairwise
 from typing import Any
 from uuid import uuid4
 
+import aiohttp
 import pytest
 from prometheus_client import CollectorRegistry
+from sqlalchemy import func, update
 
 from libs.common.auth import Principal, Role, Signer
 from libs.common.bus.messages import to_message
@@ -22,6 +24,7 @@ from libs.common.inbox import revoked_tokens
 from libs.common.runner import Build, Running, running
 from libs.common.service import Beat, Hears, Runtime
 from libs.common.stepping import step_until
+from libs.common.tables import outbox
 from tests.contract.tiny import (
     AT,
     HEARING,
@@ -165,6 +168,23 @@ async def test_a_beat_that_swallows_its_cancellation_ends_all_the_same(database_
         async with a_process(one_beat(act), database_url=database_url):
             await begun.wait()
     assert swallowed == [True]
+
+
+async def test_what_waits_in_the_outbox_is_measured(database_url: str) -> None:
+    async with (
+        a_process(a_build(), database_url=database_url) as run,
+        run.services[0].database.transaction() as one,
+    ):
+        one.emit(an_event())
+        await one.write_out()
+        await one.execute(update(outbox).values(claimed_until=func.now() + func.make_interval(0, 0, 0, 0, 1)))
+    async with a_process(a_build(), database_url=database_url) as run, aiohttp.ClientSession() as http:
+
+        async def measured() -> bool:
+            async with http.get(f"{run.url}/metrics") as answer:
+                return 'tides_outbox_depth{service="tiny"} 1.0' in await answer.text()
+
+        await until(measured)
 
 
 async def test_a_loop_that_dies_is_said_aloud(database_url: str) -> None:

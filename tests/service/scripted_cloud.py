@@ -5,7 +5,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -26,6 +26,7 @@ from libs.providers.base import (
     ProviderError,
     Rejected,
     TemplateSeen,
+    Unavailable,
     Validation,
     sealing_context,
 )
@@ -57,6 +58,12 @@ class Script:
     hang: bool = False
     """Logins never end."""
     samples: list[Sample] = field(default_factory=list)
+    deepest: timedelta | None = None
+    """Asked for more than this before the newest sample, it does not answer in time."""
+    no_facts: ProviderError | asyncio.Event | None = None
+    """What `validate` raises, or waits for."""
+    asked: list[datetime | None] = field(default_factory=list)
+    """From when on samples were wanted, of every question."""
     missing: tuple[MissingPrivilege, ...] = ()
     opened: int = 0
     closed: int = 0
@@ -82,6 +89,10 @@ class ScriptedProvider:
 
     async def validate(self) -> Validation:
         self._check()
+        if isinstance(self._script.no_facts, ProviderError):
+            raise self._script.no_facts
+        if self._script.no_facts is not None:
+            await self._script.no_facts.wait()
         newest = {sample.cluster: sample for sample in self._script.samples}
         clusters = tuple(
             ClusterSeen(
@@ -95,8 +106,15 @@ class ScriptedProvider:
 
     async def sample(self, since: datetime | None) -> Sequence[Sample]:
         self._check()
-        newest = max((one.at for one in self._script.samples), default=None)
-        return [one for one in self._script.samples if (one.at > since if since else one.at == newest)]
+        self._script.asked.append(since)
+        samples = sorted(self._script.samples, key=lambda one: one.at)
+        newest = samples[-1].at if samples else None
+        deepest = self._script.deepest
+        if deepest is not None and since is not None and newest is not None and since < newest - deepest:
+            raise Unavailable(Cause.TIMEOUT, "no answer in time")
+        if since is None:
+            return list({one.cluster: one for one in samples}.values())
+        return [one for one in samples if one.at > since]
 
     async def machines(self) -> Sequence[MachineSeen]:
         raise AssertionError("nobody asked for machines here")

@@ -40,7 +40,7 @@ from tests.service.lone_service import Answer
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.xdist_group("bad_input")]
 
 TEN_MEGABYTES = 10_000_000
-LARGER = {"/dry-runs": 33 * 1024 * 1024}
+LARGER = {"/dry-runs": 9 * 1024 * 1024}
 """A series of samples may be large: by the ending of the path."""
 HOSTILE = (
     "../../etc/passwd",

@@ -123,6 +123,18 @@ async def test_assignments_end_with_their_resource(policy: Lone) -> None:
     assert (await assign(policy, again["id"], "resource", RESOURCE)).field == "scope_id"
 
 
+async def test_an_assignment_ends_with_its_resource_though_its_cluster_has_gone_before(policy: Lone) -> None:
+    made = await create(policy)
+    await policy.tell(resource(), inventory())
+    assert (await assign(policy, made["id"], "cluster", CLUSTER)).status == 201
+    await policy.tell(inventory(2).model_copy(update={"clusters": (), "gone": True}))
+    await policy.tell(resource(2, gone=True))
+
+    *_, ended = [event for event in await policy.hear(2) if isinstance(event, PolicyAssigned)]
+    assert (ended.scope_id, ended.revision, ended.gone) == (CLUSTER, 2, True)
+    assert (await policy.ask("DELETE", f"/v1/policies/{made['id']}")).status == 204
+
+
 async def test_an_id_is_good_once_its_owner_is_known_and_for_an_administrator_at_once(policy: Lone) -> None:
     made = await create(policy)
     unknown = await assign(policy, made["id"], "cluster", CLUSTER)

@@ -18,6 +18,7 @@ from libs.providers.simulated import driver as simulated
 from services.registry.main import build
 from tests.service.lone_service import OURS, THEIRS, Answer, Lone, serve
 from tests.service.scripted_cloud import Script, ScriptedDriver, installed
+from tests.support import until
 
 PASSWORD = "correct horse"
 FINGERPRINT = ":".join(["AB"] * 32)
@@ -261,10 +262,40 @@ async def test_a_failed_validation_is_answered_and_remembered(
 
 
 async def test_without_validation_the_cloud_is_not_asked(registry: Lone, scripted: ScriptedDriver) -> None:
-    answer = await registry.ask("POST", "/v1/resources?validate=false", scripted_body(password="wrong"))
+    unasked, given = "/v1/resources?validate=false", scripted_body(password="wrong")
+    squatting = await registry.ask("POST", unasked, given, role=Role.OPERATOR)
+    answer = await registry.ask("POST", unasked, given, role=Role.ADMIN)
 
-    assert (answer.status, answer.body["validation"]) == (201, None)
+    assert (squatting.status, answer.status, answer.body["validation"]) == (403, 201, None)
+    move = {"url": "https://theirs.example/sdk", "password": "wrong"}
+    for role, status in ((Role.OPERATOR, 403), (Role.ADMIN, 200)):
+        path = f"/v1/resources/{answer.body['id']}?validate=false"
+        moved = await registry.ask("PATCH", path, move, headers={"If-Match": "*"}, role=role)
+        assert moved.status == status
     assert scripted.clouds["vc.example"].logins == []
+
+
+async def test_a_slow_validation_keeps_nothing_of_what_has_changed(
+    registry: Lone, scripted: ScriptedDriver
+) -> None:
+    slow = scripted.clouds["vc.example"]
+    scripted.clouds["new.example"] = Script(instance_id="instance-2")
+    made = await register(registry, scripted_body())
+    slow.no_facts = asyncio.Event()
+    asking = asyncio.create_task(registry.ask("POST", f"/v1/resources/{made['id']}/validate"))
+    await until(lambda: slow.opened == 2, what="the validation to be under way")
+    change = {"url": "https://new.example/sdk", "password": PASSWORD}
+    assert (await patch(registry, made, change)).status == 200
+    moved = await read(registry, made)
+    slow.instance_id = "instance-3"
+    slow.no_facts.set()
+
+    late = await asking
+
+    assert (late.status, late.body["remedy"]) == (409, "Validate it again.")
+    assert await read(registry, made) == moved
+    again = await registry.ask("POST", "/v1/resources", scripted_body("new.example"))
+    assert again.status == 409, "the identity of the new address is the one that is kept"
 
 
 async def test_one_cloud_is_registered_once(registry: Lone, scripted: ScriptedDriver) -> None:

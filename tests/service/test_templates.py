@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -18,6 +19,7 @@ from services.templates.domain import TRANSITIONS, Verb, follow
 from services.templates.main import build
 from services.templates.reconcile import look_after_approved
 from tests.service.lone_service import OURS, THEIRS, Lone, serve
+from tests.service.scripted_cloud import Script, installed
 
 NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
 RESOURCE = uuid4()
@@ -155,6 +157,29 @@ async def test_an_approved_version_that_vanishes_is_shown_as_missing_until_it_is
     cloud.control.add_template("boinc-worker")
     await look(templates)
     assert not await missing(templates, approved)
+
+
+async def test_one_driver_that_breaks_does_not_stop_the_look_at_the_others(
+    templates: Lone, cloud: Cloud, tmp_path: Path
+) -> None:
+    made = []
+    for number in (1, 2):
+        one = UUID(int=number)
+        await templates.tell(resource(templates, cloud.url, resource_id=one))
+        made.append(await register(templates, name=f"of {number}", resource_id=str(one)))
+        await templates.ask("POST", f"/v1/templates/{made[-1]['id']}/versions/1/approve")
+    cloud.control.remove_template("boinc-worker")
+    with installed(tmp_path) as scripted:
+        scripted.clouds["vc.example"] = Script(password=PASSWORD)
+        url = "https://vc.example/"
+        sealed = templates.vault.seal(PASSWORD, sealing_context(url, None, None))
+        broken = {"provider": "scripted", "sealed_secret": sealed, "resource_id": UUID(int=1)}
+        await templates.tell(resource(templates, url, 2, **broken))
+
+        await look(templates)
+
+        assert scripted.clouds["vc.example"].opened == 1
+    assert [await missing(templates, one) for one in made] == [False, True]
 
 
 async def look(templates: Lone) -> None:

@@ -1,7 +1,8 @@
 """The bus: one protocol, two implementations (RabbitMQ, PostgreSQL tables), one contract suite.
 
 At-least-once. A handler that returns is acknowledged; one that raises sees the message again after a growing pause,
-and at the delivery limit the message is parked among the dead, from where a person can retry it.
+and at the delivery limit, or when the handler says that it is hopeless, the message is parked among the dead, from
+where a person can retry it.
 """
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -13,6 +14,10 @@ DELIVERY_LIMIT = 20
 
 class BusUnavailable(Exception):
     """The broker did not confirm in time; nothing is known about the message: publish it again."""
+
+
+class Hopeless(Exception):
+    """A handler's word that this message will never be handled: it is parked at once."""
 
 
 class NoSuchQueue(BusUnavailable):

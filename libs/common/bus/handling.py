@@ -2,10 +2,11 @@
 
 import asyncio
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 import structlog
 
-from libs.common.bus.base import Handle, Message
+from libs.common.bus.base import Handle, Hopeless, Message
 
 log = structlog.get_logger(__name__)
 
@@ -13,28 +14,37 @@ LONGEST_PAUSE_S = 30.0
 REASON_LENGTH = 500
 
 
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """Why a message was not handled, and whether another try is of any use."""
+
+    reason: str
+    hopeless: bool = False
+
+
 def pause_s(deliveries: int) -> float:
     """Seconds until a message that failed is delivered again, after so many deliveries."""
     return float(min(2 ** min(deliveries, 16) * 0.1, LONGEST_PAUSE_S))
 
 
-async def attempt(handle: Handle, message: Message, queue: str, deliveries: int) -> str | None:
+async def attempt(handle: Handle, message: Message, queue: str, deliveries: int) -> Trouble | None:
     """None if the message was handled, else what went wrong. Nothing but our own cancellation gets out."""
     try:
         await handle(message)
         return None
     except asyncio.CancelledError:
         heed_cancellation()
-        reason = "the handler was cancelled from inside"
+        trouble = Trouble("the handler was cancelled from inside")
         log.error(
             "bus.handler_failed", queue=queue, key=message.key, message=message.id, deliveries=deliveries
         )
     except Exception as error:
         reason = f"{type(error).__name__}: {error}"[:REASON_LENGTH].replace("\0", "")
+        trouble = Trouble(reason, hopeless=isinstance(error, Hopeless))
         log.exception(
             "bus.handler_failed", queue=queue, key=message.key, message=message.id, deliveries=deliveries
         )
-    return reason
+    return trouble
 
 
 def cancel_requests() -> int:

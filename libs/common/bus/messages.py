@@ -2,7 +2,7 @@
 
 from pydantic import ValidationError
 
-from libs.common.bus.base import Message
+from libs.common.bus.base import Hopeless, Message
 from libs.common.contracts.base import Event
 from libs.common.contracts.catalogue import BY_KEY
 
@@ -11,7 +11,7 @@ REPLAYED = "ce-replayed"
 """A CloudEvents extension, on the answers to who asked for states: they are news to who came late, to others not."""
 
 
-class UnreadableMessage(Exception):
+class UnreadableMessage(Hopeless):
     """The key is not in the catalogue, or the body is not that event. Names fields, never their values."""
 
 

@@ -19,6 +19,7 @@ from libs.common.wake import Activity, Wake
 from libs.providers.sessions import Sessions
 from services.monitor import usecases
 from services.monitor.models import Resource
+from services.monitor.reconcile.backlog import Backlog
 from services.monitor.reconcile.instruments import Instruments
 from services.monitor.reconcile.rounds import Rounds, Watch
 
@@ -88,7 +89,7 @@ class Collector:
                 revision=resource.revision,
                 due_at=max(now, resource.retry_at or now),
                 fresh_at=now,
-                marks=usecases.marks_of(resource),
+                backlog=Backlog(usecases.marks_of(resource)),
                 inventory=usecases.inventory_of(resource),
                 clock_offset_s=resource.clock_offset_s,
                 failures=resource.failures,

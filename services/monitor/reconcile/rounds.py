@@ -24,14 +24,17 @@ from libs.providers.sessions import Sessions
 from services.monitor import domain, usecases
 from services.monitor.domain import Tick
 from services.monitor.models import Resource
+from services.monitor.reconcile.backlog import Backlog
 from services.monitor.reconcile.instruments import Instruments
 
 log = structlog.get_logger(__name__)
 
 ROUND_WITHIN_S = 25.0
 """Shorter than a lease, less the time between two renewals."""
-MOST_WAITING = 200
-"""Unpublished intervals that are remembered; older ones are read again from the cloud's own hour."""
+LOOK_WITHIN_S = 15.0
+"""For asking about cores, after the samples went out."""
+LOOK_AROUND_EVERY = 30
+"""Rounds between two looks for clusters whose clock is too slow for their samples to be new."""
 STALE_INTERVALS = 3
 SOURCE = "/tides/monitor"
 
@@ -44,15 +47,23 @@ class Watch:
     due_at: datetime
     fresh_at: datetime
     """When something new was last received."""
-    marks: dict[str, datetime]
+    backlog: Backlog
     inventory: tuple[ClusterFacts, ...]
     clock_offset_s: float
     failures: int
-    waiting: dict[datetime, UsageSampled] = field(default_factory=dict)
-    """Measured and not published yet, by the end of the interval."""
+    offsets_s: dict[str, float] = field(default_factory=dict)
+    """Per cluster its clock minus ours."""
     absent: dict[str, int] = field(default_factory=dict)
     interval_s: float = 0.0
     """Of the cloud's samples, once known."""
+    rounds: int = 0
+    """That the cloud answered."""
+
+    @property
+    def misses_somebody(self) -> bool:
+        """Whether to look for clusters that are there and that no question for new samples finds."""
+        about_to_go = max(self.absent.values(), default=0) == domain.ABSENT_ROUNDS - 1
+        return about_to_go or self.rounds % LOOK_AROUND_EVERY == 0
 
 
 class Rounds:
@@ -72,9 +83,7 @@ class Rounds:
         started = perf_counter()
         try:
             async with asyncio.timeout(ROUND_WITHIN_S):
-                samples = await self._ask(resource, watch)
-                received_at = self._runtime.clock.now()
-                inventory = await self._look(resource, watch, samples)
+                samples, whole = await self._ask(resource, watch)
         except Exception as error:
             refusal = _refusal(error)
             if refusal is not error and refusal.cause is Cause.UNKNOWN:
@@ -82,32 +91,51 @@ class Rounds:
             self._instruments.round_failed(resource.id, perf_counter() - started, refusal.cause.value)
             await self._fail(resource, watch, refusal)
             return
-        published = await self._publish(resource, watch, samples, received_at)
-        self._instruments.round_ended(resource.id, perf_counter() - started, published, len(watch.waiting))
+        received_at = self._runtime.clock.now()
+        is_new = self._take(resource, watch, samples, whole, received_at)
+        published = await self._publish(resource, watch)
+        waiting = len(watch.backlog.waiting)
+        self._instruments.round_ended(resource.id, perf_counter() - started, published, waiting)
+        inventory = await self._look(resource, watch, samples) if is_new else None
         await self._settle(resource, watch, received_at, inventory)
 
-    async def _ask(self, resource: Resource, watch: Watch) -> Sequence[Sample]:
-        """Everything since the oldest mark. A session that the cloud has ended is opened again, once."""
+    async def _ask(self, resource: Resource, watch: Watch) -> tuple[Sequence[Sample], bool]:
+        """What is new, and whether it is all. A session that the cloud has ended is opened again, once."""
         known = await self._sessions.get(resource.provider, self._connection(resource))
-        since = domain.since(watch.marks)
+        ask = watch.backlog.ask(self._cloud_now(watch))
         try:
-            samples = await known.sample(since)
+            samples = await known.sample(ask.since)
         except Rejected as error:
-            if error.cause is not Cause.AUTH or not watch.marks or watch.failures:
+            if error.cause is not Cause.AUTH or not watch.backlog.marks or watch.failures:
                 raise
             await self._sessions.drop(resource.id)
             known = await self._sessions.get(resource.provider, self._connection(resource))
-            samples = await known.sample(since)
+            samples = await known.sample(ask.since)
+        watch.rounds += 1
         if not samples:
-            await self._doubt(resource, watch, known)
-        return samples
+            samples = await self._doubt(resource, watch, known)
+        elif ask.since is not None and watch.misses_somebody:
+            samples = [*samples, *domain.strays(await known.sample(None), samples, watch.backlog.marks)]
+        gone_back = watch.backlog.take_back(samples, timedelta())
+        if gone_back:
+            log.warning("monitor.clock_went_back", resource=str(resource.id), clusters=sorted(gone_back))
+        return samples, ask.whole
 
-    async def _doubt(self, resource: Resource, watch: Watch, provider: Provider) -> None:
-        """No answer is fine between two intervals; for long, it is an outage. Raises Unavailable."""
+    async def _doubt(self, resource: Resource, watch: Watch, provider: Provider) -> Sequence[Sample]:
+        """No answer is fine between two intervals; for long, it is an outage, or the cloud's clock went back.
+
+        Returns what was measured since then. Raises Unavailable.
+        """
         patience_s = STALE_INTERVALS * max(resource.interval_s, watch.interval_s)
-        if watch.marks and (self._runtime.clock.now() - watch.fresh_at).total_seconds() <= patience_s:
-            return
-        if await provider.sample(None):
+        blind = self._runtime.clock.now() - watch.fresh_at
+        if watch.backlog.marks and blind.total_seconds() <= patience_s:
+            return []
+        newest = await provider.sample(None)
+        gone_back = watch.backlog.take_back(newest, blind)
+        if gone_back:
+            log.warning("monitor.clock_went_back", resource=str(resource.id), clusters=sorted(gone_back))
+            return await provider.sample(min(watch.backlog.marks.values()))
+        if newest:
             raise Unavailable(Cause.UNKNOWN, f"the cloud has measured nothing new for {patience_s:.0f} s")
         expected = sum(len(cluster.hosts) for cluster in watch.inventory)
         raise Unavailable(Cause.NOT_FOUND, f"the inventory is empty, {expected} hosts were expected")
@@ -115,53 +143,55 @@ class Rounds:
     async def _look(
         self, resource: Resource, watch: Watch, samples: Sequence[Sample]
     ) -> tuple[ClusterFacts, ...] | None:
-        """The inventory after this round; None when nothing new was measured. Cores are asked for when it changes."""
-        if not domain.new_ticks(samples, watch.marks):
-            return None
+        """The inventory after this round; cores are asked for when it changes. None when they cannot be had."""
         seen = domain.see_inventory(resource.id, samples, watch.inventory)
         watch.absent = domain.count_absent(seen, watch.inventory, watch.absent)
         clusters = domain.keep_absent(seen, watch.inventory, watch.absent)
         if clusters == watch.inventory:
             return clusters
-        provider = await self._sessions.get(resource.provider, self._connection(resource))
-        found = await provider.validate()
+        try:
+            async with asyncio.timeout(LOOK_WITHIN_S):
+                provider = await self._sessions.get(resource.provider, self._connection(resource))
+                found = await provider.validate()
+        except Exception as error:
+            refusal = _refusal(error)
+            cause, detail = refusal.cause.value, refusal.detail
+            log.warning("monitor.cores_unknown", resource=str(resource.id), cause=cause, detail=detail)
+            return None
         totals = {cluster.cluster: (cluster.cores, cluster.cpu_mhz) for cluster in found.clusters}
         return domain.with_cores(clusters, totals)
 
-    async def _publish(
-        self, resource: Resource, watch: Watch, samples: Sequence[Sample], received_at: datetime
-    ) -> int:
-        """Publish what is new, oldest first, as long as the bus confirms; returns how many samples went out."""
-        self._remember(resource, watch, samples, received_at)
+    def _take(
+        self, resource: Resource, watch: Watch, samples: Sequence[Sample], whole: bool, received_at: datetime
+    ) -> bool:
+        """Keep what is new of an answer, and what it says of the cloud's clocks; False where nothing is new."""
+        fresh = domain.new_ticks(samples, watch.backlog.marks)
+        if fresh:
+            measured = [sample for tick in fresh for sample in tick.samples]
+            watch.interval_s = measured[-1].interval_s
+            watch.offsets_s |= domain.measure_offsets(measured, received_at)
+            watch.clock_offset_s = domain.common_offset(watch.offsets_s.values())
+            watch.fresh_at = received_at
+        watch.backlog.take(
+            samples, whole=whole, say=lambda tick: self._event(resource, watch, tick, received_at)
+        )
+        return bool(fresh)
+
+    async def _publish(self, resource: Resource, watch: Watch) -> int:
+        """Publish what waits, oldest first, as long as the bus confirms; returns how many samples went out."""
         public = entry_of(UsageSampled).public
         published = 0
-        for at in sorted(watch.waiting):
-            event = watch.waiting[at]
+        for at in sorted(watch.backlog.waiting):
+            event = watch.backlog.waiting[at]
             try:
                 await self._runtime.bus.publish(to_message(event, SOURCE), public=public)
             except BusUnavailable as error:
                 log.warning("monitor.bus_unavailable", resource=str(resource.id), error=str(error))
                 break
-            del watch.waiting[at]
-            watch.marks = domain.move(watch.marks, Tick(at, event.samples))
+            watch.backlog.published(at)
             published += len(event.samples)
+        watch.backlog.close(self._cloud_now(watch))
         return published
-
-    def _remember(
-        self, resource: Resource, watch: Watch, samples: Sequence[Sample], received_at: datetime
-    ) -> None:
-        ticks = domain.new_ticks(samples, watch.marks)
-        if ticks:
-            newest = ticks[-1].samples[0]
-            watch.interval_s = newest.interval_s
-            watch.clock_offset_s = domain.measure_offset(newest.at, received_at, newest.interval_s)
-            watch.fresh_at = received_at
-        for tick in ticks:
-            waiting = watch.waiting.get(tick.at)
-            if waiting is None or len(waiting.samples) < len(tick.samples):
-                watch.waiting[tick.at] = self._event(resource, watch, tick, received_at)
-        for at in sorted(watch.waiting)[:-MOST_WAITING]:
-            del watch.waiting[at]
 
     def _event(self, resource: Resource, watch: Watch, tick: Tick, received_at: datetime) -> UsageSampled:
         return UsageSampled(
@@ -184,9 +214,12 @@ class Rounds:
         if inventory is not None:
             watch.inventory = inventory
             there = {cluster.cluster for cluster in inventory}
-            watch.marks = {cluster: at for cluster, at in watch.marks.items() if cluster in there}
+            watch.backlog.keep(there)
+            watch.offsets_s = {
+                cluster: offset_s for cluster, offset_s in watch.offsets_s.items() if cluster in there
+            }
         outcome = usecases.Outcome(
-            marks=watch.marks,
+            marks=watch.backlog.marks,
             received_at=received_at,
             clock_offset_s=watch.clock_offset_s,
             due_at=watch.due_at,
@@ -200,6 +233,8 @@ class Rounds:
     async def _fail(self, resource: Resource, watch: Watch, refusal: ProviderError) -> None:
         await self._sessions.drop(resource.id)
         watch.failures += 1
+        if refusal.cause is Cause.TIMEOUT:
+            watch.backlog.timed_out()
         now = self._runtime.clock.now()
         pause_s = domain.pause_s(
             watch.failures, resource.interval_s, login_refused=refusal.cause is Cause.AUTH
@@ -216,6 +251,9 @@ class Rounds:
         failure = usecases.Failure(refusal.cause.value, refusal.detail[:1000], now, watch.due_at)
         async with self._database.transaction() as session:
             await usecases.settle_failure(session, self._token, resource.id, failure)
+
+    def _cloud_now(self, watch: Watch) -> datetime:
+        return self._runtime.clock.now() + timedelta(seconds=watch.clock_offset_s)
 
     def _connection(self, resource: Resource) -> Connection:
         return Connection(

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Depends, Query, Response
 from libs.common.auth import Principal, Role, allow
 from libs.common.contracts.resource import Mode
 from libs.common.db import Database
-from libs.common.errors import invalid
+from libs.common.errors import forbidden, invalid
 from libs.common.paging import Cursor, IfMatch, Limit, Page, page_of, read_cursor, require_match, set_etag
 from libs.common.repeats import HasOnce
 from libs.common.service import Runtime
@@ -29,7 +29,7 @@ from services.registry.usecases import registering
 Viewer = Annotated[Principal, Depends(allow(Role.VIEWER))]
 Operator = Annotated[Principal, Depends(allow(Role.OPERATOR))]
 Admin = Annotated[Principal, Depends(allow(Role.ADMIN))]
-Validate = Annotated[bool, Query(description="False: keep it without asking the cloud.")]
+Validate = Annotated[bool, Query(description="False: keep it without asking the cloud; for admins.")]
 
 _ENDPOINT = ("url", "username", "ca_pem", "thumbprint", "settings")
 
@@ -65,6 +65,7 @@ class _Doors:
         about = {"name": check_name(body.name), "interval_s": body.interval_s}
         given = body.model_dump(include=set(_ENDPOINT))
         endpoint = check_endpoint(body.provider, given, body.password, "", self._runtime.vault)
+        _refuse_unasked(who, validate)
         async with self._database.transaction() as session:
             await once.look(session)
             await registering.refuse_duplicate(session, who, endpoint.identity, None)
@@ -113,6 +114,8 @@ class _Doors:
         registering.refuse_deleting(known)
         about = _about(body)
         endpoint = self._changed_endpoint(known, body)
+        if endpoint is not None:
+            _refuse_unasked(who, validate)
         seen = await self._probe(who, endpoint, known.id) if endpoint is not None and validate else None
         async with self._database.transaction() as session:
             wanted = registering.Change(about, endpoint, seen)
@@ -149,10 +152,10 @@ class _Doors:
         except ProviderError as error:
             validation = failed_validation(error, self._runtime.clock.now())
             async with self._database.transaction() as session:
-                await registering.keep_failed_validation(session, known.id, validation)
+                await registering.keep_failed_validation(session, (known.id, known.revision), validation)
             raise explain(error) from None
         async with self._database.transaction() as session:
-            await registering.keep_validation(session, known.id, seen)
+            await registering.keep_validation(session, (known.id, known.revision), seen)
         return ValidationShown.model_validate(seen.validation)
 
     async def clear_alarm(self, resource_id: UUID, who: Operator, response: Response) -> ResourceShown:
@@ -191,6 +194,12 @@ class _Doors:
                 "Send `password` with this change.",
             )
         return endpoint
+
+
+def _refuse_unasked(who: Principal, validate: bool) -> None:
+    """Raise 403: whoever is let in by the cloud may claim it, and without asking only an administrator."""
+    if not validate and who.role is not Role.ADMIN:
+        raise forbidden("Only an administrator may keep a cloud that was not asked.", "Leave `validate` out.")
 
 
 def _about(body: ResourceChange) -> dict[str, Any]:

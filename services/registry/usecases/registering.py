@@ -144,19 +144,21 @@ async def remove(session: Session, who: Principal, resource_id: UUID, force: boo
     return resource
 
 
-async def keep_validation(session: Session, resource_id: UUID, seen: Seen) -> Resource | None:
-    """Remember what a validation found; None when the resource has gone meanwhile. Raises 409."""
-    resource = await session.get(Resource, resource_id, with_for_update=True)
-    if resource is not None:
-        _take(resource, seen)
-        await _flush_unique(session)
-    return resource
+async def keep_validation(session: Session, known: tuple[UUID, int], seen: Seen) -> None:
+    """Remember what a validation of the known (id, revision) found. Raises 409, also when it has changed meanwhile."""
+    resource = await session.get(Resource, known[0], with_for_update=True)
+    if resource is None or resource.revision != known[1]:
+        raise conflict("The resource has changed while its cloud was asked.", "Validate it again.")
+    _take(resource, seen)
+    await _flush_unique(session)
 
 
-async def keep_failed_validation(session: Session, resource_id: UUID, validation: dict[str, Any]) -> None:
-    """Remember that, and why, a validation failed; facts found earlier give way."""
-    resource = await session.get(Resource, resource_id, with_for_update=True)
-    if resource is not None:
+async def keep_failed_validation(
+    session: Session, known: tuple[UUID, int], validation: dict[str, Any]
+) -> None:
+    """Remember that, and why, a validation of this revision failed; facts found earlier give way."""
+    resource = await session.get(Resource, known[0], with_for_update=True)
+    if resource is not None and resource.revision == known[1]:
         resource.validation = validation
 
 

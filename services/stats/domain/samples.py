@@ -7,6 +7,7 @@ from datetime import UTC, date, datetime, timedelta
 from enum import StrEnum
 
 from libs.common.contracts.usage import Sample
+from libs.harvest.owner import TOLERANCE
 
 OLDEST = timedelta(days=8)
 NEWEST = timedelta(hours=1)
@@ -103,9 +104,17 @@ def _row(sample: Sample, number: int) -> HostRow:
     if capacity_mhz:
         for place in (1, 2):
             kept[place] = clean(kept[place], capacity_mhz * TURBO)
+    kept[2] = _believed(kept[2], kept[1], capacity_mhz or 0.0)
     whole = all(value is None or found is not None for value, found in zip(given, kept, strict=True))
     quality = sample.quality.value if whole else IMPOSSIBLE
     return HostRow(clean_text(sample.hosts[number]), tuple(kept), sample.states[number].value, quality)
+
+
+def _believed(ours_mhz: float | None, used_mhz: float | None, capacity_mhz: float) -> float | None:
+    """Our use, where the total bears it out: ours above the total earns nobody anything."""
+    if ours_mhz is None or used_mhz is None or ours_mhz > used_mhz + TOLERANCE * capacity_mhz:
+        return None
+    return ours_mhz
 
 
 def _columns(sample: Sample) -> list[Sequence[object]]:

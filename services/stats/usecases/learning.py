@@ -24,11 +24,15 @@ _TOUCH_FROM = text("""
         from cluster_sample
         where cluster_id = any(cast(:ids as uuid[]))
             and at > date_trunc('hour', cast(:since as timestamptz), 'UTC')
+            and at > (select cast(min(day) as timestamp) at time zone 'UTC' from sample_day)
     ) as sampled
     order by cluster_id, hour
     on conflict (cluster_id, hour) do update set touched = dirty_hour.touched + 1
 """)
-"""Every hour since then of which there are samples, rolled up or being rolled up just now."""
+"""Every hour since then of which there are samples, rolled up or being rolled up just now.
+
+Of the last hour before the oldest day nothing is left but an interval that ended at midnight: that hour stays as it is.
+"""
 
 
 async def learn_resource(session: Session, event: ResourceChanged) -> None:

@@ -14,6 +14,7 @@ from sqlalchemy.dialects.postgresql import insert
 from libs.common.contracts.usage import Sample, UsageSampled
 from libs.common.db import Session
 from libs.common.ids import cluster_id
+from libs.common.inbox import first_time
 from services.stats.domain.samples import (
     MEASURES,
     OLDEST,
@@ -30,6 +31,8 @@ from services.stats.models import dirty_hour, host_sample, refusal, sample_day
 log = structlog.get_logger(__name__)
 
 DAYS_AHEAD = 2
+REFUSED = "stats.refused"
+"""Under this name the inbox knows whose refusals were counted: a repeat counts none."""
 _TABLES = ("cluster_sample", "host_sample")
 _COLUMNS = ("cluster_id", "at", "host", "interval_s", *MEASURES, "state", "quality")
 
@@ -83,7 +86,7 @@ async def store_samples(session: Session, event: UsageSampled, now: datetime) ->
             continue
         found = Kept(cluster_id(event.resource_id, sample.cluster), at_of(sample), sample)
         kept.setdefault((found.cluster_id, found.at), found)
-    if refused:
+    if refused and await first_time(session, event.id, REFUSED):
         await _count_refused(session, event.resource_id, refused, now)
     if not kept:
         return

@@ -2,6 +2,7 @@
 
 import io
 import json
+from time import process_time
 from typing import Annotated, Any
 from uuid import uuid4
 
@@ -52,8 +53,14 @@ def an_app(name: str = "things", **more: Any) -> FastAPI:
     async def refuse() -> None:
         raise conflict("It is full.", "Make room.", field="size")
 
+    @router.post("/large", dependencies=[Depends(allow(Role.VIEWER))])
+    async def take(body: dict[str, Any]) -> dict[str, int]:
+        return {"length": len(body)}
+
     settings = Settings(max_body_bytes=1024, **more)
-    return create_app(name, routers=[router], settings=settings, verifier=Verifier(PUBLIC))
+    larger = {"/large": 8_000_000}
+    verifier = Verifier(PUBLIC)
+    return create_app(name, routers=[router], settings=settings, verifier=verifier, larger_bodies=larger)
 
 
 def bearer(principal: Principal = CALLER) -> dict[str, str]:
@@ -151,6 +158,37 @@ async def test_a_body_is_counted_also_when_it_comes_in_chunks_or_lies_about_itse
     assert (await post(app, *[b" " * 100] * 20, **{"content-length": "5"})).status == 413
     waiting = await post(app, **{"content-length": "5000", "expect": "100-continue"})
     assert (waiting.status, waiting.headers["connection"]) == (413, "close")
+
+
+async def test_a_large_body_is_looked_at_only_for_who_is_known() -> None:
+    app = an_app()
+    path, chunks = "/v1/things/large", [b'{"x": "', *[b"y" * 1000] * 100, b'"}']
+    assert (await ask(app, "POST", path, chunks, {**JSON, **bearer()})).status == 200
+    for headers in ({}, {"authorization": "Bearer nonsense"}):
+        unreadable = [*chunks, b"{"]  # looked at, it would be a 400
+        assert (await ask(app, "POST", path, unreadable, {**JSON, **headers})).status == 401
+        waiting = {**JSON, **headers, "content-length": "100000", "expect": "100-continue"}
+        assert (await ask(app, "POST", path, (b"",), waiting)).status == 401
+    # Elsewhere the usual limit holds for everybody.
+    assert (await ask(app, "POST", "/v1/things", chunks, {**JSON, **bearer()})).status == 413
+    beyond = [b'{"x": "', *[b"y" * 1_000_000] * 9, b'"}']
+    assert (await ask(app, "POST", path, beyond, {**JSON, **bearer()})).status == 413
+
+
+async def test_a_body_full_of_escapes_costs_little() -> None:
+    app = an_app()
+    whole = ",".join(['"\\ud83d\\ude00"'] * 500_000)  # one character each, of two escapes
+    before_s = process_time()
+    body = f'{{"x": [{whole}]}}'.encode()
+    answer = await ask(app, "POST", "/v1/things/large", [body], {**JSON, **bearer()})
+    assert answer.status == 200
+    assert process_time() - before_s < 1.5
+    for odd in (b"\\ud83d", b"\\u0000", b"\xed\xa0\xbd"):
+        refused = await ask(
+            app, "POST", "/v1/things/large", [b'{"y": {"z": [0, "' + odd + b'"]}}'], {**JSON, **bearer()}
+        )
+        assert (refused.status, refused.json().get("field")) in ((422, "y.z.1"), (400, None))
+        assert (refused.status == 400) == (odd[0] > 127)
 
 
 async def test_our_own_failure_is_logged_and_not_shown() -> None:

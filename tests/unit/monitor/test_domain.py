@@ -19,11 +19,11 @@ def at(seconds: float) -> datetime:
 
 def test_nothing_is_asked_for_twice_and_a_late_cluster_misses_nothing() -> None:
     marks: dict[str, datetime] = {}
-    assert domain.since(marks) is None
+    assert domain.since(marks, at(0)) is None
     (tick,) = domain.new_ticks([make_sample("a", at(20)), make_sample("b", at(0))], {"b": at(0)})
     marks = domain.move({"b": at(0)}, tick)
     assert marks == {"a": at(20), "b": at(0)}
-    assert domain.since(marks) == at(0)
+    assert domain.since(marks, at(25)) == at(0)
 
     answer = [
         make_sample("a", at(20)),
@@ -40,9 +40,52 @@ def test_nothing_is_asked_for_twice_and_a_late_cluster_misses_nothing() -> None:
     assert len({one.name for one in [tick, *ticks]}) == 3
 
 
-def test_a_cluster_that_is_hopelessly_behind_does_not_make_all_be_read_again() -> None:
-    assert domain.since({"a": at(1000), "b": at(0)}) == at(1000)
-    assert domain.since({"a": at(1000), "b": at(900)}) == at(900)
+@pytest.mark.parametrize("off_s", [130, 600, 3500, 9 * 3600])
+def test_a_cluster_whose_clock_is_fast_does_not_silence_the_others(off_s: float) -> None:
+    marks = {"a": at(0), "b": at(off_s)}
+    answer = [make_sample(name, at(off_s * (name == "b") + 20)) for name in "ab"]
+    asked = domain.since(marks, at(25))
+    assert asked == at(0)
+    assert [tick.at for tick in domain.new_ticks([one for one in answer if one.at > asked], marks)] == [
+        at(20),
+        at(off_s + 20),
+    ]
+
+
+@pytest.mark.parametrize("off_s", [130, 600, 3500])
+def test_a_cluster_whose_clock_is_slow_is_heard_too(off_s: float) -> None:
+    asked = domain.since({"a": at(0), "b": at(-off_s)}, at(25))
+    assert asked == at(-off_s)
+
+
+def test_nothing_is_asked_for_that_no_cloud_keeps() -> None:
+    assert domain.since({"a": at(0), "b": at(-9 * 3600)}, at(25)) == at(-3600)
+
+
+def test_how_far_samples_went_is_not_told_by_a_fast_clock() -> None:
+    assert domain.newest_mark({"a": at(0), "b": at(-20), "c": at(600)}, at(3)) == at(0)
+    assert domain.newest_mark({"c": at(600), "d": at(900)}, at(3)) == at(600)
+    assert domain.newest_mark({}, at(3)) is None
+
+
+def test_marks_beyond_the_present_of_their_cluster_are_taken_back() -> None:
+    marks = {"a": at(0), "b": at(1800), "c": at(20)}
+    answer = [make_sample(name, at(end)) for name in "abc" for end in (0, 20)]
+    kept = domain.take_back(marks, answer, timedelta())
+    assert kept == {"a": at(0), "b": at(0), "c": at(20)}
+    (missed, tick) = (at(20), domain.new_ticks(answer, kept)[-1])
+    assert (tick.at, [sample.cluster for sample in tick.samples]) == (missed, ["a", "b"])
+    assert domain.take_back(marks, answer, timedelta(seconds=60))["b"] == at(-60)
+
+
+def test_no_single_host_sets_the_clock_of_a_whole_cloud() -> None:
+    answer = [make_sample("a", at(0)), make_sample("b", at(0)), make_sample("c", at(600))]
+    offsets = domain.measure_offsets(answer, at(10))
+    assert offsets == {"a": 0.0, "b": 0.0, "c": 590.0}
+    assert domain.common_offset(offsets.values()) == 0.0
+    assert domain.common_offset([0.0, -590.0]) == domain.common_offset([590.0, 0.0]) == 0.0
+    assert domain.common_offset([300.0, 310.0, 320.0]) == 310.0
+    assert domain.common_offset([]) == 0.0
 
 
 def test_the_same_clusters_at_the_same_time_are_the_same_message() -> None:

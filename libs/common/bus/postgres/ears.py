@@ -44,20 +44,20 @@ class Ear:
         return unhandled
 
     async def _run(self, claimed: Claimed) -> None:
-        reason = await attempt(self._handle, claimed.message, claimed.queue, claimed.deliveries)
+        trouble = await attempt(self._handle, claimed.message, claimed.queue, claimed.deliveries)
         # Not reached when this task was cancelled: what is still listed then is given back.
         task = asyncio.current_task()
         if task is not None:
             self._handling.pop(task, None)
-        if reason is None:
+        if trouble is None:
             self._settle(Outcome(claimed))
-        elif claimed.deliveries < self.queue.delivery_limit:
-            self._settle(Outcome(claimed, reason, pause_s(claimed.deliveries)))
+        elif claimed.deliveries < self.queue.delivery_limit and not trouble.hopeless:
+            self._settle(Outcome(claimed, trouble.reason, pause_s(claimed.deliveries)))
         else:
             log.error(
                 "bus.message_parked", queue=claimed.queue, key=claimed.message.key, message=claimed.message.id
             )
-            self._settle(Outcome(claimed, reason))
+            self._settle(Outcome(claimed, trouble.reason))
 
 
 class Ears:

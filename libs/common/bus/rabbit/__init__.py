@@ -16,7 +16,7 @@ from aio_pika.exceptions import ChannelNotFoundEntity
 from libs.common.bus.base import BusUnavailable, DeadMessage, Handle, Message, NoSuchQueue, Queue
 from libs.common.bus.rabbit.dead import taken_dead
 from libs.common.bus.rabbit.ear import Ear
-from libs.common.bus.rabbit.link import LOST, Link
+from libs.common.bus.rabbit.link import LOST, Link, close_quietly
 from libs.common.bus.rabbit.wire import (
     DEAD,
     INTERNAL,
@@ -157,9 +157,13 @@ class RabbitBus:
         async with self._opening:
             if self._channel is None or self._channel.is_closed:
                 channel = await self._saying.open_channel(confirms=True)
-                await declare_exchanges(channel)
-                for queue in self._queues.values():
-                    await declare_queue(self._saying, queue)
+                try:
+                    await declare_exchanges(channel)
+                    for queue in self._queues.values():
+                        await declare_queue(self._saying, queue)
+                except BaseException:
+                    await close_quietly(channel)
+                    raise
                 self._channel = channel
             return self._channel
 

@@ -84,9 +84,10 @@ class Ear:
         message, deliveries = unpacked(packet), deliveries_of(packet)
         with suppress(*LOST):  # the channel is gone: the broker delivers the message again
             async with self._slots:
-                reason = await attempt(self._handle, message, self._queue.name, deliveries)
-            done = reason is None or (
-                deliveries >= self._queue.delivery_limit and await self._parked(message, reason)
+                trouble = await attempt(self._handle, message, self._queue.name, deliveries)
+            done = trouble is None or (
+                (trouble.hopeless or deliveries >= self._queue.delivery_limit)
+                and await self._parked(message, trouble.reason)
             )
             if not done:
                 await asyncio.sleep(pause_s(deliveries))
