@@ -5,7 +5,7 @@ import os
 import signal
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import aiohttp
@@ -41,10 +41,11 @@ async def command(folder: Path, *words: str, **environment: str) -> AsyncIterato
 
 def postmaster(folder: Path) -> int | None:
     """The server's process id, once it is ready."""
-    for file in folder.glob("**/cluster/postmaster.pid"):
-        lines = file.read_text().splitlines()
-        if len(lines) >= 8 and lines[7].strip() == "ready":
-            return int(lines[0])
+    with suppress(FileNotFoundError):  # initdb's folder is renamed under our eyes
+        for file in folder.glob("**/cluster/postmaster.pid"):
+            lines = file.read_text().splitlines()
+            if len(lines) >= 8 and lines[7].strip() == "ready":
+                return int(lines[0])
     return None
 
 
