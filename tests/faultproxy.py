@@ -4,7 +4,7 @@ import asyncio
 import re
 import ssl
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self, TypeVar
@@ -21,6 +21,7 @@ _ENVELOPE = (
     ' xmlns:soapenv="http://schemas.xmlsoap.org/soap/envelope/" xmlns:xsd="http://www.w3.org/2001/XMLSchema"'
     ' xmlns:xsi="http://www.w3.org/2001/XMLSchema-instance"><soapenv:Body>{}</soapenv:Body></soapenv:Envelope>'
 )
+MOST_METRICS = 256
 V = TypeVar("V")
 _PASSED_ON = ("Cookie", "SOAPAction", "Content-Type")
 
@@ -67,6 +68,10 @@ class Rules:
     """Objects by id that RetrievePropertiesEx leaves out, as for an account that may not see them."""
     page_size: int | None = None
     """RetrievePropertiesEx answers in pages of so many objects."""
+    csv: bool = False
+    """QueryPerf answers in the CSV format when it is asked to, as a real one does."""
+    mutate: Callable[[str, str], bytes] | None = None
+    """What a method's answer is turned into."""
     drs_off: bool = False
     """Every cluster says that DRS is switched off."""
     strict: bool = True
@@ -156,9 +161,8 @@ class FaultProxy:
         return _cut(request) if _take(self.rules.reset_after, method) else answer
 
     async def _answer(self, method: str, body: bytes, request: web.Request) -> web.Response:
-        if method == "ContinueRetrievePropertiesEx":
-            token = _first(r"<token[^>]*>([^<]*)</token>", body.decode()) or ""
-            return _xml(self._pages[token].pop(0))
+        if method in ("ContinueRetrievePropertiesEx", "CancelRetrievePropertiesEx"):
+            return self._turn_page(method, body.decode())
         headers = {name: request.headers[name] for name in _PASSED_ON if name in request.headers}
         assert self._http is not None
         async with self._http.request(
@@ -166,18 +170,42 @@ class FaultProxy:
         ) as answer:
             text = (await answer.read()).decode()
             status, cookies = answer.status, answer.headers.getall("Set-Cookie", [])
+        text = self._change(method, text, body) if status == 200 else text
+        mine = _xml(text, status)
+        if self.rules.mutate is not None:
+            mine.body = self.rules.mutate(method, text)
+        for cookie in cookies:
+            mine.headers.add("Set-Cookie", cookie)
+        return mine
+
+    def _change(self, method: str, text: str, body: bytes) -> str:
+        """What the rules make of an answer."""
         if method == "HasPrivilegeOnEntities":
             text = _deny(text, self.rules.lacking)
         if self.rules.drs_off:
             text = re.sub(r"(drsConfig\.enabled</name>\s*<val[^>]*>)true", r"\1false", text)
-        if method == "RetrievePropertiesEx" and self.rules.hidden:
-            text = _hide(text, self.rules.hidden)
-        if method == "RetrievePropertiesEx" and self.rules.page_size and status == 200:
-            text = self._split(text, self.rules.page_size)
-        mine = _xml(text, status)
-        for cookie in cookies:
-            mine.headers.add("Set-Cookie", cookie)
-        return mine
+        if method == "RetrievePropertiesEx":
+            text = _hide(text, self.rules.hidden) if self.rules.hidden else text
+            text = self._split(text, self.rules.page_size) if self.rules.page_size else text
+        if method == "QueryPerf" and self.rules.csv and b"<format>csv<" in body:
+            text = _as_csv(text)
+        return text
+
+    def _turn_page(self, method: str, body: str) -> web.Response:
+        """The next page of a token, or none any more; an unknown token is refused."""
+        token = _first(r"<token[^>]*>([^<]*)</token>", body) or ""
+        if not self._pages.get(token):
+            wrong = SoapFault("InvalidArgument", "no such token", "<invalidProperty>token</invalidProperty>")
+            return _xml(wrong.render(), 500)
+        if method == "CancelRetrievePropertiesEx":
+            del self._pages[token]
+            return _xml(_ENVELOPE.format('<CancelRetrievePropertiesExResponse xmlns="urn:vim25"/>'))
+        return _xml(self._pages[token].pop(0))
+
+    @property
+    def unread_pages(self) -> int:
+        """Pages that wait for somebody to ask for them, or to cancel them."""
+        return sum(map(len, self._pages.values()))
 
     def _split(self, text: str, size: int) -> str:
         """The first page; the others wait for their token, each naming the next."""
@@ -206,6 +234,7 @@ class FaultProxy:
             "PowerOnVM_Task": self._refuse_power_on,
             "SuspendVM_Task": self._refuse_suspend,
             "ReconfigVM_Task": self._refuse_reconfigure,
+            "QueryPerf": self._refuse_query,
         }.get(method)
         if check is None or not self.rules.strict:
             return None
@@ -249,6 +278,13 @@ class FaultProxy:
             "The available memory resources in the parent resource pool are insufficient for the operation.",
             "<unreserved>0</unreserved><requested>50</requested>",
         )
+
+    async def _refuse_query(self, body: str, cookie: str) -> SoapFault | None:
+        """More metrics than `config.vpxd.stats.maxQueryMetrics` usually allows."""
+        if len(re.findall(r"<metricId[ >]", body)) <= MOST_METRICS:
+            return None
+        detail = "<invalidProperty>querySpec.size</invalidProperty>"
+        return SoapFault("InvalidArgument", "A specified parameter was not correct: querySpec.size", detail)
 
     async def _refuse_suspend(self, body: str, cookie: str) -> SoapFault | None:
         return await self._unless_powered(body, cookie, "poweredOn")
@@ -319,6 +355,24 @@ def _cut(request: web.Request) -> web.Response:
 
 def _xml(text: str, status: int = 200) -> web.Response:
     return web.Response(status=status, text=text, content_type="text/xml")
+
+
+def _as_csv(text: str) -> str:
+    """QueryPerf's answer in the other format."""
+
+    def convert(found: re.Match[str]) -> str:
+        item = found[0].replace('"PerfEntityMetric"', '"PerfEntityMetricCSV"')
+        item = item.replace('"PerfMetricIntSeries"', '"PerfMetricSeriesCSV"')
+        times = re.findall(r"<timestamp>([^<]*)</timestamp><interval>([^<]*)<", item)
+        info = ",".join(f"{interval},{at}" for at, interval in times)
+        item = re.sub(r"(<sampleInfo>.*</sampleInfo>)", f"<sampleInfoCSV>{info}</sampleInfoCSV>", item)
+        return re.sub(r"(?<=</id>)<value>(.*?)</value>(?=</value>)", _join_values, item)
+
+    return re.sub(r"<returnval.*?</returnval>", convert, text, flags=re.DOTALL)
+
+
+def _join_values(found: re.Match[str]) -> str:
+    return f"<value>{found[1].replace('</value><value>', ',')}</value>"
 
 
 def _hide(text: str, hidden: set[str]) -> str:

@@ -12,6 +12,7 @@ import (
 	"encoding/json"
 	"flag"
 	"fmt"
+	"hash/fnv"
 	"log"
 	"net/http"
 	"net/url"
@@ -38,10 +39,21 @@ import (
 // (a pointer makes reads of perfCounter panic).
 type perf struct {
 	simulator.PerformanceManager
-	mu    sync.RWMutex
-	set   map[string]map[int32]int64
-	other int64 // what a counter says that nobody has set; 0: the recorded series
-	ahead time.Duration
+	mu     sync.RWMutex
+	set    map[string]map[int32]int64
+	other  int64 // what a counter says that nobody has set; 0: the recorded series
+	spread int64 // how far that differs by entity and counter
+	ahead  time.Duration
+}
+
+// unset is what a counter says that nobody has set: always the same, and with a spread another one each.
+func (p *perf) unset(entity string, counter int32) int64 {
+	if p.other == 0 || p.spread == 0 {
+		return p.other
+	}
+	sum := fnv.New32a()
+	fmt.Fprintf(sum, "%s/%d", entity, counter)
+	return p.other + int64(sum.Sum32())%p.spread
 }
 
 func (p *perf) QueryPerf(ctx *simulator.Context, req *types.QueryPerf) soap.HasFault {
@@ -54,7 +66,7 @@ func (p *perf) QueryPerf(ctx *simulator.Context, req *types.QueryPerf) soap.HasF
 	defer p.mu.RUnlock()
 	for _, found := range body.Res.Returnval {
 		if metric, ok := found.(*types.PerfEntityMetric); ok {
-			override(metric, p.set[metric.Entity.Value], p.other)
+			p.override(metric, p.set[metric.Entity.Value])
 			for i := range metric.SampleInfo {
 				metric.SampleInfo[i].Timestamp = metric.SampleInfo[i].Timestamp.Add(p.ahead)
 			}
@@ -63,7 +75,7 @@ func (p *perf) QueryPerf(ctx *simulator.Context, req *types.QueryPerf) soap.HasF
 	return res
 }
 
-func override(metric *types.PerfEntityMetric, values map[int32]int64, other int64) {
+func (p *perf) override(metric *types.PerfEntityMetric, values map[int32]int64) {
 	for _, found := range metric.Value {
 		series, ok := found.(*types.PerfMetricIntSeries)
 		if !ok {
@@ -71,7 +83,7 @@ func override(metric *types.PerfEntityMetric, values map[int32]int64, other int6
 		}
 		value, ok := values[series.Id.CounterId]
 		if !ok {
-			value = other
+			value = p.unset(metric.Entity.Value, series.Id.CounterId)
 		}
 		if ok || value > 0 { // a 0 is left out of the answer, since the encoder omits it: such a series is empty
 			for i := range series.Value {
@@ -158,7 +170,7 @@ type options struct {
 	esx, tls                                         bool
 	load, methodDelay, listen, user, pass, cert, key string
 	idle                                             time.Duration
-	perfDefault                                      int64
+	perfDefault, perfSpread                          int64
 }
 
 // parse reads the flags into a model. -esx keeps only what a single host can have.
@@ -186,6 +198,7 @@ func parse() (*simulator.Model, options) {
 	flag.StringVar(&o.key, "tlskey", "", "key file of the certificate (PEM)")
 	flag.DurationVar(&o.idle, "session-idle", 0, "expire idle sessions after this time")
 	flag.Int64Var(&o.perfDefault, "perf-default", 0, "what unset counters say; 0: recorded noise")
+	flag.Int64Var(&o.perfSpread, "perf-spread", 0, "how far -perf-default differs by entity and counter")
 	flag.Parse()
 	if o.esx {
 		esx := simulator.ESX()
@@ -238,7 +251,7 @@ func run() error {
 	defer m.Remove()
 
 	manager := simulator.Map.Get(*m.ServiceContent.PerfManager).(*simulator.PerformanceManager)
-	counters := &perf{PerformanceManager: *manager, set: map[string]map[int32]int64{}, other: o.perfDefault}
+	counters := &perf{PerformanceManager: *manager, set: map[string]map[int32]int64{}, other: o.perfDefault, spread: o.perfSpread}
 	simulator.Map.Put(counters)
 
 	m.Service.RegisterEndpoints = true

@@ -4,18 +4,17 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
 
-from pyVmomi import vim
-
-from libs.providers.vsphere.api import Api
-from libs.providers.vsphere.inventory import read_related, ref_id
 from libs.providers.vsphere.perf import CPU_READY_MS, Counters, query
 from libs.providers.vsphere.settings import NATIVE_INTERVAL_S
+from libs.providers.vsphere.soap import Line, Paths, Ref, Step, write_start
 
 HOSTS_PER_ROUND = 16
 KEEP = timedelta(minutes=5)
 _SAMPLES = 3
+_OWNERS: Paths = {
+    "VirtualMachine": {"runtime.powerState": str, "runtime.host": Ref, "summary.config.numCpu": int}
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,15 +29,15 @@ class ContentionWatch:
     def __init__(self) -> None:
         self._values: dict[str, _Value] = {}
 
-    def look(
-        self, api: Api, counters: Counters, hosts: Mapping[str, Any], ours: set[str], now: datetime
+    async def look(
+        self, line: Line, counters: Counters, hosts: Mapping[str, Ref], ours: set[str], now: datetime
     ) -> dict[str, float]:
         """Percent of ready time by host id, over the hosts where ours run."""
         turn = sorted(
             hosts, key=lambda host: (self._values[host].at if host in self._values else now - KEEP, host)
         )
         asked = turn[:HOSTS_PER_ROUND]
-        fresh = _measure(api, counters, {host: hosts[host] for host in asked}, ours)
+        fresh = await _measure(line, counters, {host: hosts[host] for host in asked}, ours)
         for host in asked:
             self._values.pop(host, None)
         self._values.update({host: _Value(percent, now) for host, percent in fresh.items()})
@@ -48,23 +47,24 @@ class ContentionWatch:
         return {host: value.percent for host, value in self._values.items()}
 
 
-def _measure(api: Api, counters: Counters, hosts: Mapping[str, Any], ours: set[str]) -> dict[str, float]:
+async def _measure(
+    line: Line, counters: Counters, hosts: Mapping[str, Ref], ours: set[str]
+) -> dict[str, float]:
     """Ready time over the time that the owner's vCPUs on each host could have run."""
-    paths = {vim.VirtualMachine: ("runtime.powerState", "runtime.host", "summary.config.numCpu")}
+    starts = [write_start(host, [Step("HostSystem", "vm")]) for host in hosts.values()]
     owners = [
-        row
-        for row in read_related(api, "contention", list(hosts.values()), "vm", paths)
-        if row.id not in ours and str(row.properties.get("runtime.powerState")) == "poweredOn"
+        found
+        for found in await line.retrieve("contention", starts, _OWNERS)
+        if found.ref.id not in ours and found.values.get("runtime.powerState") == "poweredOn"
     ]
-    readings = query(api, counters.named([CPU_READY_MS]), [row.ref for row in owners], _SAMPLES)
+    readings = await query(line, counters, [CPU_READY_MS], [found.ref for found in owners], _SAMPLES)
     ready_ms: Counter[str] = Counter()
     available_ms: Counter[str] = Counter()
-    for row in owners:
-        host = row.properties.get("runtime.host")
-        values = readings.of(row.id, CPU_READY_MS).values()
-        if host is None or not values:
+    for found in owners:
+        host, vcpus = found.values.get("runtime.host"), found.values.get("summary.config.numCpu", 1)
+        values = readings.of(found.ref.id, CPU_READY_MS).values()
+        if not isinstance(host, Ref) or not isinstance(vcpus, int) or not values:
             continue
-        vcpus = int(row.properties.get("summary.config.numCpu") or 1)
-        ready_ms[ref_id(host)] += round(sum(values))
-        available_ms[ref_id(host)] += len(values) * vcpus * NATIVE_INTERVAL_S * 1000
+        ready_ms[host.id] += round(sum(values))
+        available_ms[host.id] += len(values) * max(1, vcpus) * NATIVE_INTERVAL_S * 1000
     return {host: 100 * ready_ms[host] / available for host, available in available_ms.items() if available}

@@ -62,7 +62,7 @@ class VSphereProvider:
         self._siblings: dict[str, tuple[datetime, Shares]] = {}
         self._labels = Labels()
         self._templates = Templates(settings)
-        self._rounds = Rounds(settings, self._labels)
+        self._rounds = Rounds(session, settings, self._labels)
         self._yard = Yard(session, settings, connection.installation_id, self._labels)
         self._limits = Limits(self._yard, self._shares)
         self._workshop = Workshop(session, settings, self._labels, self._templates, self._shares, {})
@@ -98,8 +98,8 @@ class VSphereProvider:
 
     async def sample(self, since: datetime | None) -> Sequence[Sample]:
         """One bulk round over all clusters in scope, oldest first."""
-        return await self._session.call(
-            lambda api: self._rounds.sample(api, since), "sampling", ROUND_TIMEOUT_S
+        return await self._session.read(
+            lambda line: self._rounds.sample(line, since), "sampling", ROUND_TIMEOUT_S
         )
 
     async def machines(self) -> Sequence[MachineSeen]:

@@ -1,6 +1,6 @@
 """Our machines as the inventory shows them: only what lies in our folder and bears a mark that agrees with its name."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,19 +21,19 @@ from libs.providers.vsphere.inventory import (
 )
 from libs.providers.vsphere.marks import PREFIX, Label, read_label
 from libs.providers.vsphere.settings import VSphereSettings
+from libs.providers.vsphere.soap import Leaves, Ref
 
-_PATHS = {
-    vim.VirtualMachine: (
-        "name",
-        "runtime.host",
-        "runtime.powerState",
-        "runtime.connectionState",
-        "config.template",
-        "config.cpuAllocation.limit",
-        "summary.quickStats.overallCpuUsage",
-        "summary.quickStats.hostMemoryUsage",
-    )
+MACHINE_LEAVES: Leaves = {
+    "name": str,
+    "runtime.host": Ref,
+    "runtime.powerState": str,
+    "runtime.connectionState": str,
+    "config.template": bool,
+    "config.cpuAllocation.limit": int,
+    "summary.quickStats.overallCpuUsage": int,
+    "summary.quickStats.hostMemoryUsage": int,
 }
+_PATHS = {vim.VirtualMachine: MACHINE_LEAVES}
 _POWERS = {"poweredOn": Power.ON, "poweredOff": Power.OFF, "suspended": Power.SUSPENDED}
 
 
@@ -63,6 +63,13 @@ class Labels:
     def __init__(self) -> None:
         self._known: dict[tuple[str, str], Label] = {}
 
+    def recall(self, rows: Sequence[Row]) -> dict[str, Label] | None:
+        """Labels by object id when all of these VMs are known, else None."""
+        keys = {row.id: (row.id, str(row.properties.get("name", ""))) for row in rows}
+        if not self._known.keys() >= set(keys.values()):
+            return None
+        return {ref: self._known[key] for ref, key in keys.items()}
+
     def read(self, api: Api, rows: Sequence[Row]) -> dict[str, Label]:
         """Labels by object id of those VMs that are ours."""
         named = {row.id: (row.id, str(row.properties.get("name", ""))) for row in rows}
@@ -82,17 +89,25 @@ def read_fleet(api: Api, folders: Iterable[Any], labels: Labels) -> list[Machine
     """Every machine of ours in these folders. Raises Unavailable when a VM there cannot be read."""
     found: list[Machine] = []
     for folder in folders:
-        rows = read_view(api, "machines", folder, _PATHS, recursive=False)
-        if any("name" not in row.properties for row in rows):
-            raise Unavailable(Cause.PERMISSION, "a machine in our folder cannot be read by this account")
-        rows = [
-            row
-            for row in rows
-            if row.properties["name"].startswith(PREFIX) and not row.properties.get("config.template")
-        ]
-        ours = labels.read(api, rows)
-        found.extend(_make_machine(row, ours[row.id]) for row in rows if row.id in ours)
+        rows = choose_machines(read_view(api, "machines", folder, _PATHS, recursive=False))
+        found.extend(make_machines(rows, labels.read(api, rows)))
     return found
+
+
+def choose_machines(rows: Sequence[Row]) -> list[Row]:
+    """Those of the VMs in our folder that may be ours. Raises Unavailable when one cannot be read."""
+    if any("name" not in row.properties for row in rows):
+        raise Unavailable(Cause.PERMISSION, "a machine in our folder cannot be read by this account")
+    return [
+        row
+        for row in rows
+        if row.properties["name"].startswith(PREFIX) and not row.properties.get("config.template")
+    ]
+
+
+def make_machines(rows: Sequence[Row], ours: Mapping[str, Label]) -> list[Machine]:
+    """The machines of those rows that bear a label."""
+    return [_make_machine(row, ours[row.id]) for row in rows if row.id in ours]
 
 
 def find_folders(api: Api, settings: VSphereSettings, clusters: Iterable[Cluster] = ()) -> list[Any]:
@@ -110,7 +125,7 @@ def find_machine(api: Api, settings: VSphereSettings, labels: Labels, name: str)
     rows = read_objects(api, "machines", [vm for vm in vms if isinstance(vm, vim.VirtualMachine)], _PATHS)
     rows = [row for row in rows if row.properties.get("name") == name]
     ours = labels.read(api, rows)
-    return next((_make_machine(row, ours[row.id]) for row in rows if row.id in ours), None)
+    return next(iter(make_machines(rows, ours)), None)
 
 
 def _make_machine(row: Row, label: Label) -> Machine:

@@ -1,6 +1,6 @@
 """Bulk reads of the inventory: container views, leaf paths only, every page of the answer."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -10,36 +10,41 @@ from libs.common.contracts.usage import HostState
 from libs.providers.base import Cause, Rejected, Unavailable
 from libs.providers.vsphere.api import Api
 from libs.providers.vsphere.settings import VSphereSettings
+from libs.providers.vsphere.soap import Leaves, Ref
 
 _Collector = vmodl.query.PropertyCollector
 PAGE = 1000
 MIB = 1024 * 1024
 GIB = 1024 * MIB
 
-Paths = Mapping[Any, Sequence[str]]
+Paths = Mapping[Any, Iterable[str]]
 """Leaf property paths by managed object type."""
 
-_CLUSTER_PATHS = ("name", "resourcePool", "datastore")
-_HOST_PATHS = (
-    "name",
-    "parent",
-    "runtime.connectionState",
-    "runtime.powerState",
-    "runtime.inMaintenanceMode",
-    "summary.hardware.cpuMhz",
-    "summary.hardware.numCpuCores",
-    "summary.hardware.memorySize",
-    "summary.quickStats.overallCpuUsage",
-    "summary.quickStats.overallMemoryUsage",
-)
-_DATASTORE_PATHS = (
-    "name",
-    "summary.accessible",
-    "summary.capacity",
-    "summary.freeSpace",
-    "summary.maintenanceMode",
-    "summary.multipleHostAccess",
-)
+DATACENTER_LEAVES: Leaves = {"name": str, "vmFolder": Ref, "hostFolder": Ref}
+COMPUTE_LEAVES: Leaves = {"name": str, "resourcePool": Ref, "datastore": tuple}
+# Every path again: a server may take only the most specific type that fits.
+CLUSTER_LEAVES: Leaves = {**COMPUTE_LEAVES, "configurationEx.drsConfig.enabled": bool}
+HOST_LEAVES: Leaves = {
+    "name": str,
+    "parent": Ref,
+    "runtime.connectionState": str,
+    "runtime.powerState": str,
+    "runtime.inMaintenanceMode": bool,
+    "summary.hardware.cpuMhz": int,
+    "summary.hardware.numCpuCores": int,
+    "summary.hardware.memorySize": int,
+    "summary.quickStats.overallCpuUsage": int,
+    "summary.quickStats.overallMemoryUsage": int,
+}
+DATASTORE_LEAVES: Leaves = {
+    "name": str,
+    "summary.accessible": bool,
+    "summary.capacity": int,
+    "summary.freeSpace": int,
+    "summary.maintenanceMode": str,
+    "summary.multipleHostAccess": bool,
+}
+TASK_LEAVES: Leaves = {"info.state": str, "info.descriptionId": str, "info.entity": Ref}
 _ENTERING_MAINTENANCE = "HostSystem.enterMaintenanceMode"
 
 
@@ -174,19 +179,22 @@ def _read_page(page: Any) -> Iterator[Row]:
 
 
 def read_datacenters(api: Api, settings: VSphereSettings) -> list[Row]:
-    """Datacenters in scope. Raises Unavailable when none is visible: an inventory is never silently empty."""
-    rows = read_view(
-        api, "inventory", api.content.rootFolder, {vim.Datacenter: ("name", "vmFolder", "hostFolder")}
-    )
+    """Datacenters in scope. Raises Unavailable when none is visible."""
+    rows = read_view(api, "inventory", api.content.rootFolder, {vim.Datacenter: DATACENTER_LEAVES})
+    return choose_datacenters(rows, settings)
+
+
+def choose_datacenters(rows: Iterable[Row], settings: VSphereSettings) -> list[Row]:
+    """Those in scope. Raises Unavailable when none is visible: an inventory is never silently empty."""
     wanted = set(settings.datacenters)
-    rows = [
+    found = [
         row
         for row in rows
         if "vmFolder" in row.properties and (not wanted or row.properties.get("name") in wanted)
     ]
-    if not rows:
+    if not found:
         raise Unavailable(Cause.NOT_FOUND, "no datacenter in scope is visible to this account")
-    return rows
+    return found
 
 
 def read_clusters(api: Api, settings: VSphereSettings) -> list[Cluster]:
@@ -194,17 +202,24 @@ def read_clusters(api: Api, settings: VSphereSettings) -> list[Cluster]:
     found: list[Cluster] = []
     for datacenter in read_datacenters(api, settings):
         paths: Paths = {
-            vim.ComputeResource: _CLUSTER_PATHS,
-            # Every path again: a server may take only the most specific type that fits.
-            vim.ClusterComputeResource: (*_CLUSTER_PATHS, "configurationEx.drsConfig.enabled"),
-            vim.HostSystem: _HOST_PATHS,
-            vim.Datastore: _DATASTORE_PATHS,
+            vim.ComputeResource: COMPUTE_LEAVES,
+            vim.ClusterComputeResource: CLUSTER_LEAVES,
+            vim.HostSystem: HOST_LEAVES,
+            vim.Datastore: DATASTORE_LEAVES,
         }
-        found.extend(_assemble(datacenter, read_view(api, "inventory", datacenter.ref, paths), settings))
-    if not found:
+        rows = read_view(api, "inventory", datacenter.ref, paths)
+        found.extend(assemble(datacenter, rows, settings))
+    hosts = [host.ref for cluster in found for host in cluster.hosts]
+    tasks = read_related(api, "inventory", hosts, "recentTask", {vim.Task: TASK_LEAVES})
+    return finish_clusters(found, tasks)
+
+
+def finish_clusters(clusters: Sequence[Cluster], tasks: Iterable[Row]) -> list[Cluster]:
+    """In the order of their ids; a host that a task brings into maintenance counts as in it."""
+    if not clusters:
         raise Unavailable(Cause.NOT_FOUND, "no cluster in scope is visible to this account")
-    _note_entering_maintenance(api, found)
-    return sorted(found, key=lambda cluster: cluster.id)
+    _note_entering_maintenance(tasks, clusters)
+    return sorted(clusters, key=lambda cluster: cluster.id)
 
 
 def find_cluster(api: Api, settings: VSphereSettings, cluster_id: str) -> Cluster:
@@ -215,7 +230,8 @@ def find_cluster(api: Api, settings: VSphereSettings, cluster_id: str) -> Cluste
     raise Rejected(Cause.NOT_FOUND, f"no cluster {cluster_id} in scope")
 
 
-def _assemble(datacenter: Row, rows: list[Row], settings: VSphereSettings) -> Iterator[Cluster]:
+def assemble(datacenter: Row, rows: Sequence[Row], settings: VSphereSettings) -> Iterator[Cluster]:
+    """The clusters in scope of a datacenter out of the rows of clusters, hosts and datastores."""
     wanted = set(settings.clusters)
     datastores = {row.id: _make_datastore(row) for row in rows if isinstance(row.ref, vim.Datastore)}
     hosts = [row for row in rows if isinstance(row.ref, vim.HostSystem)]
@@ -278,11 +294,9 @@ def _state_of(got: Mapping[str, Any]) -> HostState:
     return HostState.MAINTENANCE if got.get("runtime.inMaintenanceMode") else HostState.CONNECTED
 
 
-def _note_entering_maintenance(api: Api, clusters: Sequence[Cluster]) -> None:
+def _note_entering_maintenance(tasks: Iterable[Row], clusters: Sequence[Cluster]) -> None:
     """A host that is entering maintenance counts as in it: vSphere only tells by the running task."""
-    hosts = [host.ref for cluster in clusters for host in cluster.hosts]
-    paths = {vim.Task: ("info.state", "info.descriptionId", "info.entity")}
-    for task in read_related(api, "inventory", hosts, "recentTask", paths):
+    for task in tasks:
         got = task.properties
         if got.get("info.descriptionId") != _ENTERING_MAINTENANCE:
             continue

@@ -10,6 +10,7 @@ from libs.providers.base import Cause, Rejected
 from libs.providers.vsphere.api import Api
 from libs.providers.vsphere.inventory import Cluster, Row, read_objects, read_related, ref_id
 from libs.providers.vsphere.settings import VSphereSettings
+from libs.providers.vsphere.soap import Leaves, Ref
 
 SHARE_OF_SIBLINGS = 0.01
 _KINDS = ("cpu", "memory")
@@ -22,15 +23,18 @@ _MACHINE_LEVELS = {
     "cpu": {"low": 500, "normal": 1000, "high": 2000},
     "memory": {"low": 5, "normal": 10, "high": 20},
 }
-_POOL_PATHS = (
-    "name",
-    "parent",
-    *(
-        f"config.{kind}Allocation.{leaf}"
-        for kind in _KINDS
-        for leaf in ("limit", "reservation", "expandableReservation", "shares.level", "shares.shares")
-    ),
-)
+_ALLOCATION: Leaves = {
+    "limit": int,
+    "reservation": int,
+    "expandableReservation": bool,
+    "shares.level": str,
+    "shares.shares": int,
+}
+POOL_LEAVES: Leaves = {
+    "name": str,
+    "parent": Ref,
+    **{f"config.{kind}Allocation.{leaf}": holds for kind in _KINDS for leaf, holds in _ALLOCATION.items()},
+}
 _MACHINE_PATHS = (
     "config.hardware.numCPU",
     "config.hardware.memoryMB",
@@ -83,14 +87,17 @@ class Pool:
 
 def read_pools(api: Api, clusters: Iterable[Cluster], settings: VSphereSettings) -> dict[str, Pool]:
     """Our pools by cluster id, as far as they exist."""
-    roots = {ref_id(cluster.root_pool): cluster for cluster in clusters if cluster.pools_possible}
-    rows = read_related(
-        api,
-        "inventory",
-        [cluster.root_pool for cluster in roots.values()],
-        "resourcePool",
-        {vim.ResourcePool: _POOL_PATHS},
-    )
+    able = [cluster for cluster in clusters if cluster.pools_possible]
+    roots = [cluster.root_pool for cluster in able]
+    rows = read_related(api, "inventory", roots, "resourcePool", {vim.ResourcePool: POOL_LEAVES})
+    return choose_pools(rows, able, settings)
+
+
+def choose_pools(
+    rows: Iterable[Row], clusters: Iterable[Cluster], settings: VSphereSettings
+) -> dict[str, Pool]:
+    """Our pools by cluster id, out of the pools directly below the clusters' own."""
+    roots = {ref_id(cluster.root_pool): cluster for cluster in clusters}
     return {
         roots[ref_id(row.properties["parent"])].id: Pool(row)
         for row in rows
@@ -104,7 +111,7 @@ def read_pools(api: Api, clusters: Iterable[Cluster], settings: VSphereSettings)
 def sum_siblings(api: Api, cluster: Cluster, settings: VSphereSettings) -> Shares:
     """Shares of everything beside our pool under the cluster's root."""
     pools = read_related(
-        api, "inventory", [cluster.root_pool], "resourcePool", {vim.ResourcePool: _POOL_PATHS}
+        api, "inventory", [cluster.root_pool], "resourcePool", {vim.ResourcePool: POOL_LEAVES}
     )
     pools = [row for row in pools if row.properties.get("name") != settings.pool]
     machines = read_related(api, "inventory", [cluster.root_pool], "vm", {vim.VirtualMachine: _MACHINE_PATHS})
@@ -143,7 +150,7 @@ def ensure_pool(
         )
     except vim.fault.DuplicateName as taken:
         ref = taken.object
-    rows = read_objects(api, "inventory", [ref], {vim.ResourcePool: _POOL_PATHS})
+    rows = read_objects(api, "inventory", [ref], {vim.ResourcePool: POOL_LEAVES})
     if not rows:
         raise Rejected(Cause.CONFLICT, f"the pool {settings.pool!r} went away while it was made")
     return Pool(rows[0])

@@ -1,19 +1,27 @@
 """A round of sampling: inventory, our machines and their counters in a few bulk calls, for all clusters at once."""
 
+import asyncio
 import math
+import time
 from collections.abc import Sequence
 from datetime import datetime
 
+import structlog
+
 from libs.common.contracts.usage import Sample
 from libs.providers.base import Power
-from libs.providers.vsphere.api import Api
+from libs.providers.vsphere.collection import collect_clusters, collect_machines, collect_pools, to_ref
 from libs.providers.vsphere.contention import ContentionWatch
-from libs.providers.vsphere.fleet import Labels, Machine, find_folders, read_fleet
-from libs.providers.vsphere.inventory import Cluster, choose_datastore, read_clusters
-from libs.providers.vsphere.perf import CPU_MHZ, MEMORY_KIB, Counters, Readings, query, read_counters
-from libs.providers.vsphere.pools import read_pools
+from libs.providers.vsphere.fleet import Labels, Machine
+from libs.providers.vsphere.inventory import Cluster, choose_datastore
+from libs.providers.vsphere.perf import CPU_MHZ, MEMORY_KIB, Counters, query, read_counters
+from libs.providers.vsphere.pools import Pool
+from libs.providers.vsphere.session import Session
 from libs.providers.vsphere.settings import NATIVE_INTERVAL_S, VSphereSettings
+from libs.providers.vsphere.soap import Line, Readings
 from libs.providers.vsphere.usage import Surroundings, is_measured, make_samples
+
+log = structlog.get_logger()
 
 _SPARE = 3
 """Intervals asked for beyond the newest: hosts hand in their values up to a minute late."""
@@ -22,62 +30,106 @@ _SPARE = 3
 class Rounds:
     """Samples all clusters in scope; remembers counter ids and slow measurements."""
 
-    def __init__(self, settings: VSphereSettings, labels: Labels) -> None:
+    def __init__(self, session: Session, settings: VSphereSettings, labels: Labels) -> None:
+        self._session = session
         self._settings = settings
         self._labels = labels
         self._counters: Counters | None = None
         self._contention = ContentionWatch()
 
-    def sample(self, api: Api, since: datetime | None) -> Sequence[Sample]:
-        """One round; blocking. With `since` also every whole interval that ended after it, up to an hour back."""
-        now = api.now()
-        clusters = read_clusters(api, self._settings)
-        machines = read_fleet(api, find_folders(api, self._settings, clusters), self._labels)
-        pools = read_pools(api, clusters, self._settings)
-        readings = self._read(api, clusters, machines, since)
-        contention = self._contend(api, clusters, machines, now)
-        samples: list[Sample] = []
-        for cluster in clusters:
-            pool = pools.get(cluster.id)
-            around = Surroundings(
-                cap_mhz=pool.cap_mhz if pool is not None else None,
-                datastore=choose_datastore(cluster, self._settings),
-                contention_percent=contention,
-                now=now,
-                interval_s=self._settings.interval_s,
+    async def sample(self, line: Line, since: datetime | None) -> Sequence[Sample]:
+        """One round. With `since` also every whole interval that ended after it, up to an hour back."""
+        began = time.monotonic()
+        try:
+            samples = await self._sample(line, since)
+        except BaseException:
+            # One that failed early says nothing of how fast the server is; one that took its time does.
+            line.pace.note(
+                max(time.monotonic() - began, self._settings.interval_s / 4), self._settings.interval_s
             )
-            samples.extend(make_samples(cluster, machines, readings, around, since))
-        return sorted(samples, key=lambda sample: (sample.at, sample.cluster))
+            raise
+        line.pace.note(time.monotonic() - began, self._settings.interval_s)
+        return samples
 
-    def _count(self, api: Api) -> Counters:
+    async def _sample(self, line: Line, since: datetime | None) -> Sequence[Sample]:
+        now = await line.now()
+        clusters = await collect_clusters(line, self._settings)
+        machines = await collect_machines(line, self._session, clusters, self._settings, self._labels)
+        pools = await collect_pools(line, clusters, self._settings)
+        readings = await self._read(line, clusters, machines, since)
+        contention = await self._contend(line, clusters, machines, now)
+        _tell_left_out(line, readings)
+        views = [
+            (cluster, self._look_around(cluster, pools.get(cluster.id), contention, now))
+            for cluster in clusters
+        ]
+        # An hour of many hosts takes a while: the loop goes on meanwhile.
+        return await asyncio.to_thread(_judge, views, machines, readings, since)
+
+    def _look_around(
+        self, cluster: Cluster, pool: Pool | None, contention: dict[str, float], now: datetime
+    ) -> Surroundings:
+        return Surroundings(
+            cap_mhz=pool.cap_mhz if pool is not None else None,
+            datastore=choose_datastore(cluster, self._settings),
+            contention_percent=contention,
+            now=now,
+            interval_s=self._settings.interval_s,
+        )
+
+    async def _count(self) -> Counters:
         if self._counters is None:
-            self._counters = read_counters(api)
+            self._counters = await self._session.call(read_counters, "reading the counters")
         return self._counters
 
-    def _read(
-        self, api: Api, clusters: Sequence[Cluster], machines: Sequence[Machine], since: datetime | None
+    async def _read(
+        self, line: Line, clusters: Sequence[Cluster], machines: Sequence[Machine], since: datetime | None
     ) -> Readings:
-        counters = self._count(api).named([CPU_MHZ, MEMORY_KIB])
+        counters = await self._count()
         hosts = {host.id: host for cluster in clusters for host in cluster.hosts if is_measured(host)}
-        refs = [host.ref for host in hosts.values()]
-        refs += [each.ref for each in machines if each.power is Power.ON and each.host_id in hosts]
+        refs = [to_ref(host.ref) for host in hosts.values()]
+        refs += [to_ref(each.ref) for each in machines if each.power is Power.ON and each.host_id in hosts]
+        names = (CPU_MHZ, MEMORY_KIB)
         enough = self._settings.interval_s // NATIVE_INTERVAL_S + _SPARE
-        readings = query(api, counters, refs, enough)
+        readings = await query(line, counters, names, refs, enough)
         newest = max(readings.times(), default=None)
         if since is None or newest is None:
             return readings
         missed = math.ceil((newest - since.timestamp()) / NATIVE_INTERVAL_S)
-        return readings if missed <= enough else query(api, counters, refs, missed)
+        return readings if missed <= enough else await query(line, counters, names, refs, missed)
 
-    def _contend(
-        self, api: Api, clusters: Sequence[Cluster], machines: Sequence[Machine], now: datetime
+    async def _contend(
+        self, line: Line, clusters: Sequence[Cluster], machines: Sequence[Machine], now: datetime
     ) -> dict[str, float]:
         lent = {machine.host_id for machine in machines if machine.power is Power.ON}
         hosts = {
-            host.id: host.ref
+            host.id: to_ref(host.ref)
             for cluster in clusters
             for host in cluster.hosts
             if host.id in lent and is_measured(host)
         }
         ours = {machine.id for machine in machines}
-        return self._contention.look(api, self._count(api), hosts, ours, now) if hosts else {}
+        counters = await self._count()
+        return await self._contention.look(line, counters, hosts, ours, now) if hosts else {}
+
+
+def _judge(
+    views: Sequence[tuple[Cluster, Surroundings]],
+    machines: Sequence[Machine],
+    readings: Readings,
+    since: datetime | None,
+) -> list[Sample]:
+    samples = [
+        sample
+        for cluster, around in views
+        for sample in make_samples(cluster, machines, readings, around, since)
+    ]
+    return sorted(samples, key=lambda sample: (sample.at, sample.cluster))
+
+
+def _tell_left_out(line: Line, readings: Readings) -> None:
+    """Values that made no sense are not guessed, and not passed over in silence either."""
+    left_out = +(line.left_out + readings.left_out)
+    line.left_out.clear()
+    if left_out:
+        log.warning("vsphere.values_left_out", **{"count": left_out.total(), "reasons": dict(left_out)})

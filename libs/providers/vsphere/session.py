@@ -4,20 +4,23 @@ import asyncio
 import ssl
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from http.client import HTTPException
 from typing import Any, TypeVar
 
 import structlog
 from pyVmomi import vim, vmodl
+from pyVmomi.VmomiSupport import GetWsdlName
 
 from libs.providers.base import Cause, Unavailable
 from libs.providers.vsphere.api import Api
-from libs.providers.vsphere.faults import TaskFailed, refuse_login, translate, untrusted
-from libs.providers.vsphere.inventory import read_objects
+from libs.providers.vsphere.faults import Refused, TaskFailed, refuse_login, translate, untrusted
+from libs.providers.vsphere.inventory import read_objects, ref_id
 from libs.providers.vsphere.settings import Endpoint
+from libs.providers.vsphere.soap import Access, Line, Pace, Ref, Wire
 from libs.providers.vsphere.transport import THREADS, Stub, Trust, choose_version, see_thumbprint
 
 CALL_TIMEOUT_S = 20.0
@@ -48,22 +51,57 @@ class Session:
         self._lock = threading.Lock()
         self._api: Api | None = None
         self._stub: Stub | None = None
+        self._wire = Wire(endpoint, trust)
+        self._line: tuple[Api, Line] | None = None
+        self.pace = Pace()
+        """How many reads go over the raw wire at once; rounds adjust it."""
         self.closed = False
 
     async def call(self, work: Callable[[Api], T], doing: str, timeout_s: float = CALL_TIMEOUT_S) -> T:
         """Run blocking work in a thread; it may run twice, after a new login: idempotent. Raises ProviderError."""
+        deadline = time.monotonic() + timeout_s
+        async with self._translating(doing):
+            async with asyncio.timeout(timeout_s + _MARGIN_S):
+                return await self._in_thread(self._work, work, deadline)
+
+    async def read(
+        self, work: Callable[[Line], Awaitable[T]], doing: str, timeout_s: float = CALL_TIMEOUT_S
+    ) -> T:
+        """Read over the raw wire, with the same session; it may run twice, after a new login. Raises ProviderError."""
+        deadline = time.monotonic() + timeout_s
+        async with self._translating(doing):
+            async with asyncio.timeout(timeout_s):
+                api = self._api
+                if api is None:
+                    api = await self._in_thread(self._connect, None, deadline)
+                try:
+                    return await work(self._line_of(api))
+                except Refused as refusal:
+                    if not isinstance(refusal.fault, vim.fault.NotAuthenticated):
+                        raise
+                log.info("vsphere.session_lost", endpoint=self._endpoint.text)
+                return await work(self._line_of(await self._in_thread(self._connect, api, deadline)))
+
+    @asynccontextmanager
+    async def _translating(self, doing: str) -> AsyncIterator[None]:
+        """Whatever goes wrong inside, in our words."""
         if self.closed:
             raise Unavailable(Cause.UNREACHABLE, f"{doing}: the session is closed")
-        deadline = time.monotonic() + timeout_s
-        loop = asyncio.get_running_loop()
         try:
-            async with asyncio.timeout(timeout_s + _MARGIN_S):
-                return await loop.run_in_executor(self._threads, self._work, work, deadline)
+            yield
         except ssl.SSLCertVerificationError as error:
-            seen = await loop.run_in_executor(self._threads, see_thumbprint, self._endpoint)
-            raise untrusted(error, seen) from None
+            raise untrusted(error, await self._in_thread(see_thumbprint, self._endpoint)) from None
         except Exception as error:
             raise translate(error, doing) from None
+
+    async def _in_thread(self, work: Callable[..., T], *arguments: Any) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, work, *arguments)
+
+    def _line_of(self, api: Api) -> Line:
+        """The raw wire into this session; views and collectors of a session that was lost went with it."""
+        if self._line is None or self._line[0] is not api:
+            self._line = api, Line(self._wire, _access_of(api), self.pace)
+        return self._line[1]
 
     def _work(self, work: Callable[[Api], T], deadline: float) -> T:
         api = self._connect(None, deadline)
@@ -82,9 +120,13 @@ class Session:
             if self._api is not None and self._api is not lost:
                 return self._api
             self._api = None
+            self._wire.prepare()
             if self._stub is None:
                 version = choose_version(self._endpoint, self._trust, deadline)
                 self._stub = Stub(self._endpoint, self._trust, version)
+            if lost is not None:
+                # Where the session is in truth still alive, a login into it would be refused as if it were wrong.
+                self._stub.forget_session()
             with self._stub.deadline(deadline):
                 api = Api(self._stub)
                 password = self._login.open_secret()
@@ -125,9 +167,26 @@ class Session:
             except Exception as error:  # the session is going away either way
                 log.info("vsphere.logout_failed", endpoint=self._endpoint.text, reason=str(error))
         self.closed = True
+        await self._wire.aclose()
         self._threads.shutdown(wait=False, cancel_futures=True)
         if self._stub is not None:
             self._stub.drop()
+
+
+def _access_of(api: Api) -> Access:
+    content = api.content
+    root, collector, views, performance, search = (
+        Ref(GetWsdlName(type(each)), ref_id(each))
+        for each in (
+            content.rootFolder,
+            content.propertyCollector,
+            content.viewManager,
+            content.perfManager,
+            content.searchIndex,
+        )
+    )
+    cookie, action = str(api.stub.cookie).partition(";")[0], str(api.stub.versionId)
+    return Access(cookie, action, root, collector, views, performance, search)
 
 
 def _log_out(api: Api) -> None:

@@ -125,6 +125,10 @@ class Stub(SoapStubAdapter):
         """Close the idle connections."""
         self.DropConnections()  # type: ignore[no-untyped-call]
 
+    def forget_session(self) -> None:
+        """The next login begins a session of its own."""
+        self.SetSessionId(None)  # type: ignore[no-untyped-call]
+
     @contextmanager
     def deadline(self, at: float) -> Iterator[None]:
         """Refuse to send anything from this thread after `at` (monotonic), so that nothing happens unseen later."""

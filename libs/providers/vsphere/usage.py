@@ -10,7 +10,9 @@ from libs.common.contracts.usage import HostState, Quality, Sample
 from libs.providers.base import Power
 from libs.providers.vsphere.fleet import Machine
 from libs.providers.vsphere.inventory import Cluster, Datastore, Host
-from libs.providers.vsphere.perf import CPU_MHZ, MEMORY_KIB, Readings, Series, to_grid
+from libs.providers.vsphere.perf import CPU_MHZ, MEMORY_KIB
+from libs.providers.vsphere.settings import NATIVE_INTERVAL_S
+from libs.providers.vsphere.soap import Readings, Series
 
 KIB_PER_MIB = 1024.0
 _LATE_TICKS = 2
@@ -54,8 +56,14 @@ def make_samples(
         seen = sorted({at for each in series.values() for at in each if at <= last})
         wanted = [last] if after is None else [at for at in seen if at > after]
         return [columns.at(at, Quality.MEASURED if at == last else Quality.BACKFILLED) for at in wanted]
-    at = newest if newest is not None else to_grid(around.now) // around.interval_s * around.interval_s
+    at = newest if newest is not None else _ended(around)
     return [] if after is not None and at <= after else [columns.at(at, Quality.PARTIAL)]
+
+
+def _ended(around: Surroundings) -> int:
+    """The end of the last whole interval on the cloud's clock."""
+    tick = int(around.now.timestamp() + 1) // NATIVE_INTERVAL_S * NATIVE_INTERVAL_S
+    return tick // around.interval_s * around.interval_s
 
 
 class _Grid:

@@ -8,6 +8,7 @@ import pytest
 
 from libs.providers.base import Cause, Full, MachineSpec, Power, Rejected, Unavailable
 from libs.providers.vsphere import VSphereProvider
+from libs.providers.vsphere.inventory import read_clusters
 from tests.contract.providers.target import deploy, seen
 from tests.contract.providers.vsphere_target import VSphereTarget, opened
 from tests.faultproxy import FaultProxy, SoapFault, no_permission
@@ -195,7 +196,7 @@ async def test_a_deadline_ends_a_call_and_nothing_is_sent_after_it(
     begun = time.monotonic()
     with pytest.raises(Unavailable) as refusal:
         await provider._session.call(
-            lambda api: (api.now(), provider._rounds.sample(api, None)), "waiting", 0.3
+            lambda api: (api.now(), read_clusters(api, provider._settings)), "waiting", 0.3
         )
     assert refusal.value.cause is Cause.TIMEOUT
     assert time.monotonic() - begun < 1.5

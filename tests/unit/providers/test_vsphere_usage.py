@@ -2,7 +2,6 @@
 
 import math
 from datetime import UTC, datetime
-from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -19,12 +18,12 @@ from libs.providers.vsphere.marks import (
     name_of,
     read_label,
 )
-from libs.providers.vsphere.perf import CPU_MHZ, MEMORY_KIB, Readings, query, to_grid
+from libs.providers.vsphere.perf import CPU_MHZ
 from libs.providers.vsphere.pools import Shares, give_way
+from libs.providers.vsphere.soap import Readings
 from libs.providers.vsphere.usage import Surroundings, make_samples
 
 START = 1_800_000_000
-HOSTS = ("host-1", "host-2")
 
 
 def make_host(number: int, state: HostState = HostState.CONNECTED) -> Host:
@@ -112,57 +111,6 @@ def test_longer_intervals_are_means_of_whole_ones() -> None:
         (60, 2.0),
         (120, 5.0),
     ]
-
-
-class NewestFirst:
-    """A performance manager that answers as vcsim and as real ones do at their worst."""
-
-    def __init__(self) -> None:
-        self.asked: list[int] = []
-
-    def QueryPerf(self, specs: list[Any]) -> list[Any]:
-        self.asked.append(len(specs))
-        if any(spec.entity._GetMoId() == "gone" for spec in specs):
-            raise vmodl.fault.ManagedObjectNotFound()
-        return [self._answer(spec) for spec in specs]
-
-    def _answer(self, spec: Any) -> Any:
-        kind = vim.PerformanceManager
-        times = [datetime.fromtimestamp(START + seconds, UTC) for seconds in (40, 20, 0)]
-        return kind.EntityMetric(
-            entity=spec.entity,
-            sampleInfo=[kind.SampleInfo(timestamp=at, interval=20) for at in times],
-            value=[
-                kind.IntSeries(id=kind.MetricId(counterId=6, instance=""), value=[3, -1, 1]),
-                kind.IntSeries(id=kind.MetricId(counterId=7, instance=""), value=[9]),
-                kind.IntSeries(id=kind.MetricId(counterId=6, instance="0"), value=[5, 5, 5]),
-            ],
-        )
-
-
-class Content:
-    def __init__(self) -> None:
-        self.perfManager = NewestFirst()
-
-
-class FakeApi:
-    def __init__(self) -> None:
-        self.content = Content()
-
-
-def test_readings_are_sorted_gaps_dropped_and_short_series_tolerated() -> None:
-    api: Any = FakeApi()
-    refs = [vim.HostSystem(name) for name in ("host-1", "gone", "host-2")]
-    readings = query(api, {6: CPU_MHZ, 7: MEMORY_KIB}, refs, 3)
-    for host in HOSTS:
-        assert list(readings.of(host, CPU_MHZ).items()) == [(START, 1.0), (START + 40, 3.0)]
-        assert readings.of(host, MEMORY_KIB) == {START + 40: 9.0}
-    assert readings.of("gone", CPU_MHZ) == {}
-
-
-def test_a_tick_that_is_a_moment_early_is_still_that_tick() -> None:
-    assert to_grid(datetime.fromtimestamp(START + 19.5, UTC)) == START + 20
-    assert to_grid(datetime.fromtimestamp(START + 27.0, UTC)) == START + 20
 
 
 @pytest.mark.parametrize(

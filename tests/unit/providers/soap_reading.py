@@ -1,0 +1,77 @@
+"""A true inventory and true measurements, how they are answered, and how the answers are read."""
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any
+
+from libs.providers.vsphere.soap.answer import Answer, ScannedAnswer
+from libs.providers.vsphere.soap.envelope import Ref
+from libs.providers.vsphere.soap.metrics import Metrics, Readings
+from libs.providers.vsphere.soap.values import Found, Objects, prepare
+from tests.unit.providers import soap_writing as soap
+
+LEAVES: dict[str, type] = {
+    "name": str,
+    "runtime.host": Ref,
+    "runtime.powerState": str,
+    "config.template": bool,
+    "summary.quickStats.overallCpuUsage": int,
+}
+COUNTERS = {6: "cpu", 98: "memory"}
+TRUE_OBJECTS = {
+    f"vm-{number}": {
+        "name": f"machine {number}",
+        "runtime.host": ("HostSystem", f"host-{number}"),
+        "runtime.powerState": "poweredOn",
+        "config.template": False,
+        "summary.quickStats.overallCpuUsage": 1000 + number,
+    }
+    for number in range(4)
+}
+TRUE_METRICS = {f"vm-{number}": {6: 2000 + number, 98: 3000 + number} for number in range(4)}
+
+
+def objects_answer(attribute: str = "xsi:type") -> str:
+    return soap.page(
+        [soap.an_object("VirtualMachine", ref, got, attribute) for ref, got in TRUE_OBJECTS.items()]
+    )
+
+
+def metrics_answer(csv: bool = False, attribute: str = "xsi:type") -> str:
+    metrics = [soap.a_metric(ref, got, csv, attribute) for ref, got in TRUE_METRICS.items()]
+    return soap.answer("QueryPerf", "".join(metrics))
+
+
+def feed(answer: Answer, data: bytes, cuts: Sequence[int] = ()) -> None:
+    places = sorted({0, *(cut % (len(data) + 1) for cut in cuts), len(data)})
+    for start, end in pairwise(places):
+        answer.feed(data[start:end])
+    answer.close()
+
+
+def read_objects(data: bytes, cuts: Sequence[int] = (), scanned: bool = True) -> Objects:
+    page = Objects(prepare([LEAVES]))
+    method = "RetrievePropertiesEx"
+    feed(
+        ScannedAnswer(method, "objects", page) if scanned else Answer(method, "objects", page.take),
+        data,
+        cuts,
+    )
+    return page
+
+
+def read_metrics(data: bytes, cuts: Sequence[int] = (), scanned: bool = True) -> Readings:
+    readings = Readings({})
+    metrics = Metrics(readings, COUNTERS, 20)
+    metrics.ask(Ref("VirtualMachine", ref) for ref in TRUE_METRICS)
+    method = "QueryPerf"
+    feed(
+        ScannedAnswer(method, "returnval", metrics) if scanned else Answer(method, "returnval", metrics.take),
+        data,
+        cuts,
+    )
+    return readings
+
+
+def plain(row: Found) -> dict[str, Any]:
+    return {path: tuple(value) if isinstance(value, Ref) else value for path, value in row.values.items()}
