@@ -35,6 +35,7 @@ async def pages(house: House, path: str, **wish: Any) -> list[dict[str, Any]]:
 async def test_lists_come_in_pages_that_leave_nothing_out(house: House) -> None:
     house.own(0.95)
     await house.run(60)
+    await house.log_is_shown()
 
     machines = await pages(house, "/v1/machines")
     assert [item["ordinal"] for item in machines] == [1, 2]

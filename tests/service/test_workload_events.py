@@ -24,6 +24,7 @@ async def house(database_url: str) -> AsyncIterator[House]:
     async with open_house(database_url) as house:
         await house.lend()
         await house.run(40)
+        await house.log_is_shown()
         yield house
 
 

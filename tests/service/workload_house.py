@@ -120,6 +120,17 @@ class House:
 
         await until(is_quiet, timeout=30, what="quiet")
 
+    async def log_is_shown(self) -> None:
+        """Wait until the log shows all that was written: not before every older writer on the server has ended,
+        which may be another test's."""
+
+        async def is_shown() -> bool:
+            newest = (await self.ask("GET", "/v1/events?order=newest&limit=1")).body["items"]
+            rows = await self.fetch("select id from action_event order by number desc limit 1")
+            return [item["id"] for item in newest] == [str(row["id"]) for row in rows]
+
+        await until(is_shown, timeout=60, what="a log that shows everything")
+
     async def lend(self, **policy: Any) -> None:
         """Everything that lending takes: resource, policy, template, contribution."""
         await self.change_resource(mode=Mode.LEND)

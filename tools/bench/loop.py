@@ -34,7 +34,8 @@ from tools.parts.vcsim import Vcsim
 
 # Every sample moves the limit: no spread is kept free, nothing climbs slowly, no change is too small.
 TWITCHY: dict[str, Any] = {**POLICY, "sigma": 0.0, "rise_s": 1.0, "dead_band": 0.0, "margin": 0.0}
-LOW, HIGH = 0.10, 0.65
+LOW, STEP, STEPS = 0.10, 0.09, 6
+"""The owner's share of a host climbs in steps, each of which cuts; then it falls, and limits rise in their own time."""
 LEAST_CHANGE_MHZ = 250
 LOOK_EVERY_S = 0.003
 GIVE_UP_S = 30.0
@@ -88,14 +89,24 @@ async def _lends(lab: Lab) -> bool:
     return len(vms) == 3 and all(vm.is_on and 1000 < vm.limit_mhz < HOST_MHZ for vm in vms)
 
 
+async def _has_risen(lab: Lab) -> bool:
+    await lab.tick()
+    await asyncio.sleep(0.2)
+    vms = await lab.ours()
+    return bool(vms) and vms[0].limit_mhz > HOST_MHZ * (1 - LOW) * 0.8
+
+
 async def one_round(installed: Installed, lab: Lab, database: asyncpg.Connection, number: int) -> Round:
-    """Raise or lower the owner's load, and wait for the decision and for the limit."""
+    """Raise the owner's load, and wait for the decision and for the limit."""
+    step = number % STEPS
+    if step == 0:
+        lab.set_owner(LOW)
+        await until(lambda: _has_risen(lab), timeout=120, what="a limit that has risen again")
     await asyncio.sleep(
         random.uniform(0.5, 1.5)
     )  # the sample must meet the monitor at any point of its interval
     vm = (await lab.ours())[0]
-    was_high = lab.owner[vm.host] >= HIGH
-    lab.owner[vm.host] = (LOW if was_high else HIGH) + (number % 20) / 1000
+    lab.owner[vm.host] = LOW + STEP * (step + 1)
     known = await database.fetchval("select sampled_at from workload.cluster")
     await lab.tick()
     began = _now_s()
