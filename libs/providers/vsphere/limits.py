@@ -122,14 +122,22 @@ class Limits:
 
 
 async def release_cluster(yard: Yard, cluster_id: str) -> None:
-    """Remove our pool, and our folder when nothing is left in it. Rejected(CONFLICT) while a machine is there."""
+    """Remove our pool, and our empty folder where we may. Raises Rejected(CONFLICT) while a machine is there."""
     doing = f"releasing {cluster_id}"
     task = await yard.session.call(lambda api: _remove_pool(api, yard, cluster_id), doing)
     if task is not None:
         await yard.session.finish(task, doing)
-    task = await yard.session.call(lambda api: _remove_folder(api, yard, cluster_id), doing)
-    if task is not None:
-        await yard.session.finish(task, doing)
+    try:
+        task = await yard.session.call(lambda api: _remove_folder(api, yard, cluster_id), doing)
+        if task is not None:
+            await yard.session.finish(task, doing)
+    except Rejected as refusal:
+        # A folder that was made for us is not ours to take away: removing it asks for a right on what is above it.
+        if refusal.cause is not Cause.PERMISSION:
+            raise
+        log.info(
+            "vsphere.folder_left", folder=yard.settings.folder, cluster=cluster_id, reason=refusal.detail
+        )
 
 
 def _remove_pool(api: Api, yard: Yard, cluster_id: str) -> Any:

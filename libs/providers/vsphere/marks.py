@@ -17,7 +17,6 @@ PREFIX = "tides-"
 INSTALLATION_KEY = "tides.installation"
 MACHINE_KEY = "tides.machine"
 CONFIGURED_KEY = "tides.configured"
-ATTRIBUTE = "tides.machine"
 
 
 @dataclass(frozen=True, slots=True)

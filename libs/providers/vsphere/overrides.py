@@ -8,7 +8,7 @@ from pyVmomi import vim
 from libs.providers.base import Mark, ProviderError
 from libs.providers.vsphere.api import Api
 from libs.providers.vsphere.inventory import Cluster
-from libs.providers.vsphere.marks import ATTRIBUTE
+from libs.providers.vsphere.privileges import ATTRIBUTE
 from libs.providers.vsphere.session import Session
 
 log = structlog.get_logger()
@@ -53,14 +53,24 @@ async def show_attribute(session: Session, vm: Any, mark: Mark) -> None:
         log.info("vsphere.attribute_refused", cause=refusal.cause, reason=refusal.detail)
 
 
+def has_attribute(api: Api) -> bool:
+    """Whether the custom attribute of our machines is there already."""
+    fields = api.content.customFieldsManager
+    return fields is not None and _attribute_key(fields) is not None
+
+
 def _set_attribute(api: Api, vm: Any, value: str) -> None:
     fields = api.content.customFieldsManager
     if fields is None:
         return
-    key = next((item.key for item in fields.field if item.name == ATTRIBUTE), None)
+    key = _attribute_key(fields)
     if key is None:
         try:
             key = fields.AddCustomFieldDef(ATTRIBUTE, vim.VirtualMachine).key
         except vim.fault.DuplicateName:
-            key = next(item.key for item in fields.field if item.name == ATTRIBUTE)
+            key = _attribute_key(fields)
     fields.SetField(vm, key, value)
+
+
+def _attribute_key(fields: Any) -> int | None:
+    return next((int(item.key) for item in fields.field or () if item.name == ATTRIBUTE), None)

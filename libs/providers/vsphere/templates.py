@@ -70,14 +70,15 @@ class Templates:
             self._known[name] = min(found, key=lambda item: item[:2])[2]
 
 
-def any_template(api: Api, settings: VSphereSettings) -> bool:
-    """Whether the scope holds a template at all."""
+def template_refs(api: Api, settings: VSphereSettings) -> list[Any]:
+    """The templates of the scope."""
     paths = {vim.VirtualMachine: ("config.template",)}
-    return any(
-        row.properties.get("config.template")
+    return [
+        row.ref
         for datacenter in read_datacenters(api, settings)
         for row in read_view(api, "templates", datacenter.properties["vmFolder"], paths)
-    )
+        if row.properties.get("config.template")
+    ]
 
 
 def _make_template(row: Row) -> Template:

@@ -1,6 +1,6 @@
 """What a vSphere target is, what the account may not do there, and what its operator should know."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from pyVmomi import vim
@@ -15,45 +15,12 @@ from libs.providers.vsphere.inventory import (
     read_related,
     ref_id,
 )
+from libs.providers.vsphere.overrides import has_attribute
+from libs.providers.vsphere.privileges import CLUSTER, DATASTORE, FOLDER, NETWORK, ROOT, TEMPLATE, Place
 from libs.providers.vsphere.settings import VSphereSettings
-from libs.providers.vsphere.templates import any_template
+from libs.providers.vsphere.templates import template_refs
 
 OLD_API = (7, 0)
-
-_ON_FOLDER = {
-    "Folder.Create": "making the folder of our machines",
-    "Folder.Delete": "removing that folder at the end",
-    "VirtualMachine.Inventory.CreateFromExisting": "deploying machines",
-    "VirtualMachine.Inventory.Delete": "destroying machines",
-    "VirtualMachine.Provisioning.DeployTemplate": "deploying machines from a template",
-    "VirtualMachine.Provisioning.Clone": "deploying machines from a plain machine",
-    "VirtualMachine.Config.AddNewDisk": "deploying machines with their disks",
-    "VirtualMachine.Config.AdvancedConfig": "marking machines as ours and giving them their user data",
-    "VirtualMachine.Config.Annotation": "explaining machines in their notes",
-    "VirtualMachine.Config.CPUCount": "sizing machines",
-    "VirtualMachine.Config.Settings": "giving machines an identity of their own",
-    "VirtualMachine.Config.Memory": "sizing machines",
-    "VirtualMachine.Config.DiskExtend": "sizing machines' disks",
-    "VirtualMachine.Config.Resource": "limiting machines' CPU: without it nothing may be lent",
-    "VirtualMachine.Config.EditDevice": "putting machines into their own network",
-    "VirtualMachine.Interact.PowerOn": "starting machines",
-    "VirtualMachine.Interact.PowerOff": "stopping machines",
-    "VirtualMachine.Interact.Suspend": "suspending machines when the owner needs the host",
-}
-_ON_CLUSTER = {
-    "Resource.AssignVMToPool": "deploying machines",
-    "Resource.ColdMigrate": "moving a fresh machine to its host",
-    "Resource.CreatePool": "the pool that gives way to everyone else",
-    "Resource.EditPool": "capping the pool",
-    "Resource.DeletePool": "removing the pool at the end",
-    "Host.Inventory.EditCluster": "keeping machines on their hosts and out of HA restarts",
-}
-_ON_DATASTORE = {"Datastore.AllocateSpace": "deploying machines"}
-_ON_NETWORK = {"Network.Assign": "putting machines into their own network"}
-_ON_ROOT = {
-    "Global.ManageCustomFields": "showing the machine id as a custom attribute",
-    "Global.SetCustomField": "showing the machine id as a custom attribute",
-}
 
 
 def validate(api: Api, settings: VSphereSettings) -> Validation:
@@ -84,22 +51,18 @@ def _describe(cluster: Cluster) -> ClusterSeen:
 def _find_missing(
     api: Api, clusters: Sequence[Cluster], settings: VSphereSettings
 ) -> Iterable[MissingPrivilege]:
-    places: list[tuple[Mapping[str, str], dict[str, Any]]] = [
-        (_ON_FOLDER, _unique(_folder_of(api, cluster, settings) for cluster in clusters)),
-        (_ON_CLUSTER, _unique(cluster.ref for cluster in clusters)),
-        (
-            _ON_DATASTORE,
-            _unique(store.ref for cluster in clusters if (store := choose_datastore(cluster, settings))),
-        ),
-        (
-            _ON_NETWORK,
-            _unique(network for cluster in clusters for network in _named_networks(api, cluster, settings)),
-        ),
-        (_ON_ROOT, _unique([api.content.rootFolder])),
+    stores = (choose_datastore(cluster, settings) for cluster in clusters)
+    places: list[tuple[Place, Iterable[Any]]] = [
+        (FOLDER, (_folder_of(api, cluster, settings) for cluster in clusters)),
+        (TEMPLATE, template_refs(api, settings)),
+        (CLUSTER, (cluster.ref for cluster in clusters)),
+        (DATASTORE, (store.ref for store in stores if store is not None)),
+        (NETWORK, (net for cluster in clusters for net in _named_networks(api, cluster, settings))),
+        (ROOT, () if has_attribute(api) else (api.content.rootFolder,)),
     ]
-    for privileges, entities in places:
-        lacking = _lacking(api, list(privileges), list(entities.values()))
-        yield from (MissingPrivilege(name, privileges[name]) for name in privileges if name in lacking)
+    for place, entities in places:
+        lacking = _lacking(api, place, list(_unique(entities).values()))
+        yield from (MissingPrivilege(name, why) for name, why in place.privileges.items() if name in lacking)
 
 
 def _named_networks(api: Api, cluster: Cluster, settings: VSphereSettings) -> list[Any]:
@@ -118,15 +81,21 @@ def _unique(refs: Iterable[Any]) -> dict[str, Any]:
     return {ref_id(ref): ref for ref in refs}
 
 
-def _lacking(api: Api, privileges: list[str], entities: list[Any]) -> set[str]:
-    """Privileges that are missing on at least one of the entities."""
+def _lacking(api: Api, place: Place, entities: list[Any]) -> set[str]:
+    """Privileges that are missing on one of the entities; on all of them, where one is enough."""
     if not entities:
         return set()
+    names = list(place.privileges)
     session = api.content.sessionManager.currentSession
     if session is None:
-        return set(privileges)
-    answers = api.content.authorizationManager.HasPrivilegeOnEntities(entities, session.key, privileges)
-    return {each.privId for answer in answers for each in answer.privAvailability or () if not each.isGranted}
+        return set(names)
+    answers = api.content.authorizationManager.HasPrivilegeOnEntities(entities, session.key, names)
+    denied = [
+        {each.privId for each in answer.privAvailability or () if not each.isGranted} for answer in answers
+    ]
+    if place.one_is_enough:
+        return set(names).intersection(*denied)
+    return set().union(*denied)
 
 
 def _warnings(api: Api, clusters: Sequence[Cluster], settings: VSphereSettings) -> Iterable[str]:
@@ -146,7 +115,7 @@ def _warnings(api: Api, clusters: Sequence[Cluster], settings: VSphereSettings) 
     for name in settings.clusters:
         if name not in found:
             yield f"No cluster named {name!r} is visible to this account."
-    if not any_template(api, settings):
+    if not template_refs(api, settings):
         yield "No template is visible; publish one before machines can be deployed."
 
 
