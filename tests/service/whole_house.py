@@ -24,6 +24,7 @@ from libs.providers.simulated import driver as simulated
 from services.cli.run import builders
 from services.identity.main import build as build_identity
 from services.identity.usecases.passwords import Passwords
+from tests.contract.providers.vsphere_target import NETWORK
 from tests.faultproxy import FaultProxy
 from tests.service.identity_support import QUICK, ShiftedClock
 from tests.service.lone_service import OURS, Answer
@@ -188,7 +189,8 @@ class Cloudy:
         vcsim = self.lab.vcsim
         return {
             "name": "lab", "provider": "vsphere", "url": self.proxy.url, "username": vcsim.username,
-            "password": vcsim.password, "ca_pem": vcsim.ca_file.read_text(), "interval_s": 1, **changes,
+            "password": vcsim.password, "ca_pem": vcsim.ca_file.read_text(), "interval_s": 1,
+            "settings": {"network": NETWORK}, **changes,
         }  # fmt: skip
 
     async def register(self, **changes: Any) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
+from tests.contract.providers.vsphere_target import NETWORK
 from tests.support import until
 from tests.system.lab import Lab
 from tests.system.processes import Deployment
@@ -122,6 +123,7 @@ async def install(
         "username": lab.vcsim.username,
         "password": lab.vcsim.password,
         "ca_pem": lab.vcsim.ca_file.read_text(),
+        "settings": {"network": NETWORK},
         "interval_s": 1,
     }
     resource = await deployment.ask("registry", "POST", "/v1/resources", given)

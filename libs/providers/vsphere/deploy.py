@@ -145,13 +145,22 @@ def _start_clone(api: Api, shop: Workshop, spec: MachineSpec) -> Any | None:
     if template is None:
         raise Rejected(Cause.NOT_FOUND, f"no template {spec.template!r} in scope")
     host = _find_host(cluster, spec.host)
-    name = spec.network or shop.settings.network
-    if name is not None:
-        find_network(api, cluster, name)
+    find_network(api, cluster, _network_of(shop, spec))
     if _refuse_look_alike(api, shop, spec):
         return None
     place = _make_place(api, shop, spec, cluster, template, host)
     return template.ref.CloneVM_Task(place.folder, spec.name, clone_spec(spec, place))
+
+
+def _network_of(shop: Workshop, spec: MachineSpec) -> str:
+    """The port group of our machines. Raises Rejected(INVALID): the template's own may reach anything."""
+    name = spec.network or shop.settings.network
+    if name is None:
+        raise Rejected(
+            Cause.INVALID,
+            "no network is named: set `network` of the resource to a port group for our machines",
+        )
+    return name
 
 
 def _make_place(
@@ -218,7 +227,6 @@ def _move(api: Api, shop: Workshop, spec: MachineSpec, cluster: Cluster, machine
 
 
 def _reconfigure(api: Api, shop: Workshop, spec: MachineSpec, cluster: Cluster, machine: Machine) -> Any:
-    name = spec.network or shop.settings.network
-    network = find_network(api, cluster, name) if name is not None else None
+    network = find_network(api, cluster, _network_of(shop, spec))
     changes = device_changes(read_devices(api, machine.ref), spec, network, shop.settings.linked_clone)
     return machine.ref.ReconfigVM_Task(config_spec(spec, changes))

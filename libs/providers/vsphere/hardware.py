@@ -72,17 +72,15 @@ def read_devices(api: Api, vm: Any) -> list[Any]:
     return list(rows[0].properties.get("config.hardware.device") or ()) if rows else []
 
 
-def device_changes(devices: Iterable[Any], spec: MachineSpec, network: Any | None, linked: bool) -> list[Any]:
-    """What must change on a fresh clone: a larger first disk, and the operator's network on the first card."""
+def device_changes(devices: Iterable[Any], spec: MachineSpec, network: Any, linked: bool) -> list[Any]:
+    """What must change on a fresh clone: a larger first disk, and one card, in the operator's network."""
     devices = list(devices)
     changes = []
     disk = next((device for device in devices if isinstance(device, vim.vm.device.VirtualDisk)), None)
     wanted_kib = round(spec.disk_gib * _KIB_PER_GIB)
     if disk is not None and not linked and disk.capacityInKB < wanted_kib:
         changes.append(_change(_enlarge(disk, wanted_kib), "edit"))
-    if network is not None:
-        changes.append(_network_change(devices, network))
-    return changes
+    return changes + _card_changes(devices, network)
 
 
 def _enlarge(disk: Any, kib: int) -> Any:
@@ -91,17 +89,17 @@ def _enlarge(disk: Any, kib: int) -> Any:
     return disk
 
 
-def _network_change(devices: Sequence[Any], backing: Any) -> Any:
-    kind = vim.vm.device.VirtualEthernetCard
-    card = next((device for device in devices if isinstance(device, kind)), None)
-    if card is None:
+def _card_changes(devices: Sequence[Any], backing: Any) -> list[Any]:
+    """One card in this network; what else the template has would stand in networks that nobody named."""
+    cards = [device for device in devices if isinstance(device, vim.vm.device.VirtualEthernetCard)]
+    if not cards:
         card = vim.vm.device.VirtualVmxnet3(key=-100, backing=backing)
         card.connectable = vim.vm.device.VirtualDevice.ConnectInfo(
             startConnected=True, allowGuestControl=True
         )
-        return _change(card, "add")
-    card.backing = backing
-    return _change(card, "edit")
+        return [_change(card, "add")]
+    cards[0].backing = backing
+    return [_change(cards[0], "edit"), *(_change(card, "remove") for card in cards[1:])]
 
 
 def _change(device: Any, operation: str) -> Any:

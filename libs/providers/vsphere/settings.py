@@ -25,7 +25,7 @@ class VSphereSettings(BaseModel):
     pool: Name = "tides"
     """Resource pool of our machines in each cluster; made on demand."""
     network: Name | None = None
-    """Dedicated port group of our machines; None keeps the template's network."""
+    """Dedicated port group of our machines; None: observed only, no machine is made."""
     datastore: Name | None = None
     """None: the shared datastore of the cluster with the most free space."""
     linked_clone: bool = False

@@ -54,7 +54,8 @@ def _find_missing(
     stores = (choose_datastore(cluster, settings) for cluster in clusters)
     places: list[tuple[Place, Iterable[Any]]] = [
         (FOLDER, (_folder_of(api, cluster, settings) for cluster in clusters)),
-        (TEMPLATE, template_refs(api, settings)),
+        # A plain machine may serve as a template: its rights come from the folder above.
+        (TEMPLATE, template_refs(api, settings) or [cluster.vm_folder for cluster in clusters]),
         (CLUSTER, (cluster.ref for cluster in clusters)),
         (DATASTORE, (store.ref for store in stores if store is not None)),
         (NETWORK, (net for cluster in clusters for net in _named_networks(api, cluster, settings))),
@@ -106,7 +107,7 @@ def _warnings(api: Api, clusters: Sequence[Cluster], settings: VSphereSettings) 
         yield f"API version {about.apiVersion} is old: its vendor no longer supports it."
     if settings.network is None:
         yield (
-            "No network is named: machines keep the template's. Name a port group of their own, "
+            "No network is named: no machine is made before the setting `network` names a port group of their own, "
             "so that they reach nothing but what you choose."
         )
     for cluster in clusters:

@@ -3,7 +3,7 @@
 import asyncio
 import base64
 import gzip
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from functools import partial
 from itertools import pairwise
@@ -19,6 +19,7 @@ from tests.contract.providers.target import bring, deploy, newest, seen
 from tests.contract.providers.vsphere_target import (
     CPU_COUNTER,
     MEMORY_COUNTER,
+    NETWORK,
     READY_COUNTER,
     TEMPLATE,
     VSphereTarget,
@@ -195,11 +196,11 @@ async def test_what_is_not_there_is_not_found(target: VSphereTarget) -> None:
 
 
 async def test_a_machine_is_put_into_its_network_and_its_disk_grows(target: VSphereTarget) -> None:
-    spec = replace(target.make_spec(), network="DC0_DVPG0", disk_gib=4.0)
+    spec = replace(target.make_spec(), disk_gib=4.0)
     await deploy(target, spec)
 
     def look(content: Any) -> tuple[str, int]:
-        group = find(content, vim.dvs.DistributedVirtualPortgroup, "DC0_DVPG0")
+        group = find(content, vim.dvs.DistributedVirtualPortgroup, NETWORK)
         devices = find(content, vim.VirtualMachine, spec.name).config.hardware.device
         card = next(each for each in devices if isinstance(each, vim.vm.device.VirtualEthernetCard))
         disk = next(each for each in devices if isinstance(each, vim.vm.device.VirtualDisk))
@@ -210,6 +211,46 @@ async def test_a_machine_is_put_into_its_network_and_its_disk_grows(target: VSph
     switch, capacity_kib = await target.back_door.run(look)
     assert switch
     assert capacity_kib == 4 * 1024 * 1024
+
+
+async def test_without_a_named_network_nothing_is_made(target: VSphereTarget) -> None:
+    spec = replace(target.make_spec(), network=None)
+    with pytest.raises(Rejected) as refusal:
+        await target.provider.create(spec)
+    assert refusal.value.cause is Cause.INVALID
+    assert "`network`" in refusal.value.detail
+    assert not await target.exists(spec.name)
+
+
+async def test_a_template_of_several_cards_or_none_gives_a_machine_of_one(target: VSphereTarget) -> None:
+    kind = vim.vm.device.VirtualEthernetCard
+
+    def cards(content: Any, name: str) -> list[Any]:
+        devices = find(content, vim.VirtualMachine, name).config.hardware.device
+        return [each for each in devices if isinstance(each, kind)]
+
+    def change(operation: str, device: Any) -> Callable[[Any], None]:
+        changes = [vim.vm.device.VirtualDeviceSpec(operation=operation, device=device)]
+        return lambda content: find(content, vim.VirtualMachine, TEMPLATE).ReconfigVM_Task(
+            vim.vm.ConfigSpec(deviceChange=changes)
+        )
+
+    def groups(content: Any, name: str) -> list[str]:
+        return [str(each.backing.port.portgroupKey) for each in cards(content, name)]
+
+    own = await target.back_door.run(
+        lambda content: find(content, vim.dvs.DistributedVirtualPortgroup, NETWORK).key
+    )
+    backing = kind.NetworkBackingInfo(deviceName="VM Network")
+    await target.back_door.run(change("add", vim.vm.device.VirtualE1000(key=-1, backing=backing)))
+    before = await target.back_door.run(lambda content: cards(content, TEMPLATE))
+    assert len(before) == 2
+    two = await deploy(target, target.make_spec())
+    assert await target.back_door.run(lambda content: groups(content, two.name)) == [own]
+    for card in before:
+        await target.back_door.run(change("remove", card))
+    none = await deploy(target, target.make_spec())
+    assert await target.back_door.run(lambda content: groups(content, none.name)) == [own]
 
 
 async def test_a_scope_leaves_out_other_clusters_and_a_missing_one_is_told(target: VSphereTarget) -> None:
@@ -231,9 +272,7 @@ async def test_validation_warns_until_there_is_a_network_and_a_template(target: 
     assert "No template is visible" in warnings
     await target.back_door.run(lambda content: find(content, vim.VirtualMachine, TEMPLATE).PowerOffVM_Task())
     await target.back_door.run(lambda content: find(content, vim.VirtualMachine, TEMPLATE).MarkAsTemplate())
-    connection = target.connection(
-        target.vcsim.password, target.vcsim.ca_file.read_text(), network="DC0_DVPG0"
-    )
+    connection = target.connection(target.vcsim.password, target.vcsim.ca_file.read_text(), network=NETWORK)
     named = await target.open_with(connection)
     warnings = " ".join((await named.validate()).warnings)
     assert "network" not in warnings

@@ -21,6 +21,7 @@ HOST_MHZ = 2 * 2294
 CPU_COUNTER, READY_COUNTER, MEMORY_COUNTER = 6, 12, 98
 """vcsim's ids of cpu.usagemhz.average, cpu.ready.summation and mem.consumed.average."""
 TEMPLATE = "DC0_C0_RP0_VM0"
+NETWORK = "DC0_DVPG0"
 T = TypeVar("T")
 
 
@@ -120,6 +121,7 @@ class VSphereTarget:
             disk_gib=0.0005,
             limit_mhz=1500.0,
             user_data="#cloud-config\n",
+            network=NETWORK,
         )
 
     def connection(
