@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import structlog
-from pyVmomi import vmodl
+from pyVmomi import vim, vmodl
 
 from libs.providers.base import Cause, ProviderError, Rejected
 from libs.providers.vsphere.actions import Yard
@@ -118,7 +118,13 @@ class Limits:
         if pool is None:
             ensure_pool(api, cluster, self._yard.settings, cap_mhz, shares)
             return True
-        return update_pool(pool, cap_mhz, shares)
+        try:
+            return update_pool(pool, cap_mhz, shares)
+        except vim.fault.ConcurrentAccess:
+            # Somebody else edited the pool between our look and our change: look again, once; then at the next beat.
+            log.info("vsphere.pool_edited_meanwhile", cluster=cluster.id, pool=self._yard.settings.pool)
+            pools = read_pools(api, [cluster], self._yard.settings)
+            return cluster.id in pools and update_pool(pools[cluster.id], cap_mhz, shares)
 
 
 async def release_cluster(yard: Yard, cluster_id: str) -> None:

@@ -33,6 +33,7 @@ _ALLOCATION: Leaves = {
 POOL_LEAVES: Leaves = {
     "name": str,
     "parent": Ref,
+    "config.changeVersion": str,
     **{f"config.{kind}Allocation.{leaf}": holds for kind in _KINDS for leaf, holds in _ALLOCATION.items()},
 }
 _MACHINE_PATHS = (
@@ -59,6 +60,12 @@ class Pool:
     @property
     def ref(self) -> Any:
         return self.row.ref
+
+    @property
+    def version(self) -> str | None:
+        """Which change it has seen last; a change that names an older one is refused."""
+        found = self.row.properties.get("config.changeVersion")
+        return None if found is None else str(found)
 
     @property
     def cap_mhz(self) -> float | None:
@@ -157,11 +164,13 @@ def ensure_pool(
 
 
 def update_pool(pool: Pool, cap_mhz: float, shares: Shares) -> bool:
-    """Set cap and shares; True when something really changed."""
+    """Set cap and shares; True when something really changed. Raises ConcurrentAccess where somebody was quicker."""
     cap = whole_mhz(cap_mhz)
     if pool.fits(cap, shares):
         return False
-    pool.ref.UpdateConfig(None, _make_spec(cap, shares))
+    spec = _make_spec(cap, shares)
+    spec.changeVersion = pool.version
+    pool.ref.UpdateConfig(None, spec)
     return True
 
 

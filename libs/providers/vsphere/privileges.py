@@ -29,6 +29,7 @@ FOLDER = Place(
         "VirtualMachine.Inventory.CreateFromExisting": "deploying machines",
         "VirtualMachine.Inventory.Delete": "destroying machines",
         "VirtualMachine.Config.AddNewDisk": "deploying machines with their disks",
+        "VirtualMachine.Config.AddRemoveDevice": "giving machines one network card, whatever the template has",
         "VirtualMachine.Config.AdvancedConfig": "marking machines as ours and giving them their user data",
         "VirtualMachine.Config.Annotation": "explaining machines in their notes",
         "VirtualMachine.Config.CPUCount": "sizing machines",

@@ -1,0 +1,70 @@
+"""What goes wrong, and how vSphere says no."""
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from xml.sax.saxutils import escape
+
+from tests.faultproxy.texts import ENVELOPE
+
+
+@dataclass(frozen=True, slots=True)
+class SoapFault:
+    """A fault as vSphere sends it; `detail` is XML inside the fault's element."""
+
+    kind: str
+    text: str = ""
+    detail: str = ""
+
+    def render(self) -> str:
+        """The body of the answer."""
+        return ENVELOPE.format(
+            "<soapenv:Fault><faultcode>ServerFaultCode</faultcode>"
+            f"<faultstring>{escape(self.text)}</faultstring><detail>"
+            f'<{self.kind}Fault xmlns="urn:vim25" xsi:type="{self.kind}">{self.detail}</{self.kind}Fault>'
+            "</detail></soapenv:Fault>"
+        )
+
+
+def no_permission(privilege: str) -> SoapFault:
+    """The account lacks this privilege."""
+    detail = f'<object type="Folder">group-d1</object><privilegeId>{privilege}</privilegeId>'
+    return SoapFault("NoPermission", "Permission to perform this operation was denied.", detail)
+
+
+@dataclass(slots=True)
+class Rules:
+    """What goes wrong, by SOAP method ("*" is any); counted ones run out. Change them at any time."""
+
+    delay_s: dict[str, float] = field(default_factory=dict)
+    status: dict[str, int] = field(default_factory=dict)
+    """Answer with this HTTP status, without forwarding."""
+    reset_before: Counter[str] = field(default_factory=Counter)
+    """So many calls are cut off before anything has happened."""
+    reset_after: Counter[str] = field(default_factory=Counter)
+    """So many calls happen, and the answer is lost."""
+    edits_before: Counter[str] = field(default_factory=Counter)
+    """So many calls come just after somebody else has changed the object."""
+    faults: dict[str, SoapFault] = field(default_factory=dict)
+    lacking: set[str] = field(default_factory=set)
+    """Privileges that HasPrivilegeOnEntities denies."""
+    hidden: set[str] = field(default_factory=set)
+    """Objects by id that RetrievePropertiesEx leaves out, as for an account that may not see them."""
+    page_size: int | None = None
+    """RetrievePropertiesEx answers in pages of so many objects."""
+    csv: bool = False
+    """QueryPerf answers in the CSV format when it is asked to, as a real one does."""
+    mutate: Callable[[str, str], bytes] | None = None
+    """What a method's answer is turned into."""
+    drs_off: bool = False
+    """Every cluster says that DRS is switched off."""
+    strict: bool = True
+    """Refuse what a real vCenter refuses and vcsim lets pass."""
+    down: bool = False
+    """Nothing is answered at all."""
+
+    def heal(self) -> None:
+        """Everything works again."""
+        fresh = Rules(page_size=self.page_size, strict=self.strict)
+        for name in self.__slots__:
+            setattr(self, name, getattr(fresh, name))
