@@ -105,7 +105,7 @@ async def running(folder: Path, *, terminal: bool) -> AsyncIterator[Shown]:
     process = await asyncio.create_subprocess_exec(
         *TIDES, "demo", "--speed", "60", "--dir", str(folder),
         env={**os.environ, "TIDES_PORT": "0", "TERM": "xterm", "COLUMNS": "100", "LINES": "40"},
-        stdin=asyncio.subprocess.DEVNULL, stdout=side, stderr=side,
+        stdin=asyncio.subprocess.DEVNULL, stdout=side, stderr=side, preexec_fn=_hear_hangups,
     )  # fmt: skip
     os.close(side)
     reading = asyncio.create_task(_copy(screen, file)) if screen is not None else None
@@ -117,6 +117,11 @@ async def running(folder: Path, *, terminal: bool) -> AsyncIterator[Shown]:
             await process.wait()
         if reading is not None:
             await reading
+
+
+def _hear_hangups() -> None:
+    """As in a terminal, also where the tests themselves run under nohup."""
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 async def _copy(screen: int, file: Path) -> None:
