@@ -77,18 +77,16 @@ class RabbitNode:
             await self._start_in(self._slot)
             return
         self._programs = await asyncio.to_thread(find_programs)
-        for left in reversed(range(FIRST_STARTS)):
-            slot = slots.claim("rabbitmq", account="rabbitmq")
-            await self._prepare(slot, self._programs)
+        for start in range(1, FIRST_STARTS + 1):
+            self._slot = slots.claim("rabbitmq", account="rabbitmq")
+            await self._prepare(self._slot, self._programs)
             try:
-                await self._start_in(slot)
-            except BaseException as failure:
-                slot.release()
-                if not isinstance(failure, PartMissing) or not left:
-                    raise
-            else:
-                self._slot = slot
+                await self._start_in(self._slot)
                 return
+            except PartMissing:
+                if start == FIRST_STARTS or self._server is None or self._server.poll() is None:
+                    raise
+                await self.close()
 
     async def _start_in(self, slot: slots.Slot) -> None:
         if self._programs is None or (self._server is not None and self._server.poll() is None):

@@ -80,7 +80,7 @@ def powercli_lines(scope: Scope) -> list[str]:
         f"$dc = Get-Datacenter -Name {_quote(scope.datacenter)}",
         f"$folder = New-Folder -Name {_quote(scope.folder)} -Location (Get-Folder -Type VM -Name vm -Location $dc)",
         f"New-CustomAttribute -Name {_quote(ATTRIBUTE)} -TargetType VirtualMachine",
-        _permit(scope, "$dc", "(Get-VIRole -Name ReadOnly)", True),
+        _permit(scope, "$dc", f"(Get-VIRole -Name {READ_ONLY})", True),
     ]
     for place in _used(scope):
         names = ",".join(map(_quote, place.privileges))

@@ -27,13 +27,14 @@ def validate(api: Api, settings: VSphereSettings) -> Validation:
     """Facts, missing privileges by name with what they disable, and warnings."""
     about = api.content.about
     clusters = read_clusters(api, settings)
+    templates = template_refs(api, settings)
     return Validation(
         product=str(about.fullName or about.name),
         api_version=str(about.apiVersion),
         instance_id=str(about.instanceUuid or about.name),
         clusters=tuple(_describe(cluster) for cluster in clusters),
-        missing=tuple(_find_missing(api, clusters, settings)),
-        warnings=tuple(_warnings(api, clusters, settings)),
+        missing=tuple(_find_missing(api, clusters, settings, templates)),
+        warnings=tuple(_warnings(api, clusters, settings, templates)),
     )
 
 
@@ -49,13 +50,13 @@ def _describe(cluster: Cluster) -> ClusterSeen:
 
 
 def _find_missing(
-    api: Api, clusters: Sequence[Cluster], settings: VSphereSettings
+    api: Api, clusters: Sequence[Cluster], settings: VSphereSettings, templates: Sequence[Any]
 ) -> Iterable[MissingPrivilege]:
     stores = (choose_datastore(cluster, settings) for cluster in clusters)
     places: list[tuple[Place, Iterable[Any]]] = [
         (FOLDER, (_folder_of(api, cluster, settings) for cluster in clusters)),
         # A plain machine may serve as a template: its rights come from the folder above.
-        (TEMPLATE, template_refs(api, settings) or [cluster.vm_folder for cluster in clusters]),
+        (TEMPLATE, templates or [cluster.vm_folder for cluster in clusters]),
         (CLUSTER, (cluster.ref for cluster in clusters)),
         (DATASTORE, (store.ref for store in stores if store is not None)),
         (NETWORK, (net for cluster in clusters for net in _named_networks(api, cluster, settings))),
@@ -99,7 +100,9 @@ def _lacking(api: Api, place: Place, entities: list[Any]) -> set[str]:
     return set().union(*denied)
 
 
-def _warnings(api: Api, clusters: Sequence[Cluster], settings: VSphereSettings) -> Iterable[str]:
+def _warnings(
+    api: Api, clusters: Sequence[Cluster], settings: VSphereSettings, templates: Sequence[Any]
+) -> Iterable[str]:
     about = api.content.about
     if str(about.apiType) == "HostAgent":
         yield "This is a single ESXi host, not a vCenter: it can be observed, but machines cannot be cloned on it."
@@ -116,7 +119,7 @@ def _warnings(api: Api, clusters: Sequence[Cluster], settings: VSphereSettings) 
     for name in settings.clusters:
         if name not in found:
             yield f"No cluster named {name!r} is visible to this account."
-    if not template_refs(api, settings):
+    if not templates:
         yield "No template is visible; publish one before machines can be deployed."
 
 

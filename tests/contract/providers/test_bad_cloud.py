@@ -14,7 +14,7 @@ from libs.providers.base import Cause, Power, ProviderError, Rejected, Unavailab
 from libs.providers.vsphere.settings import parse_url
 from libs.providers.vsphere.transport import Trust, choose_version
 from tests.contract.providers.target import deploy, seen
-from tests.contract.providers.vsphere_target import TEMPLATE, VSphereTarget, find, opened
+from tests.contract.providers.vsphere_target import TEMPLATE, VSphereTarget, find
 from tests.faultproxy import FaultProxy, SoapFault, no_permission
 from tests.support import until
 from tools.parts.vcsim import Vcsim
@@ -28,17 +28,8 @@ HOSTILE = "[red]x[/red]<b>&amp;'; drop table vm; --$(id)\x9b31m\u202eevil"
 
 
 @pytest.fixture
-async def proxy(vcsim: Vcsim) -> AsyncIterator[FaultProxy]:
-    await vcsim.start(clusters=2, hosts=1, vms=1, flags=("-perf-default", "1"))
-    async with FaultProxy.before(vcsim) as proxy:
-        yield proxy
-
-
-@pytest.fixture
-async def target(vcsim: Vcsim, proxy: FaultProxy) -> AsyncIterator[VSphereTarget]:
-    async with opened(vcsim, proxy.url) as target:
-        yield target
-        proxy.rules.heal()
+def cloud() -> dict[str, Any]:
+    return {"clusters": 2, "hosts": 1, "vms": 1, "flags": ("-perf-default", "1")}
 
 
 # -- words that come from the cloud ----------------------------------------------------------------------------------

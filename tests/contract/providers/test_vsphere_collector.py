@@ -3,7 +3,7 @@
 import asyncio
 import math
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -23,7 +23,6 @@ from tests.contract.providers.vsphere_target import (
     HOST_MHZ,
     MEMORY_COUNTER,
     VSphereTarget,
-    opened,
 )
 from tests.faultproxy import FaultProxy, SoapFault
 from tests.support import until
@@ -34,17 +33,8 @@ ROUND = {"CurrentTime", "RetrievePropertiesEx", "FindChild", "QueryPerf"}
 
 
 @pytest.fixture
-async def proxy(vcsim: Vcsim) -> AsyncIterator[FaultProxy]:
-    await vcsim.start(clusters=2, hosts=3, vms=1, flags=("-perf-default", "100", "-perf-spread", "500"))
-    async with FaultProxy.before(vcsim) as proxy:
-        yield proxy
-
-
-@pytest.fixture
-async def target(vcsim: Vcsim, proxy: FaultProxy) -> AsyncIterator[VSphereTarget]:
-    async with opened(vcsim, proxy.url) as target:
-        yield target
-        proxy.rules.heal()
+def cloud() -> dict[str, Any]:
+    return {"clusters": 2, "hosts": 3, "vms": 1, "flags": ("-perf-default", "100", "-perf-spread", "500")}
 
 
 def session_of(target: VSphereTarget) -> Session:

@@ -2,7 +2,6 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
 
 import pytest
 
@@ -13,20 +12,6 @@ from tests.contract.providers.target import deploy, seen
 from tests.contract.providers.vsphere_target import VSphereTarget, opened
 from tests.faultproxy import FaultProxy, SoapFault, no_permission
 from tools.parts.vcsim import Vcsim
-
-
-@pytest.fixture
-async def proxy(vcsim: Vcsim) -> AsyncIterator[FaultProxy]:
-    await vcsim.start(hosts=2, vms=1, flags=("-perf-default", "1"))
-    async with FaultProxy.before(vcsim) as proxy:
-        yield proxy
-
-
-@pytest.fixture
-async def target(vcsim: Vcsim, proxy: FaultProxy) -> AsyncIterator[VSphereTarget]:
-    async with opened(vcsim, proxy.url) as target:
-        yield target
-        proxy.rules.heal()
 
 
 async def test_a_lost_answer_to_a_clone_still_makes_one_machine(

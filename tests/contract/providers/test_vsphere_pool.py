@@ -1,6 +1,5 @@
 """Our pool when somebody else edits it too: what they did is seen before it is changed, and the cap still counts."""
 
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -8,24 +7,15 @@ from pyVmomi import vim
 
 from libs.providers.base import Cause, Unavailable
 from tests.contract.providers.target import deploy
-from tests.contract.providers.vsphere_target import VSphereTarget, find, opened
+from tests.contract.providers.vsphere_target import VSphereTarget, find
 from tests.faultproxy import FaultProxy
-from tools.parts.vcsim import Vcsim
 
 
 @pytest.fixture
-async def proxy(vcsim: Vcsim) -> AsyncIterator[FaultProxy]:
-    await vcsim.start(hosts=2, vms=1, flags=("-perf-default", "1"))
-    async with FaultProxy.before(vcsim) as proxy:
-        yield proxy
-
-
-@pytest.fixture
-async def target(vcsim: Vcsim, proxy: FaultProxy) -> AsyncIterator[VSphereTarget]:
-    async with opened(vcsim, proxy.url) as target:
-        await deploy(target, target.make_spec())
-        yield target
-        proxy.rules.heal()
+async def target(target: VSphereTarget) -> VSphereTarget:
+    """With one machine of ours, and so with our pool."""
+    await deploy(target, target.make_spec())
+    return target
 
 
 async def cap(target: VSphereTarget) -> int:

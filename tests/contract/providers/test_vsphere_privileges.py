@@ -1,7 +1,6 @@
 """What an account must be allowed: privileges that exist, asked where they count, and lived without where possible."""
 
 import re
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -10,26 +9,16 @@ from pyVmomi import vim
 from libs.providers.base import Cause, Rejected
 from libs.providers.vsphere.role import list_privileges
 from tests.contract.providers.target import deploy, seen
-from tests.contract.providers.vsphere_target import TEMPLATE, VSphereTarget, find, opened
+from tests.contract.providers.vsphere_target import TEMPLATE, VSphereTarget, find
 from tests.faultproxy import FaultProxy, no_permission
-from tools.parts.vcsim import Vcsim
 
 CLONING = {"VirtualMachine.Provisioning.DeployTemplate", "VirtualMachine.Provisioning.Clone"}
 ATTRIBUTE_RIGHT = "Global.ManageCustomFields"
 
 
 @pytest.fixture
-async def proxy(vcsim: Vcsim) -> AsyncIterator[FaultProxy]:
-    await vcsim.start(hosts=2, vms=2, flags=("-perf-default", "1"))
-    async with FaultProxy.before(vcsim) as proxy:
-        yield proxy
-
-
-@pytest.fixture
-async def target(vcsim: Vcsim, proxy: FaultProxy) -> AsyncIterator[VSphereTarget]:
-    async with opened(vcsim, proxy.url) as target:
-        yield target
-        proxy.rules.heal()
+def cloud() -> dict[str, Any]:
+    return {"hosts": 2, "vms": 2, "flags": ("-perf-default", "1")}
 
 
 async def missing(target: VSphereTarget) -> dict[str, str]:
