@@ -1,6 +1,6 @@
 """What Tides measures about itself, on a registry that is an argument: nothing is global."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from time import perf_counter
 
@@ -28,6 +28,14 @@ class Metrics:
             "tides_outbox_depth", "Events waiting to be published.", ("service",), registry=registry
         )
 
+        self._sealed = Gauge(
+            "tides_sealed_secrets",
+            "Secrets by the key that sealed them.",
+            ("service", "secret", "key_id"),
+            registry=registry,
+        )
+        self._sealed_by: dict[tuple[str, str], set[str]] = {}
+
     @contextmanager
     def beat(self, service: str, beat: str) -> Iterator[None]:
         """Count and time one run of a beat; one that raises counts as failed too."""
@@ -54,6 +62,13 @@ class Metrics:
     def outbox_depth(self, service: str, events: int) -> None:
         """How many events wait to be published now."""
         self._outbox_depth.labels(service).set(events)
+
+    def sealed_secrets(self, service: str, secret: str, counts: Mapping[str, int]) -> None:
+        """How many secrets each key has sealed now; a key that seals none any more shows 0."""
+        known = self._sealed_by.setdefault((service, secret), set())
+        known.update(counts)
+        for key_id in known:
+            self._sealed.labels(service, secret, key_id).set(counts.get(key_id, 0))
 
 
 class HttpMetrics:

@@ -27,6 +27,7 @@ from libs.common.metrics import Metrics
 from libs.common.migrate import migrate
 from libs.common.outbox import count_waiting, relay
 from libs.common.replay import ASK_EVERY_S, answering, asking, state_keys
+from libs.common.rotation import RESEAL_EVERY_S, resealing
 from libs.common.secrets import Vault, parse_keys
 from libs.common.serve import serving
 from libs.common.service import Beat, Hears, Runtime, Service, queue_name
@@ -117,7 +118,7 @@ def _compose(settings: Settings, bus: Bus, clock: Clock) -> _Composition:
 
 
 def _with_doors(service: Service, composition: _Composition, metrics: Metrics) -> Service:
-    """The service with what every service has: the outbox relay, housekeeping, replay, ears for revoked tokens."""
+    """The service with what each has: outbox relay, housekeeping, replay, rotation, ears for revoked tokens."""
     runtime, database = composition.runtime, service.database
     committed = next(wake for known, wake in composition.databases if known is database)
     revocations = runtime.verifier.revocations
@@ -148,6 +149,9 @@ def _with_doors(service: Service, composition: _Composition, metrics: Metrics) -
     if state_keys(service):
         ask = asking(service, runtime.clock)
         beats.append(Beat("ask", max(ASK_EVERY_S, floor_s), ask, runtime.wake()))
+    if service.seals:
+        reseal = resealing(service, runtime.vault, runtime.clock, metrics)
+        beats.append(Beat("reseal", max(RESEAL_EVERY_S, floor_s), reseal, runtime.wake()))
     answers = [answering(service.tells)] if service.tells else []
     return replace(
         service,

@@ -32,7 +32,8 @@ class Vault:
                     f"sealing key {name!r} must have an id without dots and exactly {KEY_BYTES} bytes"
                 )
         self._ciphers = {name: AESGCM(key) for name, key in keys.items()}
-        self.current_key_id = list(keys)[-1]
+        self.key_ids = tuple(keys)
+        self.current_key_id = self.key_ids[-1]
 
     def seal(self, secret: str, context: bytes) -> str:
         """Seal with the newest key; only the same context opens it again."""
@@ -54,18 +55,9 @@ class Vault:
                 "sealed for another address or pin, or damaged: enter the secret again"
             ) from None
 
-    def is_current(self, sealed: str) -> bool:
-        """Whether the newest key sealed it; rotation re-seals what is not."""
-        return key_id_of(sealed) == self.current_key_id
-
     def reseal(self, sealed: str, context: bytes) -> str:
         """The same secret under the newest key. Raises Unsealable."""
         return self.seal(self.open(sealed, context), context)
-
-
-def key_id_of(sealed: str) -> str:
-    """Which key sealed it, for `doctor`'s count."""
-    return sealed.partition(".")[0]
 
 
 def parse_keys(text: str) -> dict[str, bytes]:
@@ -88,3 +80,8 @@ def fresh_key() -> str:
 def authenticator_context(contribution_id: UUID) -> bytes:
     """The associated data of a contribution's sealed project key."""
     return b"contribution/" + str(contribution_id).encode()
+
+
+def guest_token_context(machine_id: UUID) -> bytes:
+    """The associated data of a machine's sealed token."""
+    return machine_id.bytes

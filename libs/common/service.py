@@ -2,11 +2,13 @@
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 from fastapi import FastAPI
 from prometheus_client import CollectorRegistry
 from sqlalchemy import MetaData
+from sqlalchemy.orm import InstrumentedAttribute
 
 from libs.common.auth import Verifier
 from libs.common.bus.base import Bus
@@ -69,6 +71,17 @@ class Tells:
 
 
 @dataclass(frozen=True, slots=True)
+class Sealed:
+    """A column of sealed secrets in a table whose primary key is one UUID; the runner lets it follow the newest key."""
+
+    column: InstrumentedAttribute[str]
+    context: Callable[[Any], bytes] | None = None
+    """The associated data of a row's secret. None: a copy that another service tells, which follows by its event."""
+    tell: Callable[[Session, Any, datetime], Awaitable[None]] | None = None
+    """Tells who holds copies of a re-sealed row, in the same transaction."""
+
+
+@dataclass(frozen=True, slots=True)
 class Beat:
     """A loop: claim (tx), act on the cloud (no tx), settle (tx). The next beat is the retry."""
 
@@ -94,6 +107,8 @@ class Service:
     hears: Sequence[Hears] = ()
     tells: Sequence[Tells] = ()
     """Every state that it publishes; the runner answers who asks."""
+    seals: Sequence[Sealed] = ()
+    """Every column that holds sealed secrets."""
     beats: Sequence[Beat] = ()
     closes: Sequence[Callable[[], Awaitable[None]]] = field(default=())
     """Called in order at an orderly stop, after beats and consumers have ended."""

@@ -8,9 +8,10 @@ from libs.common.contracts.action import (
     MachineRequested,
 )
 from libs.common.contracts.supply import ContributionChanged
-from libs.common.service import Hears, Runtime, Service, Tells
+from libs.common.secrets import authenticator_context
+from libs.common.service import Hears, Runtime, Sealed, Service, Tells
 from services.contribution import api, usecases
-from services.contribution.models import Base
+from services.contribution.models import Base, Contribution
 
 
 def build(runtime: Runtime) -> Service:
@@ -32,5 +33,12 @@ def build(runtime: Runtime) -> Service:
         app=app,
         prefixes=("/v1/projects", "/v1/contributions"),
         hears=[Hears(fact, usecases.learn_machine, once=False) for fact in facts],
+        seals=(
+            Sealed(
+                Contribution.sealed_authenticator,
+                lambda contribution: authenticator_context(contribution.id),
+                usecases.tell_resealed,
+            ),
+        ),
         tells=(Tells(ContributionChanged, usecases.read_states),),
     )

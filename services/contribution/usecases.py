@@ -225,6 +225,11 @@ async def read_states(
     return states, states[-1].contribution_id if len(states) == BATCH else None
 
 
+async def tell_resealed(session: Session, contribution: Contribution, now: datetime) -> None:
+    """Tell everybody the key that is sealed anew."""
+    await _say(session, contribution, now)
+
+
 async def learn_machine(session: Session, event: MachineFact) -> None:
     """Move a machine on; what comes late moves nothing back."""
     stage = _STAGES[type(event)]

@@ -2,10 +2,10 @@
 
 from libs.common.app import create_app
 from libs.common.contracts.resource import InventoryChanged, ResourceChanged
-from libs.common.service import Beat, Hears, Runtime, Service, Tells
+from libs.common.service import Beat, Hears, Runtime, Sealed, Service, Tells
 from services.monitor import usecases
 from services.monitor.api import router
-from services.monitor.models import Base
+from services.monitor.models import Base, Resource
 from services.monitor.reconcile.collector import COLLECT_EVERY_S, SWEEP_EVERY_S, Collector
 
 NAME = "monitor"
@@ -30,6 +30,7 @@ def build(runtime: Runtime) -> Service:
         prefixes=("/v1/monitors",),
         hears=(Hears(ResourceChanged, usecases.hear_resource, wakes=(due,)),),
         tells=(Tells(InventoryChanged, usecases.read_states),),
+        seals=(Sealed(Resource.sealed_secret),),
         beats=(
             Beat("collect", COLLECT_EVERY_S, collector.collect, due),
             Beat("sweep", SWEEP_EVERY_S, collector.sweep, runtime.wake()),

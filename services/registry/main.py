@@ -8,10 +8,9 @@ from libs.common.contracts.resource import (
     ResourceDegraded,
     ResourceRecovered,
 )
-from libs.common.service import Beat, Hears, Runtime, Service, Tells
+from libs.common.service import Hears, Runtime, Sealed, Service, Tells
 from services.registry.api import routers
-from services.registry.models import Base
-from services.registry.reconcile import RESEAL_EVERY_S, reseal
+from services.registry.models import Base, Resource
 from services.registry.usecases import hearing
 
 NAME = "registry"
@@ -20,10 +19,6 @@ NAME = "registry"
 def build(runtime: Runtime) -> Service:
     """The service on this runtime."""
     database = runtime.open_database(NAME)
-
-    async def reseal_secrets() -> None:
-        await reseal(database, runtime.vault, runtime.clock)
-
     return Service(
         name=NAME,
         metadata=Base.metadata,
@@ -41,5 +36,5 @@ def build(runtime: Runtime) -> Service:
             Hears(ResourceReleased, hearing.note_released),
         ),
         tells=(Tells(ResourceChanged, hearing.read_states),),
-        beats=(Beat("reseal", RESEAL_EVERY_S, reseal_secrets, runtime.wake()),),
+        seals=(Sealed(Resource.sealed_secret, hearing.secret_context, hearing.tell_resealed),),
     )

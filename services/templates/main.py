@@ -5,10 +5,10 @@ from uuid import UUID
 from libs.common.app import create_app
 from libs.common.contracts.resource import ResourceChanged
 from libs.common.contracts.supply import TemplateChanged
-from libs.common.service import Beat, Hears, Runtime, Service, Tells
+from libs.common.service import Beat, Hears, Runtime, Sealed, Service, Tells
 from libs.providers.sessions import Sessions
 from services.templates import api, reconcile, usecases
-from services.templates.models import Base
+from services.templates.models import Base, KnownResource
 
 
 def build(runtime: Runtime) -> Service:
@@ -34,6 +34,7 @@ def build(runtime: Runtime) -> Service:
         prefixes=("/v1/templates",),
         hears=(Hears(ResourceChanged, usecases.learn_resource, once=False),),
         tells=(Tells(TemplateChanged, usecases.read_states),),
+        seals=(Sealed(KnownResource.sealed_secret),),
         beats=(Beat("look", reconcile.EVERY_S, look, runtime.wake()),),
         closes=(sessions.aclose,),
     )

@@ -9,11 +9,12 @@ from libs.common.contracts.supply import ContributionChanged, PolicyAssigned, Te
 from libs.common.contracts.usage import UsageSampled
 from libs.common.ids import new_id
 from libs.common.lanes import Lanes
-from libs.common.service import Beat, Hears, Runtime, Service
+from libs.common.secrets import guest_token_context
+from libs.common.service import Beat, Hears, Runtime, Sealed, Service
 from libs.common.wake import Wake
 from libs.providers.sessions import Sessions
 from services.workload.api.routes import router
-from services.workload.models import Base
+from services.workload.models import Base, Contribution, Machine, Resource
 from services.workload.reconcile import beats
 from services.workload.reconcile.hands import Hands
 from services.workload.settings import Pace
@@ -64,6 +65,11 @@ def build(runtime: Runtime) -> Service:
             ),
             Beat("act", pace.act_every_s, partial(beats.act, hands), acting),
             Beat("keep", pace.keep_every_s, partial(beats.keep_house, database, clock), runtime.wake()),
+        ),
+        seals=(
+            Sealed(Machine.sealed_guest_token, lambda machine: guest_token_context(machine.id)),
+            Sealed(Resource.sealed_secret),
+            Sealed(Contribution.sealed_authenticator),
         ),
         closes=(hands.give_back,),
     )

@@ -93,7 +93,7 @@ ELSEWHERE: dict[str, str] = {
         "tests/service/test_late_joiners.py::"
         "test_a_service_that_lost_its_database_learns_what_is_there_and_what_is_gone"
     ),
-    "registry reseal": "tests/service/test_registry_events.py::test_secrets_follow_the_newest_key",
+    "* reseal": "tests/service/test_rotation.py::test_every_secret_follows_the_newest_key",
     "registry action.sweep_stopped.v1": (
         "tests/service/test_registry.py::test_the_sweepers_alarm_stays_until_somebody_has_seen_it"
     ),

@@ -5,7 +5,7 @@ from datetime import datetime
 from uuid import UUID
 
 import structlog
-from sqlalchemy import func, select
+from sqlalchemy import select
 
 from libs.common.contracts.action import ResourceReleased, SweepStopped
 from libs.common.contracts.resource import (
@@ -16,7 +16,6 @@ from libs.common.contracts.resource import (
     ResourceRecovered,
 )
 from libs.common.db import Session
-from libs.common.secrets import Unsealable, Vault
 from libs.providers.base import sealing_context
 from services.registry.domain import Health
 from services.registry.models import GoneResource, Resource
@@ -69,23 +68,15 @@ async def note_released(session: Session, event: ResourceReleased) -> None:
         resource.released_at = event.at
 
 
-async def reseal_batch(session: Session, vault: Vault, after: UUID | None, now: datetime) -> UUID | None:
-    """Seal the next few old secrets with the newest key; returns where to go on, None at the end."""
-    key_id = func.split_part(Resource.sealed_secret, ".", 1)
-    query = select(Resource).where(key_id != vault.current_key_id).order_by(Resource.id).limit(BATCH)
-    if after is not None:
-        query = query.where(Resource.id > after)
-    resources = (await session.scalars(query.with_for_update(skip_locked=True))).all()
-    for resource in resources:
-        try:
-            context = sealing_context(resource.url, resource.ca_pem, resource.thumbprint)
-            resource.sealed_secret = vault.reseal(resource.sealed_secret, context)
-        except Unsealable as error:
-            log.error("resource.secret_lost", resource=str(resource.id), reason=str(error))
-            continue
-        advance(resource, now)
-        announce(session, resource)
-    return resources[-1].id if len(resources) == BATCH else None
+async def tell_resealed(session: Session, resource: Resource, now: datetime) -> None:
+    """Tell everybody the secret under its new key."""
+    advance(resource, now)
+    announce(session, resource)
+
+
+def secret_context(resource: Resource) -> bytes:
+    """What a resource's secret is sealed for."""
+    return sealing_context(resource.url, resource.ca_pem, resource.thumbprint)
 
 
 async def read_states(session: Session, after: UUID | None) -> tuple[Sequence[ResourceChanged], UUID | None]:

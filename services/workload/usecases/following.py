@@ -14,7 +14,7 @@ from libs.common.contracts.action import LimitsRequested, LimitsSuperseded, Mach
 from libs.common.contracts.resource import Mode
 from libs.common.db import Session
 from libs.common.ids import new_id
-from libs.common.secrets import Vault
+from libs.common.secrets import Vault, guest_token_context
 from libs.harvest.types import Decision, Policy
 from libs.providers.values import Power
 from services.workload.domain.plan import MachineNow, is_too_late, plan_machines
@@ -139,7 +139,7 @@ def _request(
         memory_mib=size.memory_mib, disk_gib=max(size.disk_gib, order.template.disk_gib), host=host,
         wanted=Wanted.RUNNING, wanted_by_hand=False, state=MachineState.REQUESTED, state_since=now,
         reason=order.reason, created_at=now, attempts=0, missing=0, overdue=False,
-        sealed_guest_token=order.means.vault.seal(token, identity.bytes),
+        sealed_guest_token=order.means.vault.seal(token, guest_token_context(identity)),
     )  # fmt: skip
     session.add(machine)
     requested = MachineRequested(

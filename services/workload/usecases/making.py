@@ -4,7 +4,7 @@ from uuid import UUID
 
 from libs.boinc.user_data import Attachment, render_user_data
 from libs.common.db import Session
-from libs.common.secrets import Vault, authenticator_context
+from libs.common.secrets import Vault, authenticator_context, guest_token_context
 from libs.providers.values import MachineSpec, Mark
 from services.workload.domain.states import Wanted
 from services.workload.models import Cluster, Machine, Resource
@@ -26,7 +26,7 @@ async def spec_of(
         )
         for row in await contributions_of(session, resource)
     ]
-    token = vault.open(machine.sealed_guest_token, machine.id.bytes)
+    token = vault.open(machine.sealed_guest_token, guest_token_context(machine.id))
     return MachineSpec(
         name=machine.name,
         mark=Mark(installation_id, machine.id),

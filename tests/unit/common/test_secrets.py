@@ -14,7 +14,6 @@ from libs.common.secrets import (
     Vault,
     authenticator_context,
     fresh_key,
-    key_id_of,
     parse_keys,
 )
 
@@ -72,14 +71,10 @@ def test_the_same_secret_is_sealed_differently_each_time() -> None:
 
 def test_keys_rotate() -> None:
     before = Vault({"old": OLD}).seal(SECRET, CONTEXT)
-    assert (key_id_of(before), VAULT.is_current(before), VAULT.open(before, CONTEXT)) == (
-        "old",
-        False,
-        SECRET,
-    )
+    assert (before.partition(".")[0], VAULT.open(before, CONTEXT)) == ("old", SECRET)
 
     after = VAULT.reseal(before, CONTEXT)
-    assert (key_id_of(after), VAULT.is_current(after)) == ("new", True)
+    assert after.partition(".")[0] == "new"
     assert Vault({"new": NEW}).open(after, CONTEXT) == SECRET
     with pytest.raises(Unsealable, match="sealed with key 'old', which this process does not have"):
         Vault({"new": NEW}).open(before, CONTEXT)
