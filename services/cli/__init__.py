@@ -9,7 +9,7 @@ import typer
 from libs.common.bus.base import BusUnavailable
 from libs.common.embedded import EmbeddedPostgresFailed
 from libs.common.settings import InvalidSettings
-from services.cli import clouds, demo, floor, lending, operate, people, rules, vsphere, watching
+from services.cli import boinc, clouds, demo, floor, lending, operate, people, rules, vsphere, watching
 from services.cli.access import Access
 from services.cli.client import Failed
 
@@ -36,6 +36,7 @@ app.add_typer(floor.machines, name="machine")
 app.add_typer(people.users, name="user")
 app.add_typer(people.tokens, name="token")
 app.add_typer(vsphere.vsphere, name="vsphere")
+app.add_typer(boinc.boinc, name="boinc")
 
 
 @app.callback()
