@@ -110,6 +110,21 @@ async def test_lending_begins_with_the_last_fresh_sample(house: House) -> None:
     assert house.clock.now() == began
 
 
+async def test_what_was_only_observed_so_far_lends_as_soon_as_it_may(database_url: str) -> None:
+    async with open_house(database_url) as house:
+        await house.change_resource(mode=Mode.OBSERVE)
+        await house.tell(house.template, house.contribution)
+        await house.assign(cooldown_s=600)
+        await house.run(180)
+        observed = await house.cluster()
+        assert (await house.states(), observed["wanted"]) == ([], 2), observed["reason"]
+        began = house.clock.now()
+        await house.change_resource(mode=Mode.LEND)
+
+        assert len(house.heard(MachineRequested)) == 2
+        assert house.clock.now() - began < timedelta(seconds=5)
+
+
 async def test_lending_does_not_begin_with_an_old_sample(house: House) -> None:
     await house.change_resource(mode=Mode.OBSERVE)
     await house.run(120)

@@ -42,6 +42,7 @@ class Order:
     policy: Policy | None
     """None: no policy is in force, nothing may be made."""
     template: Template | None
+    """None: no machine can be made now."""
     reason: str
 
 

@@ -26,6 +26,7 @@ class Rules:
     assignment: Assignment
     policy: Policy
     template: Template | None
+    """Of what machines are made; None: none can be made now."""
     granted: int | None
     """How many machines may exist for reasons outside the policy; None: no such bound."""
     why: str
@@ -56,6 +57,9 @@ class Rulebook:
         policy = _parsed(assignment.policy_id, assignment.policy_revision, document)
         template = next((t for t in self.templates if t.name == policy.machine.template), None)
         granted, why = self._granted(cluster, template, now)
+        if self.resource.seen_at is None and self.resource.mode == Mode.LEND:
+            # No bound: a count that falls, if only until the first look, would rest before it grows again.
+            template, why = None, why or "nothing new before what is there has been looked at"
         return Rules(assignment, policy, template, granted, why)
 
     def _granted(self, cluster: Cluster, template: Template | None, now: datetime) -> tuple[int | None, str]:
@@ -70,8 +74,6 @@ class Rulebook:
             bounds.append((0, "no active contribution"))
         if self.resource.sweep_stopped is not None:
             bounds.append((there, "nothing new while the sweeper waits for a person"))
-        if self.resource.seen_at is None and self.resource.mode == Mode.LEND:
-            bounds.append((there, "nothing new before what is there has been looked at"))
         if cluster.grow_after is not None and now < cluster.grow_after:
             until = f"{cluster.grow_after:%H:%M:%S}"
             bounds.append((there, f"nothing new before {until}: the last deployment failed"))
