@@ -11,7 +11,7 @@ from pathlib import Path
 
 import structlog
 
-from tools.parts import postgres, rabbitmq, vcsim
+from tools.parts import boinc, postgres, rabbitmq, vcsim
 
 ROOT = Path(__file__).parents[1]
 
@@ -47,11 +47,12 @@ async def run_tests(arguments: Sequence[str]) -> int:
 
 
 async def start_parts(stack: AsyncExitStack) -> dict[str, str]:
-    """Find or start PostgreSQL, RabbitMQ and vcsim; the answer is the environment that tests read."""
+    """Find or start PostgreSQL, RabbitMQ, vcsim and BOINC; the answer is the environment that tests read."""
     starts: dict[str, Starter] = {
         "PostgreSQL": _start_postgres,
         "RabbitMQ": _start_rabbitmq,
         "vcsim": _build_vcsim,
+        "BOINC": _find_boinc,
     }
     found = await asyncio.gather(*(_timed(name, start, stack) for name, start in starts.items()))
     return {name: value for part in found for name, value in part.items()}
@@ -86,3 +87,7 @@ async def _start_rabbitmq(stack: AsyncExitStack) -> dict[str, str]:
 
 async def _build_vcsim(stack: AsyncExitStack) -> dict[str, str]:
     return {"TIDES_TEST_VCSIM_PROGRAM": str(await asyncio.to_thread(vcsim.find_program))}
+
+
+async def _find_boinc(_stack: AsyncExitStack) -> dict[str, str]:
+    return dict(boinc.environment_of(await asyncio.to_thread(boinc.find_program)))

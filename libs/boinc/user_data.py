@@ -1,58 +1,92 @@
-"""The cloud-init document that makes a fresh Debian machine a BOINC client of its own, unattended."""
+"""The cloud-init document that makes a fresh Debian or Ubuntu machine a BOINC client of its own, unattended.
 
+cloud-init itself needs no network for it: it writes files and starts units. A unit that repeats until it succeeds
+installs what is missing and puts BOINC's files in place, so a machine that boots without network is only later.
+"""
+
+import base64
+import gzip
 import hashlib
+import json
 import math
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import urlsplit
 
 import yaml
 
-from libs.boinc.account import Attachment, account_file_name, render_account_file
+from libs.boinc import wording
+from libs.boinc.account import Attachment, account_file_name, canonical_url, render_account_file
+from libs.boinc.machine_files import (
+    AGENT_UNIT,
+    CC_CONFIG,
+    PREFERENCES,
+    SETUP,
+    SETUP_UNIT,
+    UNIT,
+    render_proxy,
+)
+from libs.boinc.signing import PublicKey
 
-__all__ = ["LARGEST_BYTES", "Attachment", "render_user_data"]
+__all__ = [
+    "LARGEST_BYTES",
+    "AccountManager",
+    "Agent",
+    "Attachment",
+    "Proxy",
+    "Surroundings",
+    "render_user_data",
+    "slot_hostname",
+]
 
 LARGEST_BYTES = 16 * 1024
-_DATA = "/var/lib/boinc-client"
-_CONFIG = "/etc/boinc-client"
+STAGE = "/etc/tides/boinc"
 _HOSTNAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
+_TOKEN = re.compile(r"[\x21-\x7e]{1,200}")
 _PLAIN = re.compile(r"[\n\x20-\x7e]*")
+_DOOR = re.compile(r"https://[A-Za-z0-9.\[\]:-]+(/[A-Za-z0-9._~/-]*)?/")
+_PROXY_HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,250}[A-Za-z0-9])?")
 
-CC_CONFIG = """\
-<cc_config>
-  <log_flags><task>1</task><file_xfer>1</file_xfer><sched_ops>1</sched_ops></log_flags>
-  <options>
-    <no_info_fetch>1</no_info_fetch>
-    <dont_contact_ref_site>1</dont_contact_ref_site>
-    <report_results_immediately>1</report_results_immediately>
-    <allow_remote_gui_rpc>0</allow_remote_gui_rpc>
-  </options>
-</cc_config>
-"""
 
-# The client's defaults are for somebody's desk: 25 % of other CPU use stops it, and it hoards days of work.
-PREFERENCES = """\
-<global_preferences>
-  <run_on_batteries>1</run_on_batteries>
-  <run_if_user_active>1</run_if_user_active>
-  <run_gpu_if_user_active>0</run_gpu_if_user_active>
-  <suspend_cpu_usage>0</suspend_cpu_usage>
-  <niu_suspend_cpu_usage>0</niu_suspend_cpu_usage>
-  <max_ncpus_pct>100</max_ncpus_pct>
-  <cpu_usage_limit>100</cpu_usage_limit>
-  <ram_max_used_busy_pct>90</ram_max_used_busy_pct>
-  <ram_max_used_idle_pct>90</ram_max_used_idle_pct>
-  <leave_apps_in_memory>1</leave_apps_in_memory>
-  <disk_interval>60</disk_interval>
-  <work_buf_min_days>0.02</work_buf_min_days>
-  <work_buf_additional_days>0</work_buf_additional_days>
-</global_preferences>
-"""
+@dataclass(frozen=True, slots=True)
+class AccountManager:
+    """Who tells the client its projects, instead of account files."""
 
-_UNIT = """\
-[Service]
-UMask=0077
-"""
+    url: str
+    """https, with a dot in its host and a slash at its end: others are ignored by clients without a word."""
+    signing_key: PublicKey
+    """Pinned before the first contact."""
+    opaque: str = ""
+    """What the client sends back at every contact."""
+    name: str = "Tides"
+
+
+@dataclass(frozen=True, slots=True)
+class Agent:
+    """The program that looks after the machine from within, and where it reports."""
+
+    door_url: str
+    source: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Proxy:
+    """The way out of the private cloud."""
+
+    host: str
+    port: int
+    not_for: tuple[str, ...] = ()
+    """Hosts that are reached without it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What the private cloud demands of its machines."""
+
+    ca_pem: str | None = None
+    proxy: Proxy | None = None
 
 
 class _Dumper(yaml.SafeDumper):
@@ -67,83 +101,141 @@ def _represent(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
 _Dumper.add_representer(str, _represent)
 
 
+def slot_hostname(place: bytes, ordinal: int) -> str:
+    """The name of the n-th machine of a place (an installation's cluster): unique, and the same for its successor.
+
+    A project takes a new machine of the same name for the old one: its tasks are freed and its history goes on.
+    """
+    return f"tides-{hashlib.sha256(place).hexdigest()[:8]}-{ordinal}"
+
+
 def render_user_data(
     attachments: Sequence[Attachment],
     hostname: str,
     guest_token: str,
     *,
-    guest_url: str = "",
-    ca_pem: str | None = None,
+    manager: AccountManager | None = None,
+    agent: Agent | None = None,
+    around: Surroundings | None = None,
 ) -> str:
     """A `#cloud-config` document of at most 16 KiB for a dedicated machine that works for these projects.
 
-    `guest_token` is the machine's own short-lived token, `guest_url` where its agent reports.
-    `hostname` must be unique among living machines: projects take two hosts of one name for the same.
-    Raises ValueError with a sentence that names the argument, never its value.
+    Projects come by `attachments` or by the account `manager`, never by both. `guest_token` is the machine's own
+    short-lived token, for the manager and the agent. `hostname` must be unique among living machines: projects take
+    two hosts of one name for the same. Raises ValueError with a sentence that names the argument, never its value.
     """
-    _check(attachments, hostname, guest_token)
-    document: dict[str, Any] = {
-        "hostname": hostname,
-        "preserve_hostname": False,
-        "package_update": True,
-        "packages": ["boinc-client", "ca-certificates"],
-    }
-    if ca_pem:
-        document["ca_certs"] = {"trusted": [ca_pem]}
-    document["write_files"] = [
-        *_guest_files(guest_token, guest_url),
-        *_boinc_files(guest_token),
-        *(_account_file(attachment) for attachment in attachments),
+    around = around or Surroundings()
+    _check(attachments, hostname, guest_token, manager)
+    files = [
+        *_boinc_files(attachments, around),
+        *(_manager_files(manager, guest_token) if manager else ()),
+        *_system_files(around),
+        *_agent_files(agent, guest_token, around),
     ]
-    # Installing starts the client before its files exist; a cloned state would be the clone's identity.
+    document: dict[str, Any] = {"hostname": hostname, "preserve_hostname": False}
+    if around.ca_pem:
+        document["ca_certs"] = {"trusted": [around.ca_pem]}
+    document["write_files"] = files
+    units = ["tides-setup.service", *(["tides-agent.service"] if agent else [])]
     document["runcmd"] = [
-        ["rm", "-f", f"{_DATA}/client_state.xml", f"{_DATA}/client_state_prev.xml"],
-        ["chmod", "0750", _DATA],
         ["systemctl", "daemon-reload"],
-        ["systemctl", "enable", "boinc-client"],
-        ["systemctl", "restart", "boinc-client"],
+        ["systemctl", "enable", *units],
+        ["systemctl", "start", "--no-block", *units],
     ]
     text = "#cloud-config\n" + yaml.dump(document, Dumper=_Dumper, sort_keys=False, width=4096)
     if len(text.encode()) > LARGEST_BYTES:
-        raise ValueError(f"attachments: the user-data is larger than {LARGEST_BYTES // 1024} KiB")
+        size = LARGEST_BYTES // 1024
+        raise ValueError(f"attachments, ca_pem: the user-data is larger than {size} KiB; give less of them")
     return text
 
 
-def _check(attachments: Sequence[Attachment], hostname: str, guest_token: str) -> None:
+def _check(
+    attachments: Sequence[Attachment], hostname: str, guest_token: str, manager: AccountManager | None
+) -> None:
     if not _HOSTNAME.fullmatch(hostname):
         raise ValueError("hostname: must be one label of lower-case letters, digits and hyphens")
-    if not guest_token.isascii() or not guest_token.isprintable() or not guest_token:
-        raise ValueError("guest_token: must be printable ASCII")
+    if not _TOKEN.fullmatch(guest_token):
+        raise ValueError("guest_token: must be printable ASCII without blanks, at most 200 characters")
     names = [account_file_name(attachment.project_url) for attachment in attachments]
     if len(set(names)) != len(names):
         raise ValueError("attachments: two projects have the same account file")
     if any(not (math.isfinite(a.weight) and a.weight > 0) for a in attachments):
         raise ValueError("attachments: every weight must be above 0")
+    if manager is not None and attachments:
+        raise ValueError("attachments: must be empty where an account manager names the projects")
 
 
-def _guest_files(guest_token: str, guest_url: str) -> list[dict[str, Any]]:
-    files = [_file("/etc/tides/guest_token", guest_token, "0600", "root:root")]
-    if guest_url:
-        files.append(_file("/etc/tides/guest_url", guest_url, "0644", "root:root"))
-    return files
-
-
-def _boinc_files(guest_token: str) -> list[dict[str, Any]]:
-    # Only the guest itself may steer its client: the password is known nowhere else.
-    password = hashlib.sha256(f"gui-rpc/{guest_token}".encode()).hexdigest()[:32]
+def _boinc_files(attachments: Sequence[Attachment], around: Surroundings) -> list[dict[str, Any]]:
+    proxy = ""
+    if around.proxy is not None:
+        _check_proxy(around.proxy)
+        proxy = render_proxy(around.proxy.host, around.proxy.port, around.proxy.not_for)
     return [
-        _file("/etc/systemd/system/boinc-client.service.d/tides.conf", _UNIT, "0644", "root:root"),
-        _file(f"{_CONFIG}/cc_config.xml", CC_CONFIG, "0644", "boinc:boinc"),
-        _file(f"{_CONFIG}/global_prefs_override.xml", PREFERENCES, "0664", "root:boinc"),
-        _file(f"{_CONFIG}/gui_rpc_auth.cfg", password, "0640", "root:boinc"),
+        _file(f"{STAGE}/cc_config.xml", CC_CONFIG.replace("{proxy}", proxy)),
+        _file(f"{STAGE}/global_prefs_override.xml", PREFERENCES),
+        *(
+            _file(f"{STAGE}/{account_file_name(each.project_url)}", render_account_file(each), "0600")
+            for each in attachments
+        ),
     ]
 
 
-def _account_file(attachment: Attachment) -> dict[str, Any]:
-    path = f"{_DATA}/{account_file_name(attachment.project_url)}"
-    return _file(path, render_account_file(attachment), "0600", "boinc:boinc")
+def _manager_files(manager: AccountManager, guest_token: str) -> list[dict[str, Any]]:
+    if manager.url != canonical_url(manager.url) or "." not in (urlsplit(manager.url).hostname or ""):
+        raise ValueError("manager: the address must be canonical and have a dot in its host's name")
+    if not manager.url.startswith(("https://", "http://127.0.0.1:")):
+        raise ValueError("manager: the address must begin with https://")
+    opaque = wording.check_opaque(manager.opaque)
+    url = (
+        f"<acct_mgr>\n<name>{wording.shown(manager.name)}</name>\n<url>{wording.line('manager', manager.url)}</url>\n"
+        f"<signing_key>\n{manager.signing_key.text}</signing_key>\n</acct_mgr>\n"
+    )
+    login = (
+        f"<acct_mgr_login>\n<authenticator>{wording.line('guest_token', guest_token)}</authenticator>\n"
+        + (f"<opaque>\n{opaque}\n</opaque>\n" if opaque else "")
+        + "</acct_mgr_login>\n"
+    )
+    return [
+        _file(f"{STAGE}/acct_mgr_url.xml", url),
+        _file(f"{STAGE}/acct_mgr_login.xml", login, "0600"),
+    ]
 
 
-def _file(path: str, content: str, permissions: str, owner: str) -> dict[str, Any]:
-    # Deferred to the final stage: the user boinc comes with the package.
-    return {"path": path, "owner": owner, "permissions": permissions, "defer": True, "content": content}
+def _system_files(around: Surroundings) -> list[dict[str, Any]]:
+    files = [
+        _file("/etc/systemd/system/boinc-client.service.d/tides.conf", UNIT),
+        _file("/etc/systemd/system/tides-setup.service", SETUP_UNIT),
+        _file("/usr/local/sbin/tides-setup", SETUP, "0755"),
+    ]
+    if around.proxy is not None:
+        at = f"http://{around.proxy.host}:{around.proxy.port}"
+        text = f'Acquire::http::Proxy "{at}";\nAcquire::https::Proxy "{at}";\n'
+        files.append(_file("/etc/apt/apt.conf.d/90tides", text))
+    return files
+
+
+def _agent_files(agent: Agent | None, guest_token: str, around: Surroundings) -> list[dict[str, Any]]:
+    if agent is None:
+        return [_file("/etc/tides/guest_token", guest_token, "0600")]
+    if not _DOOR.fullmatch(agent.door_url):
+        raise ValueError("agent: the door's address must begin with https:// and end in a slash")
+    settings = {"door": agent.door_url, "token": guest_token}
+    if around.proxy is not None:
+        settings["proxy"] = f"http://{around.proxy.host}:{around.proxy.port}"
+    packed = base64.b64encode(gzip.compress(agent.source.encode(), 9, mtime=0)).decode()
+    program = _file("/usr/local/sbin/tides-agent", packed, "0755") | {"encoding": "gz+b64"}
+    return [
+        _file("/etc/tides/agent.json", json.dumps(settings), "0600"),
+        _file("/etc/systemd/system/tides-agent.service", AGENT_UNIT),
+        program,
+    ]
+
+
+def _check_proxy(proxy: Proxy) -> None:
+    names = (proxy.host, *proxy.not_for)
+    if not all(_PROXY_HOST.fullmatch(name) for name in names) or not 0 < proxy.port < 65536:
+        raise ValueError("proxy: must be a host's name and a port, and hosts that are reached without it")
+
+
+def _file(path: str, content: str, permissions: str = "0644") -> dict[str, Any]:
+    return {"path": path, "owner": "root:root", "permissions": permissions, "content": content}

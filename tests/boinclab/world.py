@@ -1,19 +1,26 @@
 """Clients, projects and a manager together, put away at the end of a test."""
 
+import asyncio
+import json
+import sys
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import yaml
 
 from libs.boinc.gui import GuiRpc
 from libs.boinc.manager import ProjectAccount
+from libs.boinc.user_data import AccountManager, render_user_data
+from libs.guest import agent_source
+from tests.boinclab.door import StandInDoor
 from tests.boinclab.manager import Seat, StandInManager
 from tests.boinclab.project import StandInProject
 from tools.parts.boinc import PASSWORD, BoincClient
 
-BOINC_FOLDERS = ("/var/lib/boinc-client/", "/etc/boinc-client/")
+STAGE = "/etc/tides/boinc/"
 
 
 @dataclass
@@ -30,6 +37,13 @@ class World:
         await project.start()
         self.stack.push_async_callback(project.close)
         return project
+
+    async def door(self, **settings: Any) -> StandInDoor:
+        """A place where agents report."""
+        door = StandInDoor(**settings)
+        await door.start()
+        self.stack.push_async_callback(door.close)
+        return door
 
     async def client(self, files: dict[str, str]) -> BoincClient:
         """A prepared client with these files in its data directory; the password is the tests'."""
@@ -65,18 +79,45 @@ async def gui_of(client: BoincClient) -> GuiRpc:
 
 def boinc_files(user_data: str) -> dict[str, str]:
     """The files of a cloud-init document that are BOINC's, by their names in the data directory."""
-    found = {}
-    for file in yaml.safe_load(user_data)["write_files"]:
-        for folder in BOINC_FOLDERS:
-            if file["path"].startswith(folder):
-                found[file["path"].removeprefix(folder)] = file["content"]
-    return found
+    files = yaml.safe_load(user_data)["write_files"]
+    return {
+        file["path"].removeprefix(STAGE): file["content"] for file in files if file["path"].startswith(STAGE)
+    }
 
 
-def manager_files(manager: StandInManager, seat: Seat) -> dict[str, str]:
-    """The two files that make a client come to the manager, by hand."""
-    url = f"<acct_mgr>\n<name>Tides</name>\n<url>{manager.url}</url>\n"
-    url += f"<signing_key>\n{manager.key.public.text}</signing_key>\n</acct_mgr>\n"
-    login = f"<acct_mgr_login>\n<authenticator>{seat.token}</authenticator>\n"
-    login += f"<opaque>\n{seat.opaque}\n</opaque>\n</acct_mgr_login>\n"
-    return {"acct_mgr_url.xml": url, "acct_mgr_login.xml": login}
+def machine_files(world: World, seat: Seat, *options: str) -> dict[str, str]:
+    """What a machine of this seat is given, with more options of `cc_config.xml`."""
+    manager = AccountManager(world.manager.url, world.manager.key.public, seat.opaque)
+    files = boinc_files(render_user_data([], "tides-1", seat.token, manager=manager))
+    more = "<options>" + "".join(options)
+    return files | {"cc_config.xml": files["cc_config.xml"].replace("<options>", more)}
+
+
+@asynccontextmanager
+async def agent_of(
+    client: BoincClient, door: StandInDoor, folder: Path, **settings: Any
+) -> AsyncIterator[Path]:
+    """The agent as a process beside the client; the answer is the file that says that it shut the machine down."""
+    off = folder / "powered-off"
+    given = {
+        "door": door.url,
+        "token": door.token,
+        "state": str(folder / "state" / "agent.json"),
+        "heard": str(folder / "heard"),
+        "data": str(client.data),
+        "port": client.port,
+        "poweroff": ["touch", str(off)],
+        "start_boinc": ["true"],
+    }
+    config, program = folder / "agent.json", folder / "agent.py"
+    config.write_text(json.dumps(given | settings))
+    program.write_text(agent_source())
+    with (folder / "agent.log").open("ab") as log:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, str(program), "run", str(config), stdout=log, stderr=log
+        )
+        try:
+            yield off
+        finally:
+            process.kill()
+            await process.wait()

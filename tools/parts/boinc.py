@@ -5,7 +5,7 @@ import os
 import shutil
 import signal
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -136,8 +136,3 @@ def find_program() -> Program:
 def environment_of(program: Program) -> Mapping[str, str]:
     """What tells the tests of one run where the client is."""
     return {"TIDES_TEST_BOINC_PROGRAM": str(program.path), "TIDES_TEST_BOINC_LIBRARIES": program.libraries}
-
-
-def all_data(clients: Sequence[BoincClient]) -> str:
-    """What all of them said, for a failed test."""
-    return "\n\n".join(client.log[-4000:] for client in clients)

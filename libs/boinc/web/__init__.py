@@ -1,0 +1,47 @@
+"""The web RPCs of a BOINC project: accounts, hosts, credit, state of the server, statistics files."""
+
+from libs.boinc.web.answers import (
+    Account,
+    HostCredit,
+    ProjectConfig,
+    ServerStatus,
+    UserCredit,
+    password_hash,
+)
+from libs.boinc.web.client import ProjectClient
+from libs.boinc.web.errors import (
+    BadEmail,
+    BadPassword,
+    BadUserName,
+    ConsentRequired,
+    CreationDisabled,
+    NotFound,
+    NotUnique,
+    ProjectDown,
+    ProjectRefused,
+    ProjectUnavailable,
+)
+from libs.boinc.web.stats import StatsFile, StatsKind, open_stats
+
+__all__ = [
+    "Account",
+    "BadEmail",
+    "BadPassword",
+    "BadUserName",
+    "ConsentRequired",
+    "CreationDisabled",
+    "HostCredit",
+    "NotFound",
+    "NotUnique",
+    "ProjectClient",
+    "ProjectConfig",
+    "ProjectDown",
+    "ProjectRefused",
+    "ProjectUnavailable",
+    "ServerStatus",
+    "StatsFile",
+    "StatsKind",
+    "UserCredit",
+    "open_stats",
+    "password_hash",
+]

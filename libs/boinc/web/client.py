@@ -1,0 +1,144 @@
+"""One project's web RPCs over HTTP: GET, answers of any kind, a second between requests, a deadline for each."""
+
+import asyncio
+from collections.abc import Mapping
+from urllib.parse import urlsplit
+
+import aiohttp
+from yarl import URL
+
+from libs.boinc import lenient
+from libs.boinc.account import canonical_url
+from libs.boinc.web import answers
+from libs.boinc.web.answers import Account, ProjectConfig, ServerStatus, UserCredit
+from libs.boinc.web.errors import BadPassword, NotFound, ProjectRefused, ProjectUnavailable
+
+SOURCE = "Tides"
+TIMEOUT_S = 30.0
+GAP_S = 1.0
+LARGEST_ANSWER = 1024 * 1024
+LARGEST_USER = 64 * 1024 * 1024
+"""A user with a hundred thousand hosts."""
+_BIG = 128 * 1024
+"""More is parsed beside the event loop."""
+_MOST_REDIRECTS = 3
+
+
+class ProjectClient:
+    """The web RPCs of one project.
+
+    Raises ProjectUnavailable for what may pass, a kind of ProjectRefused for what the project means. Keys and hashes
+    are in no error and no log. A login that was refused is not tried again in the life of this object.
+    """
+
+    def __init__(self, http: aiohttp.ClientSession, rpc_url: str, timeout_s: float = TIMEOUT_S) -> None:
+        self._http = http
+        self._url = canonical_url(rpc_url)
+        self._timeout_s = timeout_s
+        self._turn = asyncio.Lock()
+        self._refused: dict[tuple[str, str], ProjectRefused] = {}
+
+    async def config(self) -> ProjectConfig:
+        """What the project says of itself; also while it is down."""
+        return answers.read_config(await self._get("get_project_config.php"), self._url)
+
+    async def create_account(
+        self, email: str, passwd_hash: str, user_name: str, *, invite_code: str = "", consent: bool = False
+    ) -> str:
+        """The strong key of the account, new or the same as at the last try. Raises NotUnique, ConsentRequired …
+
+        `consent`: somebody was shown the project's terms and agreed to them.
+        """
+        given = {"email_addr": email, "passwd_hash": passwd_hash, "user_name": user_name.strip()}
+        if consent:
+            given |= {"consent_flag": "1", "source": SOURCE}
+        if invite_code:
+            given["invite_code"] = invite_code
+        return answers.read_authenticator(await self._get("create_account.php", given))
+
+    async def has_account(self, email: str) -> bool:
+        """Whether there is an account of this e-mail address."""
+        try:
+            answers.read(await self._get("lookup_account.php", {"email_addr": email}), "account_out")
+        except NotFound:
+            return False
+        return True
+
+    async def lookup_account(self, email: str, passwd_hash: str) -> str:
+        """The strong key of an account. Raises BadPassword or NotFound, and from then on without asking."""
+        login = (email, passwd_hash)
+        if login in self._refused:
+            raise self._refused[login]
+        given = {"email_addr": email, "passwd_hash": passwd_hash}
+        try:
+            return answers.read_authenticator(await self._get("lookup_account.php", given))
+        except (BadPassword, NotFound) as refused:
+            self._refused[login] = refused
+            raise
+
+    async def account(self, strong_key: str) -> Account:
+        """The account with its weak key, which changes when the password does."""
+        return answers.read_account(await self._get("am_get_info.php", {"account_key": strong_key}))
+
+    async def set_host_venue(self, strong_key: str, host_id: int, venue: str) -> None:
+        """Put a host into a venue. Raises NotFound where it is not the account's."""
+        given = {"account_key": strong_key, "hostid": str(host_id), "venue": venue}
+        answers.read(await self._get("am_set_host_info.php", given), "am_set_host_info_reply")
+
+    async def user(self, user_id: int) -> UserCredit:
+        """A user's public totals."""
+        given = {"format": "xml", "userid": str(user_id)}
+        return answers.read_user(await self._get("show_user.php", given))
+
+    async def user_with_hosts(self, strong_key: str) -> UserCredit:
+        """The account's totals and each of its hosts; at most once an hour."""
+        text = await self._get("show_user.php", {"format": "xml", "auth": strong_key}, LARGEST_USER)
+        if len(text) < _BIG:
+            return answers.read_user(text)
+        return await asyncio.to_thread(answers.read_user, text)
+
+    async def server_status(self) -> ServerStatus:
+        """Daemons and queues."""
+        return answers.read_status(await self._get("server_status.php", {"xml": "1"}))
+
+    async def _get(
+        self, path: str, given: Mapping[str, str] | None = None, most: int = LARGEST_ANSWER
+    ) -> str:
+        async with self._turn:
+            try:
+                async with asyncio.timeout(self._timeout_s):
+                    return await self._follow(URL(self._url) / path % (given or {}), most)
+            except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
+                # What aiohttp says may quote the address, and with it a key.
+                raise ProjectUnavailable(f"The project does not answer: {type(error).__name__}.") from None
+            finally:
+                await asyncio.sleep(GAP_S)
+
+    async def _follow(self, url: URL, most: int) -> str:
+        for _ in range(_MOST_REDIRECTS + 1):
+            async with self._http.get(url, allow_redirects=False) as answer:
+                if answer.status in (301, 302, 303, 307, 308):
+                    url = _next(url, answer.headers.get("Location", ""))
+                    continue
+                if answer.status != 200:
+                    raise ProjectUnavailable(f"The project answers with HTTP {answer.status}.")
+                return lenient.decode(await read_at_most(answer, most), answer.charset)
+        raise ProjectUnavailable("The project sends us in circles.")
+
+
+async def read_at_most(answer: aiohttp.ClientResponse, most: int) -> bytes:
+    """The unpacked body. Raises ProjectUnavailable when it is larger."""
+    body = bytearray()
+    async for piece in answer.content.iter_chunked(64 * 1024):
+        body += piece
+        if len(body) > most:
+            raise ProjectUnavailable(f"The project's answer is larger than {most // 1024} KiB.")
+    return bytes(body)
+
+
+def _next(url: URL, location: str) -> URL:
+    target = url.join(URL(location))
+    weaker = url.scheme == "https" and target.scheme != "https"
+    if target.host != url.host or weaker or urlsplit(str(target)).scheme not in ("http", "https"):
+        raise ProjectUnavailable("The project sends us to another host; give that address instead.")
+    return target
