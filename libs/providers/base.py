@@ -16,6 +16,7 @@ from libs.common.clock import Clock
 from libs.common.contracts.usage import Sample
 from libs.common.secrets import Vault
 from libs.providers.values import (
+    Blocker,
     Capability,
     Cause,
     ClusterSeen,
@@ -124,6 +125,7 @@ class Driver(Protocol):
 
 
 __all__ = [
+    "Blocker",
     "Capability",
     "Cause",
     "ClusterSeen",

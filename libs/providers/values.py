@@ -16,6 +16,17 @@ class Capability(StrEnum):
     HOSTS_VISIBLE = "hosts_visible"
     PLACEMENT = "placement"
     BACKFILL = "backfill"
+    DISK_COPY = "disk_copy"
+    """Machines are made by copying a template's disks, where nothing can be cloned."""
+    LINKED_CLONE = "linked_clone"
+    DRS_OVERRIDE = "drs_override"
+    """A machine can be kept on its host where the cloud would move it."""
+    HA_OVERRIDE = "ha_override"
+    """A machine can be left out of restarts after a host's failure."""
+    ATTRIBUTE = "attribute"
+    """A machine's id shows in the cloud's own inventory."""
+    DISK_IOPS = "disk_iops"
+    OVF_ENVIRONMENT = "ovf_environment"
 
 
 class Power(StrEnum):
@@ -98,6 +109,8 @@ class TemplateSeen:
     name: str
     disk_gib: float
     guest_os: str
+    unfit: str | None = None
+    """Why no machine of ours can be made from it; None where nothing speaks against it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,8 +134,18 @@ class MissingPrivilege:
 
 
 @dataclass(frozen=True, slots=True)
+class Blocker:
+    """Why nothing can be lent as things are, and what its owner can do; looking is possible all the same."""
+
+    code: str
+    """A word for programs, the same at every validation."""
+    detail: str
+    remedy: str
+
+
+@dataclass(frozen=True, slots=True)
 class Validation:
-    """What a target is and whether it will do; an empty `missing` means everything works."""
+    """What a target is and whether it will do; with empty `missing` and `blockers` everything works."""
 
     product: str
     api_version: str
@@ -131,3 +154,5 @@ class Validation:
     clusters: tuple[ClusterSeen, ...]
     missing: tuple[MissingPrivilege, ...] = ()
     warnings: tuple[str, ...] = ()
+    blockers: tuple[Blocker, ...] = ()
+    """What stands against lending; the warnings do not."""

@@ -11,6 +11,7 @@ from typing import Self, TypeVar
 import aiohttp
 from aiohttp import web
 
+from tests.faultproxy.host import Disks, license_freely, refuse_on_host
 from tests.faultproxy.rules import Rules, SoapFault
 from tests.faultproxy.strict import CHANGE_VERSION, Strictness
 from tests.faultproxy.texts import ENVELOPE, as_csv, deny, first, hide
@@ -27,6 +28,7 @@ class FaultProxy:
     def __init__(self, upstream_url: str, ca_file: Path, cert_file: Path, key_file: Path) -> None:
         self.rules = Rules()
         self.calls: Counter[str] = Counter()
+        self.disks = Disks()
         self.port = 0
         self._upstream = upstream_url.removesuffix("/sdk")
         self._trust = ssl.create_default_context(cafile=str(ca_file))
@@ -90,7 +92,8 @@ class FaultProxy:
         status = _pick(self.rules.status, method)
         if status is not None:
             return web.Response(status=status, text="<html>out of order</html>", content_type="text/html")
-        fault = _pick(self.rules.faults, method) or await self._refuse(method, body, request)
+        fault = _pick(self.rules.faults, method) or refuse_on_host(self.rules, method)
+        fault = fault or await self._refuse(method, body, request)
         if fault is not None:
             return web.Response(status=500, text=fault.render(), content_type="text/xml")
         answer = await self._answer(method, body, request)
@@ -106,7 +109,9 @@ class FaultProxy:
         ) as answer:
             text = (await answer.read()).decode()
             status, cookies = answer.status, answer.headers.getall("Set-Cookie", [])
-        text = self._change(method, text, body) if status == 200 else text
+        if status == 200:
+            self.disks.note(method, body.decode())
+            text = self._change(method, text, body)
         mine = _xml(text, status)
         if self.rules.mutate is not None:
             mine.body = self.rules.mutate(method, text)
@@ -118,6 +123,8 @@ class FaultProxy:
         """What the rules make of an answer."""
         if method == "HasPrivilegeOnEntities":
             text = deny(text, self.rules.lacking)
+        if self.rules.free_licence:
+            text = license_freely(text)
         if self.rules.drs_off:
             text = re.sub(r"(drsConfig\.enabled</name>\s*<val[^>]*>)true", r"\1false", text)
         if method == "RetrievePropertiesEx":

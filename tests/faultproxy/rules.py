@@ -60,11 +60,15 @@ class Rules:
     """Every cluster says that DRS is switched off."""
     strict: bool = True
     """Refuse what a real vCenter refuses and vcsim lets pass."""
+    esxi: bool = False
+    """Behind it is one ESXi host: what only a vCenter can do is refused."""
+    free_licence: bool = False
+    """The host has the free licence, under which its API only reads."""
     down: bool = False
     """Nothing is answered at all."""
 
     def heal(self) -> None:
         """Everything works again."""
-        fresh = Rules(page_size=self.page_size, strict=self.strict)
+        fresh = Rules(page_size=self.page_size, strict=self.strict, esxi=self.esxi)
         for name in self.__slots__:
             setattr(self, name, getattr(fresh, name))

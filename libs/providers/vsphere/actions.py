@@ -9,8 +9,10 @@ from pyVmomi import vim, vmodl
 
 from libs.providers.base import Cause, Power, ProviderError, Rejected
 from libs.providers.vsphere.api import Api
+from libs.providers.vsphere.copying import delete_copies, remove_home
 from libs.providers.vsphere.fleet import Labels, Machine, find_machine
 from libs.providers.vsphere.inventory import read_objects
+from libs.providers.vsphere.marks import is_name
 from libs.providers.vsphere.session import Session
 from libs.providers.vsphere.settings import VSphereSettings
 
@@ -89,16 +91,24 @@ async def delete_machine(yard: Yard, name: str) -> None:
     """Destroy a machine with its disks. Absent, or not ours, is success and touches nothing."""
     doing = f"deleting {name}"
     machine = await yard.session.call(lambda api: find_own(api, yard, name), doing)
-    if machine is None:
-        return
+    alone = await yard.session.call(lambda api: api.on_host, doing)
+    if machine is not None:
+        await _destroy(yard, machine, alone, doing)
+        log.info("vsphere.machine_deleted", machine=name)
+    if alone and is_name(name):
+        await remove_home(yard.session, yard.settings, name, doing)
+
+
+async def _destroy(yard: Yard, machine: Machine, alone: bool, doing: str) -> None:
     try:
         if machine.power is not Power.OFF:
             await _switch(yard, machine, Power.OFF, doing)
+        if alone:
+            await delete_copies(yard.session, yard.settings, machine, doing)
         await yard.session.do(lambda api: machine.ref.Destroy_Task(), doing, DESTROY_WAIT_S)
     except Rejected as refusal:
         if refusal.cause is not Cause.NOT_FOUND or await _is_there(yard, machine, doing):
             raise
-    log.info("vsphere.machine_deleted", machine=name)
 
 
 async def _is_there(yard: Yard, machine: Machine, doing: str) -> bool:

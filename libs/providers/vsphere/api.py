@@ -15,6 +15,8 @@ class Api:
     def __init__(self, stub: Stub) -> None:
         self.stub = stub
         self.content: Any = vim.ServiceInstance("ServiceInstance", stub).RetrieveContent()
+        self.on_host = str(self.content.about.apiType) == "HostAgent"
+        """Whether this is one ESXi host by itself: no folders, no clones, no attributes."""
         self._collectors: dict[str, Any] = {}
         self._lock = threading.Lock()
 

@@ -87,7 +87,7 @@ async def collect_machines(
     """Our machines in the folders of these clusters; only labels that are new are read by pyVmomi."""
     machines: list[Machine] = []
     for root in sorted({to_ref(cluster.vm_folder) for cluster in clusters}):
-        folder = await line.find_child(root, settings.folder)
+        folder = root if line.access.on_host else await line.find_child(root, settings.folder)
         if folder is None or folder.kind != "Folder":
             continue
         start = write_start(folder, [Step("Folder", "childEntity")])

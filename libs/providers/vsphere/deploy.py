@@ -1,8 +1,6 @@
 """Making a machine: found by name, else cloned; then moved to its host, configured and marked. Every step repeats."""
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import structlog
@@ -10,48 +8,32 @@ from pyVmomi import vim
 
 from libs.providers.base import Cause, MachineSpec, Power, ProviderError, Rejected, Unavailable
 from libs.providers.vsphere.api import Api
-from libs.providers.vsphere.faults import translate
-from libs.providers.vsphere.fleet import Labels, Machine, find_machine
+from libs.providers.vsphere.copying import copy_disks, make_shell
+from libs.providers.vsphere.fleet import Machine
 from libs.providers.vsphere.hardware import (
-    Place,
     clone_spec,
     config_spec,
     device_changes,
     find_network,
     read_devices,
 )
-from libs.providers.vsphere.inventory import (
-    Cluster,
-    choose_datastore,
-    find_child,
-    find_cluster,
-    find_folder,
-    read_objects,
-)
-from libs.providers.vsphere.marks import name_of, read_label
+from libs.providers.vsphere.inventory import Cluster, find_cluster
+from libs.providers.vsphere.marks import name_of
 from libs.providers.vsphere.overrides import keep_in_place, show_attribute
-from libs.providers.vsphere.pools import Shares, ensure_pool
-from libs.providers.vsphere.session import Session
-from libs.providers.vsphere.settings import VSphereSettings
-from libs.providers.vsphere.templates import Template, Templates
+from libs.providers.vsphere.placing import (
+    Workshop,
+    find_host,
+    find_ours,
+    make_place,
+    network_of,
+    refuse_look_alike,
+)
+from libs.providers.vsphere.pools import ensure_pool
 
 CLONE_CALL_S = 60.0
 CLONE_WAIT_S = 15.0
 USER_DATA_LIMIT = 16 * 1024
 log = structlog.get_logger()
-
-
-@dataclass(frozen=True, slots=True)
-class Workshop:
-    """What deploying needs from the open session."""
-
-    session: Session
-    settings: VSphereSettings
-    labels: Labels
-    templates: Templates
-    shares: Callable[[Api, Cluster], Shares]
-    clones: dict[str, Any]
-    """Clone tasks that were still running when `create` returned, by machine name."""
 
 
 def check_spec(spec: MachineSpec) -> None:
@@ -70,26 +52,21 @@ async def create_machine(shop: Workshop, spec: MachineSpec) -> None:
     """Make the machine, or go on where an earlier call stopped; returns early while the clone is still running."""
     check_spec(spec)
     doing = f"creating {spec.name}"
-    found = await shop.session.call(lambda api: _find(api, shop, spec), doing)
+    found = await shop.session.call(lambda api: find_ours(api, shop, spec), doing)
+    alone = await shop.session.call(lambda api: api.on_host, doing)
     if found is None:
-        if not await _clone(shop, spec, doing):
+        if not await (make_shell(shop, spec, doing) if alone else _clone(shop, spec, doing)):
             return
-        found = await shop.session.call(lambda api: _find(api, shop, spec), doing)
-    shop.clones.pop(spec.name, None)
+        found = await shop.session.call(lambda api: find_ours(api, shop, spec), doing)
     if found is None:
+        shop.clones.pop(spec.name, None)
         raise Unavailable(Cause.CONFLICT, f"{doing}: the clone has ended and is not in our folder yet")
-    if not found.label.configured:
-        await _configure(shop, spec, found, doing)
-
-
-def _find(api: Api, shop: Workshop, spec: MachineSpec) -> Machine | None:
-    """The machine if it is ours and complete enough to be seen. Raises Rejected(CONFLICT) for a look-alike."""
-    machine = find_machine(api, shop.settings, shop.labels, spec.name)
-    if machine is not None and machine.label.mark != spec.mark:
-        raise Rejected(
-            Cause.CONFLICT, f"{spec.name} belongs to installation {machine.label.mark.installation_id}"
-        )
-    return machine
+    if found.label.configured:
+        return
+    if alone and not await copy_disks(shop, spec, found, doing):
+        return
+    shop.clones.pop(spec.name, None)
+    await _configure(shop, spec, found, doing)
 
 
 async def _clone(shop: Workshop, spec: MachineSpec, doing: str) -> bool:
@@ -115,27 +92,11 @@ async def _clone(shop: Workshop, spec: MachineSpec, doing: str) -> bool:
 
 async def _is_being_made(shop: Workshop, spec: MachineSpec, doing: str) -> bool:
     """The name is taken: by our clone of an earlier call (False while it runs), else it is somebody's."""
-    found = await shop.session.call(lambda api: _find(api, shop, spec), doing)
+    found = await shop.session.call(lambda api: find_ours(api, shop, spec), doing)
     if found is not None:
         return True
-    await shop.session.call(lambda api: _refuse_look_alike(api, shop, spec), doing)
+    await shop.session.call(lambda api: refuse_look_alike(api, shop, spec), doing)
     return False
-
-
-def _refuse_look_alike(api: Api, shop: Workshop, spec: MachineSpec) -> bool:
-    """Whether a VM of this name lies in our folder. Raises Rejected(CONFLICT) for one without our mark."""
-    cluster = find_cluster(api, shop.settings, spec.cluster)
-    folder = find_folder(api, cluster.vm_folder, shop.settings.folder)
-    vm = None if folder is None else find_child(api, folder, spec.name)
-    if not isinstance(vm, vim.VirtualMachine):
-        return False
-    rows = read_objects(api, "machines", [vm], {vim.VirtualMachine: ("config.uuid", "config.extraConfig")})
-    got = rows[0].properties if rows else {}
-    label = read_label(spec.name, got.get("config.extraConfig") or ())
-    # A VM that is just being cloned has no configuration yet.
-    if "config.uuid" in got and (label is None or label.mark != spec.mark):
-        raise Rejected(Cause.CONFLICT, f"a machine named {spec.name} without our mark is in our folder")
-    return True
 
 
 def _start_clone(api: Api, shop: Workshop, spec: MachineSpec) -> Any | None:
@@ -144,66 +105,12 @@ def _start_clone(api: Api, shop: Workshop, spec: MachineSpec) -> Any | None:
     template = shop.templates.find(api, spec.template)
     if template is None:
         raise Rejected(Cause.NOT_FOUND, f"no template {spec.template!r} in scope")
-    host = _find_host(cluster, spec.host)
-    find_network(api, cluster, _network_of(shop, spec))
-    if _refuse_look_alike(api, shop, spec):
+    host = find_host(cluster, spec.host)
+    find_network(api, cluster, network_of(shop, spec))
+    if refuse_look_alike(api, shop, spec):
         return None
-    place = _make_place(api, shop, spec, cluster, template, host)
+    place = make_place(api, shop, spec, cluster, template, host)
     return template.ref.CloneVM_Task(place.folder, spec.name, clone_spec(spec, place))
-
-
-def _network_of(shop: Workshop, spec: MachineSpec) -> str:
-    """The port group of our machines. Raises Rejected(INVALID): the template's own may reach anything."""
-    name = spec.network or shop.settings.network
-    if name is None:
-        raise Rejected(
-            Cause.INVALID,
-            "no network is named: set `network` of the resource to a port group for our machines",
-        )
-    return name
-
-
-def _make_place(
-    api: Api, shop: Workshop, spec: MachineSpec, cluster: Cluster, template: Template, host: Any | None
-) -> Place:
-    settings = shop.settings
-    store = choose_datastore(cluster, settings)
-    if settings.datastore is not None and store is None:
-        raise Rejected(Cause.NOT_FOUND, f"cluster {cluster.name} has no datastore {settings.datastore!r}")
-    if settings.linked_clone and template.snapshot is None:
-        raise Rejected(Cause.NOT_FOUND, f"template {spec.template!r} has no snapshot for linked clones")
-    pool = cluster.root_pool
-    if cluster.pools_possible:
-        pool = ensure_pool(api, cluster, settings, spec.limit_mhz, shop.shares(api, cluster)).ref
-    return Place(
-        folder=_ensure_folder(api, cluster.vm_folder, settings.folder),
-        pool=pool,
-        host=host,
-        datastore=store.ref if store is not None else None,
-        snapshot=template.snapshot if settings.linked_clone else None,
-    )
-
-
-def _find_host(cluster: Cluster, host_id: str | None) -> Any | None:
-    if host_id is None:
-        return None
-    for host in cluster.hosts:
-        if host.id == host_id:
-            return host.ref
-    raise Rejected(Cause.NOT_FOUND, f"cluster {cluster.name} has no host {host_id}")
-
-
-def _ensure_folder(api: Api, vm_folder: Any, name: str) -> Any:
-    folder = find_folder(api, vm_folder, name)
-    if folder is not None:
-        return folder
-    try:
-        return vm_folder.CreateFolder(name)
-    except vim.fault.DuplicateName as taken:
-        folder = find_folder(api, vm_folder, name)
-        if folder is None:
-            raise translate(taken, f"making the folder {name!r}") from None
-        return folder
 
 
 async def _configure(shop: Workshop, spec: MachineSpec, machine: Machine, doing: str) -> None:
@@ -223,10 +130,10 @@ def _move(api: Api, shop: Workshop, spec: MachineSpec, cluster: Cluster, machine
     pool = cluster.root_pool
     if cluster.pools_possible:
         pool = ensure_pool(api, cluster, shop.settings, spec.limit_mhz, shop.shares(api, cluster)).ref
-    return machine.ref.RelocateVM_Task(vim.vm.RelocateSpec(host=_find_host(cluster, spec.host), pool=pool))
+    return machine.ref.RelocateVM_Task(vim.vm.RelocateSpec(host=find_host(cluster, spec.host), pool=pool))
 
 
 def _reconfigure(api: Api, shop: Workshop, spec: MachineSpec, cluster: Cluster, machine: Machine) -> Any:
-    network = find_network(api, cluster, _network_of(shop, spec))
+    network = find_network(api, cluster, network_of(shop, spec))
     changes = device_changes(read_devices(api, machine.ref), spec, network, shop.settings.linked_clone)
     return machine.ref.ReconfigVM_Task(config_spec(spec, changes))

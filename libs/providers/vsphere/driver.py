@@ -24,10 +24,12 @@ from libs.providers.base import (
 )
 from libs.providers.vsphere.actions import Yard, delete_machine, set_power
 from libs.providers.vsphere.api import Api
-from libs.providers.vsphere.deploy import Workshop, create_machine
+from libs.providers.vsphere.capabilities import LOOKING, learn_capabilities
+from libs.providers.vsphere.deploy import create_machine
 from libs.providers.vsphere.fleet import Labels, describe_fleet, find_folders, read_fleet
 from libs.providers.vsphere.inventory import Cluster, read_clusters
 from libs.providers.vsphere.limits import Limits, release_cluster
+from libs.providers.vsphere.placing import Workshop
 from libs.providers.vsphere.pools import Shares, give_way, sum_siblings
 from libs.providers.vsphere.rounds import Rounds
 from libs.providers.vsphere.session import Login, Session
@@ -38,15 +40,6 @@ from libs.providers.vsphere.validate import validate
 
 ROUND_TIMEOUT_S = 60.0
 SIBLINGS_KEPT = timedelta(minutes=5)
-_ALWAYS = frozenset(
-    {
-        Capability.LIMITS,
-        Capability.SUSPEND,
-        Capability.GUEST_SHUTDOWN,
-        Capability.HOSTS_VISIBLE,
-        Capability.BACKFILL,
-    }
-)
 
 
 class VSphereProvider:
@@ -55,7 +48,7 @@ class VSphereProvider:
     def __init__(
         self, session: Session, connection: Connection, settings: VSphereSettings, clock: Clock
     ) -> None:
-        self.capabilities: frozenset[Capability] = _ALWAYS
+        self.capabilities: frozenset[Capability] = LOOKING
         self._session = session
         self._settings = settings
         self._clock = clock
@@ -73,13 +66,7 @@ class VSphereProvider:
         self.capabilities = await self._session.call(self._learn, "opening the session")
 
     def _learn(self, api: Api) -> frozenset[Capability]:
-        clones = str(api.content.about.apiType) != "HostAgent"
-        pools = any(cluster.pools_possible for cluster in read_clusters(api, self._settings))
-        return (
-            _ALWAYS
-            | (frozenset({Capability.CLONE, Capability.PLACEMENT}) if clones else frozenset())
-            | (frozenset({Capability.POOLS}) if pools else frozenset())
-        )
+        return learn_capabilities(api, read_clusters(api, self._settings))
 
     def _shares(self, api: Api, cluster: Cluster) -> Shares:
         """Our pool's shares beside its siblings, which are summed anew every few minutes."""
@@ -119,9 +106,7 @@ class VSphereProvider:
         return found.seen if found is not None else None
 
     async def create(self, spec: MachineSpec) -> None:
-        """Clone, place, configure and mark a machine, powered off; resumes what an earlier call began."""
-        if Capability.CLONE not in self.capabilities:
-            raise Rejected(Cause.INVALID, "a single ESXi host cannot clone: register its vCenter instead")
+        """Clone or copy, place, configure and mark a machine, powered off; resumes what an earlier call began."""
         lock = self._creating.setdefault(spec.name, asyncio.Lock())
         try:
             async with lock:

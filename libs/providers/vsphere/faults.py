@@ -17,12 +17,14 @@ LONGEST_TEXT = 500
 _FAULTS: tuple[tuple[tuple[type[Any], ...], _Kind, Cause], ...] = (
     ((vim.fault.NotAuthenticated,), Unavailable, Cause.AUTH),
     ((vim.fault.InvalidLogin, vim.fault.NoClientCertificate), Rejected, Cause.AUTH),
-    ((vim.fault.NoPermission, vim.fault.RestrictedVersion), Rejected, Cause.PERMISSION),
+    ((vim.fault.NoPermission,), Rejected, Cause.PERMISSION),
     ((vmodl.fault.SecurityError,), Rejected, Cause.PERMISSION),
     ((vmodl.fault.ManagedObjectNotFound, vim.fault.NotFound, vim.fault.NoHost), Rejected, Cause.NOT_FOUND),
     ((vim.fault.NoDiskSpace, vim.fault.InsufficientResourcesFault), Full, Cause.CAPACITY),
     ((vim.fault.LicenseEntityNotFound, vmodl.fault.NotEnoughLicenses), Full, Cause.QUOTA),
     ((vim.fault.DuplicateName, vim.fault.AlreadyExists), Rejected, Cause.CONFLICT),
+    ((vim.fault.FileAlreadyExists,), Rejected, Cause.CONFLICT),
+    ((vim.fault.FileNotFound,), Rejected, Cause.NOT_FOUND),
     ((vim.fault.TaskInProgress, vim.fault.ConcurrentAccess), Unavailable, Cause.CONFLICT),
     ((vim.fault.HostConnectFault, vmodl.fault.HostCommunication), Unavailable, Cause.UNREACHABLE),
     ((vim.fault.InvalidState, vim.fault.ResourceInUse, vim.fault.FileLocked), Unavailable, Cause.CONFLICT),
@@ -99,6 +101,9 @@ def translate(error: BaseException, doing: str) -> ProviderError:
         return Rejected(Cause.TLS, f"{seen}, not the pinned one; nothing was sent")
     if isinstance(error, TaskFailed | Refused):
         error = error.fault
+    if isinstance(error, vim.fault.RestrictedVersion):
+        text = f"{doing}: the licence makes this API read-only: {describe(error)}"
+        return Rejected(Cause.PERMISSION, text)
     for kinds, kind, cause in _FAULTS:
         if isinstance(error, kinds):
             return kind(cause, f"{doing}: {describe(error)}")

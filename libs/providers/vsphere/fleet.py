@@ -11,8 +11,8 @@ from libs.providers.vsphere.api import Api
 from libs.providers.vsphere.inventory import (
     Cluster,
     Row,
-    find_child,
     find_folder,
+    find_machines_named,
     read_datacenters,
     read_objects,
     read_related,
@@ -75,14 +75,21 @@ class Labels:
         named = {row.id: (row.id, str(row.properties.get("name", ""))) for row in rows}
         unknown = [row.ref for row in rows if named[row.id] not in self._known]
         fresh: dict[str, Label] = {}
-        for row in read_objects(api, "machines", unknown, {vim.VirtualMachine: ("config.extraConfig",)}):
+        paths = {vim.VirtualMachine: ("config.extraConfig", "config.uuid", "config.instanceUuid")}
+        for row in read_objects(api, "machines", unknown, paths):
             label = read_label(named[row.id][1], row.properties.get("config.extraConfig") or ())
-            if label is None:
+            if label is None or (api.on_host and not bears_id(row, label)):
                 continue
             fresh[row.id] = label
             if label.configured:
                 self._known[named[row.id]] = label
         return fresh | {ref: self._known[key] for ref, key in named.items() if key in self._known}
+
+
+def bears_id(row: Row, label: Label) -> bool:
+    """Whether a VM is the one that was made: on a host a copy keeps name and options, and gets another UUID."""
+    uuids = {str(row.properties.get(path, "")).lower() for path in ("config.uuid", "config.instanceUuid")}
+    return str(label.mark.machine_id) in uuids
 
 
 def read_fleet(api: Api, folders: Iterable[Any], labels: Labels) -> list[Machine]:
@@ -121,8 +128,8 @@ def find_folders(api: Api, settings: VSphereSettings, clusters: Iterable[Cluster
 
 def find_machine(api: Api, settings: VSphereSettings, labels: Labels, name: str) -> Machine | None:
     """Our machine of this name; a look-alike without our mark is not found."""
-    vms = (find_child(api, folder, name) for folder in find_folders(api, settings))
-    rows = read_objects(api, "machines", [vm for vm in vms if isinstance(vm, vim.VirtualMachine)], _PATHS)
+    vms = [vm for folder in find_folders(api, settings) for vm in find_machines_named(api, folder, name)]
+    rows = read_objects(api, "machines", vms, _PATHS)
     rows = [row for row in rows if row.properties.get("name") == name]
     ours = labels.read(api, rows)
     return next(iter(make_machines(rows, ours)), None)

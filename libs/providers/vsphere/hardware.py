@@ -1,6 +1,6 @@
 """Specifications for a clone and its configuration: what a machine of ours is made of."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -61,6 +61,99 @@ def config_spec(spec: MachineSpec, changes: Sequence[Any]) -> Any:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """A disk of a VM, and where it hangs."""
+
+    file: str
+    kib: int
+    controller: tuple[str, int]
+    """Type and bus number."""
+    unit: int
+
+
+def slots_of(devices: Iterable[Any]) -> list[Slot]:
+    """The disks among these devices that lie in files, in the order of their keys."""
+    devices = list(devices)
+    controllers = {device.key: device for device in devices}
+    disks: list[Any] = [device for device in devices if isinstance(device, vim.vm.device.VirtualDisk)]
+    return [
+        Slot(
+            file=str(disk.backing.fileName),
+            kib=int(disk.capacityInKB),
+            controller=_kind_of(controllers[disk.controllerKey]),
+            unit=int(disk.unitNumber or 0),
+        )
+        for disk in sorted(disks, key=lambda disk: int(disk.key))
+        if getattr(disk.backing, "fileName", None) and disk.controllerKey in controllers
+    ]
+
+
+def controllers_of(devices: Iterable[Any]) -> dict[tuple[str, int], int]:
+    """Keys of the controllers among these devices, by type and bus number."""
+    return {
+        _kind_of(device): int(device.key)
+        for device in devices
+        if isinstance(device, vim.vm.device.VirtualController)
+    }
+
+
+def _kind_of(controller: Any) -> tuple[str, int]:
+    return type(controller).__name__, int(getattr(controller, "busNumber", 0) or 0)
+
+
+def shell_spec(spec: MachineSpec, vmx_path: str, template: Mapping[str, Any]) -> Any:
+    """A machine like the template but without disks and cards, that bears the mark and the limit."""
+    boot = template.get("config.bootOptions")
+    secure = bool(getattr(boot, "efiSecureBootEnabled", False))
+    made = config_spec(spec, _new_controllers(template.get("config.hardware.device") or ()))
+    made.extraConfig = identity_options(spec.mark)
+    made.name = spec.name
+    # A copy that somebody makes of it gets another UUID: that is how look-alikes are told apart here.
+    made.uuid = made.instanceUuid = str(spec.mark.machine_id)
+    made.files = vim.vm.FileInfo(vmPathName=vmx_path)
+    made.guestId = template.get("config.guestId")
+    made.version = template.get("config.version")
+    made.firmware = template.get("config.firmware")
+    made.bootOptions = vim.vm.BootOptions(efiSecureBootEnabled=True) if secure else None
+    return made
+
+
+def _new_controllers(devices: Iterable[Any]) -> list[Any]:
+    """Changes that add the disks' controllers; every machine has its IDE controllers by itself."""
+    devices = list(devices)
+    used = {device.controllerKey for device in devices if isinstance(device, vim.vm.device.VirtualDisk)}
+    changes = []
+    for number, old in enumerate(device for device in devices if device.key in used):
+        if isinstance(old, vim.vm.device.VirtualIDEController):
+            continue
+        new: Any = type(old)(key=-200 - number, busNumber=old.busNumber)
+        if isinstance(new, vim.vm.device.VirtualSCSIController):
+            new.sharedBus = vim.vm.device.VirtualSCSIController.Sharing.noSharing
+        changes.append(_change(new, "add"))
+    return changes
+
+
+def attach_spec(disks: Iterable[tuple[str, int, int | None, int]]) -> Any:
+    """A change that attaches disks which exist: file, size in KiB, controller's key, unit number."""
+    changes = [
+        _change(
+            vim.vm.device.VirtualDisk(
+                key=-300 - number,
+                controllerKey=controller,
+                unitNumber=unit,
+                capacityInKB=kib,
+                backing=vim.vm.device.VirtualDisk.FlatVer2BackingInfo(
+                    fileName=file, diskMode="persistent", thinProvisioned=True
+                ),
+            ),
+            "add",
+        )
+        for number, (file, kib, controller, unit) in enumerate(disks)
+    ]
+    return vim.vm.ConfigSpec(deviceChange=changes)
+
+
 def limit_spec(limit_mhz: float) -> Any:
     """A change of nothing but the CPU limit."""
     return vim.vm.ConfigSpec(cpuAllocation=vim.ResourceAllocationInfo(limit=whole_mhz(limit_mhz)))
@@ -119,6 +212,13 @@ def find_network(api: Api, cluster: Cluster, name: str) -> Any:
             return vim.vm.device.VirtualEthernetCard.NetworkBackingInfo(deviceName=name, network=row.ref)
         return _port_backing(api, row.properties)
     raise Rejected(Cause.NOT_FOUND, f"cluster {cluster.name} has no network named {name!r}")
+
+
+def named_networks(api: Api, cluster: Cluster, name: str | None) -> list[Any]:
+    """The cluster's networks of this name: one, or none."""
+    paths = {vim.Network: ("name",), vim.dvs.DistributedVirtualPortgroup: ("name",)}
+    rows = read_related(api, "inventory", [cluster.ref] if name else [], "network", paths)
+    return [row.ref for row in rows if row.properties.get("name") == name]
 
 
 def _port_backing(api: Api, group: dict[str, Any]) -> Any:

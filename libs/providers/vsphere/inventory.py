@@ -340,7 +340,18 @@ def find_child(api: Api, folder: Any, name: str) -> Any | None:
     return api.content.searchIndex.FindChild(folder, name)
 
 
+def find_machines_named(api: Api, folder: Any, name: str) -> list[Any]:
+    """The VMs of this name in a folder: one at most in a vCenter, while a single host takes a name twice."""
+    if api.on_host:
+        rows = read_view(api, "machines", folder, {vim.VirtualMachine: ("name",)})
+        return [row.ref for row in rows if row.properties.get("name") == name]
+    child = find_child(api, folder, name)
+    return [child] if isinstance(child, vim.VirtualMachine) else []
+
+
 def find_folder(api: Api, vm_folder: Any, name: str) -> Any | None:
-    """Our folder of a datacenter, if it exists."""
+    """Our folder of a datacenter, if it exists; a single host has one folder for all and can have no other."""
+    if api.on_host:
+        return vm_folder
     child = find_child(api, vm_folder, name)
     return child if isinstance(child, vim.Folder) else None

@@ -159,7 +159,7 @@ def _remove_pool(api: Api, yard: Yard, cluster_id: str) -> Any:
 def _remove_folder(api: Api, yard: Yard, cluster_id: str) -> Any:
     cluster = find_cluster(api, yard.settings, cluster_id)
     folder = find_folder(api, cluster.vm_folder, yard.settings.folder)
-    if folder is None:
+    if folder is None or api.on_host:
         return None
     rows = read_objects(api, "machines", [folder], {type(folder): ("childEntity",)})
     if not rows or rows[0].properties.get("childEntity"):

@@ -32,6 +32,14 @@ def name_of(mark: Mark) -> str:
     return f"{PREFIX}{mark.machine_id}"
 
 
+def is_name(name: str) -> bool:
+    """Whether only a machine of some installation of Tides can have been given this name."""
+    try:
+        return name == f"{PREFIX}{UUID(name.removeprefix(PREFIX))}"
+    except ValueError:
+        return False
+
+
 def read_label(name: str, extra_config: Iterable[Any]) -> Label | None:
     """The label of a VM of this name; None unless every part is there and agrees."""
     # The last of equal keys counts: a server that appends instead of replacing still tells the truth.

@@ -75,4 +75,47 @@ ROOT = Place(
         )
     },
 )
+HOST = Place(
+    "host",
+    True,
+    {
+        "VirtualMachine.Inventory.Create": "making machines",
+        "VirtualMachine.Inventory.Delete": "destroying machines",
+        "VirtualMachine.Config.AddExistingDisk": "giving machines their disks",
+        "VirtualMachine.Config.AddNewDisk": "giving machines their disks",
+        "VirtualMachine.Config.AddRemoveDevice": "giving machines one network card, whatever the template has",
+        "VirtualMachine.Config.AdvancedConfig": "marking machines as ours and giving them their user data",
+        "VirtualMachine.Config.Annotation": "explaining machines in their notes",
+        "VirtualMachine.Config.CPUCount": "sizing machines",
+        "VirtualMachine.Config.Settings": "giving machines an identity of their own",
+        "VirtualMachine.Config.Memory": "sizing machines",
+        "VirtualMachine.Config.DiskExtend": "sizing machines' disks",
+        "VirtualMachine.Config.Resource": "limiting machines' CPU: without it nothing may be lent",
+        "VirtualMachine.Config.EditDevice": "putting machines into their own network",
+        "VirtualMachine.Interact.PowerOn": "starting machines",
+        "VirtualMachine.Interact.PowerOff": "stopping machines",
+        "VirtualMachine.Interact.Suspend": "suspending machines when the owner needs the host",
+        "Resource.AssignVMToPool": "making machines",
+        "Resource.CreatePool": "the pool that gives way to everyone else",
+        "Resource.EditPool": "capping the pool",
+        "Resource.DeletePool": "removing the pool at the end",
+        "Datastore.AllocateSpace": "making machines",
+        "Datastore.Browse": "seeing which disks are copied already",
+        "Datastore.FileManagement": "copying a template's disks, and deleting what a broken-off copy left",
+        "Network.Assign": "putting machines into their own network",
+    },
+)
+"""A single ESXi host has neither folders nor templates: a role of its own on the host itself."""
+OPTIONAL = frozenset(
+    {
+        "Folder.Delete",
+        "Global.SetCustomField",
+        "Global.ManageCustomFields",
+        "Host.Inventory.EditCluster",
+        "Resource.ColdMigrate",
+        "Resource.DeletePool",
+        "VirtualMachine.Interact.Suspend",
+    }
+)
+"""Without these something is less good; without any other one nothing can be lent."""
 PLACES = (FOLDER, TEMPLATE, CLUSTER, DATASTORE, NETWORK, ROOT)

@@ -12,6 +12,7 @@ from libs.providers.vsphere.privileges import (
     CLUSTER,
     DATASTORE,
     FOLDER,
+    HOST,
     NETWORK,
     PLACES,
     TEMPLATE,
@@ -50,8 +51,8 @@ class Scope:
 
 
 def list_privileges() -> list[tuple[str, str, str]]:
-    """Where, privilege, what is impossible without it; for every place."""
-    return [(place.key, name, why) for place in PLACES for name, why in place.privileges.items()]
+    """Where, privilege, what is impossible without it; for every place, last a single ESXi host."""
+    return [(place.key, name, why) for place in (*PLACES, HOST) for name, why in place.privileges.items()]
 
 
 def govc_lines(scope: Scope) -> list[str]:

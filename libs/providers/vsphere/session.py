@@ -186,7 +186,7 @@ def _access_of(api: Api) -> Access:
         )
     )
     cookie, action = str(api.stub.cookie).partition(";")[0], str(api.stub.versionId)
-    return Access(cookie, action, root, collector, views, performance, search)
+    return Access(cookie, action, root, collector, views, performance, search, api.on_host)
 
 
 def _log_out(api: Api) -> None:

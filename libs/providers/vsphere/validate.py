@@ -7,16 +7,9 @@ from pyVmomi import vim
 
 from libs.providers.base import ClusterSeen, MissingPrivilege, Validation
 from libs.providers.vsphere.api import Api
-from libs.providers.vsphere.inventory import (
-    Cluster,
-    choose_datastore,
-    find_folder,
-    read_clusters,
-    read_related,
-    ref_id,
-)
-from libs.providers.vsphere.overrides import has_attribute
-from libs.providers.vsphere.privileges import CLUSTER, DATASTORE, FOLDER, NETWORK, ROOT, TEMPLATE, Place
+from libs.providers.vsphere.blockers import find_blockers, lacks_datastore, lacks_network, parse_version
+from libs.providers.vsphere.inventory import Cluster, find_folder, read_clusters, read_objects
+from libs.providers.vsphere.rights import CannotTell, find_missing
 from libs.providers.vsphere.settings import VSphereSettings
 from libs.providers.vsphere.templates import template_refs
 
@@ -24,18 +17,42 @@ OLD_API = (7, 0)
 
 
 def validate(api: Api, settings: VSphereSettings) -> Validation:
-    """Facts, missing privileges by name with what they disable, and warnings."""
+    """Facts, missing privileges by name with what they disable, what stands against lending, and warnings."""
     about = api.content.about
     clusters = read_clusters(api, settings)
     templates = template_refs(api, settings)
+    missing: tuple[MissingPrivilege, ...] = ()
+    untold = False
+    try:
+        missing = tuple(find_missing(api, clusters, settings, templates))
+    except CannotTell:
+        untold = True
+    foldered = all(find_folder(api, cluster.vm_folder, settings.folder) for cluster in clusters)
+    blockers = find_blockers(api, clusters, settings, missing, foldered)
     return Validation(
         product=str(about.fullName or about.name),
         api_version=str(about.apiVersion),
-        instance_id=str(about.instanceUuid or about.name),
+        instance_id=_instance_id(api, clusters),
         clusters=tuple(_describe(cluster) for cluster in clusters),
-        missing=tuple(_find_missing(api, clusters, settings, templates)),
-        warnings=tuple(_warnings(api, clusters, settings, templates)),
+        missing=missing,
+        warnings=tuple(_warnings(api, clusters, settings, templates, untold)),
+        blockers=tuple(blockers),
     )
+
+
+def _instance_id(api: Api, clusters: Sequence[Cluster]) -> str:
+    """The vCenter's own id; of a single host, which has none, that of its hardware."""
+    about = api.content.about
+    if about.instanceUuid or not api.on_host:
+        return str(about.instanceUuid or about.name)
+    rows = read_objects(
+        api,
+        "inventory",
+        [host.ref for cluster in clusters for host in cluster.hosts][:1],
+        {vim.HostSystem: ("summary.hardware.uuid",)},
+    )
+    uuid = rows[0].properties.get("summary.hardware.uuid") if rows else None
+    return str(uuid or about.name)
 
 
 def _describe(cluster: Cluster) -> ClusterSeen:
@@ -49,77 +66,26 @@ def _describe(cluster: Cluster) -> ClusterSeen:
     )
 
 
-def _find_missing(
-    api: Api, clusters: Sequence[Cluster], settings: VSphereSettings, templates: Sequence[Any]
-) -> Iterable[MissingPrivilege]:
-    stores = (choose_datastore(cluster, settings) for cluster in clusters)
-    places: list[tuple[Place, Iterable[Any]]] = [
-        (FOLDER, (_folder_of(api, cluster, settings) for cluster in clusters)),
-        # A plain machine may serve as a template: its rights come from the folder above.
-        (TEMPLATE, templates or [cluster.vm_folder for cluster in clusters]),
-        (CLUSTER, (cluster.ref for cluster in clusters)),
-        (DATASTORE, (store.ref for store in stores if store is not None)),
-        (NETWORK, (net for cluster in clusters for net in _named_networks(api, cluster, settings))),
-        (ROOT, () if has_attribute(api) else (api.content.rootFolder,)),
-    ]
-    for place, entities in places:
-        lacking = _lacking(api, place, list(_unique(entities).values()))
-        yield from (MissingPrivilege(name, why) for name, why in place.privileges.items() if name in lacking)
-
-
-def _named_networks(api: Api, cluster: Cluster, settings: VSphereSettings) -> list[Any]:
-    if settings.network is None:
-        return []
-    paths = {vim.Network: ("name",), vim.dvs.DistributedVirtualPortgroup: ("name",)}
-    rows = read_related(api, "inventory", [cluster.ref], "network", paths)
-    return [row.ref for row in rows if row.properties.get("name") == settings.network]
-
-
-def _folder_of(api: Api, cluster: Cluster, settings: VSphereSettings) -> Any:
-    return find_folder(api, cluster.vm_folder, settings.folder) or cluster.vm_folder
-
-
-def _unique(refs: Iterable[Any]) -> dict[str, Any]:
-    return {ref_id(ref): ref for ref in refs}
-
-
-def _lacking(api: Api, place: Place, entities: list[Any]) -> set[str]:
-    """Privileges that are missing on one of the entities; on all of them, where one is enough."""
-    if not entities:
-        return set()
-    names = list(place.privileges)
-    session = api.content.sessionManager.currentSession
-    if session is None:
-        return set(names)
-    answers = api.content.authorizationManager.HasPrivilegeOnEntities(entities, session.key, names)
-    denied = [
-        {each.privId for each in answer.privAvailability or () if not each.isGranted} for answer in answers
-    ]
-    if place.one_is_enough:
-        return set(names).intersection(*denied)
-    return set().union(*denied)
-
-
 def _warnings(
-    api: Api, clusters: Sequence[Cluster], settings: VSphereSettings, templates: Sequence[Any]
+    api: Api, clusters: Sequence[Cluster], settings: VSphereSettings, templates: Sequence[Any], untold: bool
 ) -> Iterable[str]:
     about = api.content.about
-    if str(about.apiType) == "HostAgent":
-        yield "This is a single ESXi host, not a vCenter: it can be observed, but machines cannot be cloned on it."
-    if _version(str(about.apiVersion)) < OLD_API:
-        yield f"API version {about.apiVersion} is old: its vendor no longer supports it."
-    if settings.network is None:
+    if api.on_host:
         yield (
-            "No network is named: no machine is made before the setting `network` names a port group of their own, "
-            "so that they reach nothing but what you choose."
+            "This is a single ESXi host, not a vCenter: machines are made by copying the disks of a machine "
+            "that is off, which takes longer and as much room as the disks."
         )
+    if untold:
+        yield "This server does not say what the account may do: missing privileges show only when they are needed."
+    if parse_version(str(about.apiVersion)) < OLD_API:
+        yield f"API version {about.apiVersion} is old: its vendor no longer supports it."
     for cluster in clusters:
         yield from _cluster_warnings(api, cluster, settings)
     found = {cluster.name for cluster in clusters}
     for name in settings.clusters:
         if name not in found:
             yield f"No cluster named {name!r} is visible to this account."
-    if not templates:
+    if not templates and not api.on_host:
         yield "No template is visible; publish one before machines can be deployed."
 
 
@@ -129,14 +95,10 @@ def _cluster_warnings(api: Api, cluster: Cluster, settings: VSphereSettings) -> 
             f"DRS is off in cluster {cluster.name}: there is no resource pool, "
             "shares and limits are set on each machine alone."
         )
-    if settings.network is not None and not _named_networks(api, cluster, settings):
+    if settings.network is not None and lacks_network(api, cluster, settings):
         yield f"Cluster {cluster.name} has no network named {settings.network!r}."
     if not cluster.hosts:
         yield f"Cluster {cluster.name} shows no hosts."
-    if choose_datastore(cluster, settings) is None:
+    if lacks_datastore(cluster, settings):
         wanted = f"named {settings.datastore!r}" if settings.datastore else "that all its hosts share"
         yield f"Cluster {cluster.name} has no usable datastore {wanted}."
-
-
-def _version(text: str) -> tuple[int, ...]:
-    return tuple(int(part) if part.isdigit() else 0 for part in text.split(".")[:2])

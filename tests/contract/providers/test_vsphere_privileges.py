@@ -69,6 +69,31 @@ async def test_one_template_that_may_be_cloned_is_enough(target: VSphereTarget, 
     assert set(await missing(target)) == CLONING
 
 
+async def test_what_nothing_works_without_stands_against_lending_and_the_rest_does_not(
+    target: VSphereTarget, proxy: FaultProxy
+) -> None:
+    ca_pem = target.vcsim.ca_file.read_text()
+    named = await target.open_with(target.connection(target.vcsim.password, ca_pem, network=target.network))
+
+    async def blockers(*lacking: str) -> list[str]:
+        proxy.rules.lacking = set(lacking)
+        return [each.code for each in (await named.validate()).blockers]
+
+    assert await blockers() == []
+    assert await blockers(ATTRIBUTE_RIGHT, "Host.Inventory.EditCluster", "Resource.DeletePool") == []
+    assert await blockers(min(CLONING)) == []
+    assert await blockers("VirtualMachine.Config.Resource", "Folder.Create") == [
+        "privilege:Folder.Create",
+        "privilege:VirtualMachine.Config.Resource",
+    ]
+    assert await blockers(*CLONING) == [f"privilege:{name}" for name in sorted(CLONING, reverse=True)]
+    await target.back_door.run(
+        lambda content: content.rootFolder.childEntity[0].vmFolder.CreateFolder("tides")
+    )
+    assert await blockers("Folder.Create") == []
+    await named.aclose()
+
+
 async def test_the_right_on_the_root_is_not_missed_once_the_attribute_is_there(
     target: VSphereTarget, proxy: FaultProxy
 ) -> None:

@@ -87,7 +87,7 @@ def _add_machine(content: Any, name: str, folder: str | None) -> None:
     place = root
     if folder is not None:
         place = content.searchIndex.FindChild(root, folder) or root.CreateFolder(folder)
-    pool = _all(content, vim.ClusterComputeResource)[0].resourcePool
+    pool = _all(content, vim.ComputeResource)[0].resourcePool
     files = vim.vm.FileInfo(vmPathName="[LocalDS_0]")
     place.CreateVM_Task(vim.vm.ConfigSpec(name=name, files=files, guestId="otherGuest"), pool)
 
@@ -96,6 +96,7 @@ class VSphereTarget:
     """A vcsim of three hosts; its counters say 1 unless a test sets them, and their clock runs ahead on demand."""
 
     template = TEMPLATE
+    network = NETWORK
     provider: Provider
 
     def __init__(self, vcsim: Vcsim, url: str, cluster: str) -> None:
@@ -121,7 +122,7 @@ class VSphereTarget:
             disk_gib=0.0005,
             limit_mhz=1500.0,
             user_data="#cloud-config\n",
-            network=NETWORK,
+            network=self.network,
         )
 
     def connection(
@@ -172,6 +173,57 @@ class VSphereTarget:
 async def opened(vcsim: Vcsim, url: str | None = None) -> AsyncIterator[VSphereTarget]:
     """A target with an open session; `url` where something stands before vcsim."""
     target = VSphereTarget(vcsim, url or vcsim.url, "")
+    target.provider = await target.open(vcsim.password)
+    try:
+        target.cluster = (await target.provider.validate()).clusters[0].cluster
+        yield target
+    finally:
+        await target.provider.aclose()
+
+
+class HostTarget(VSphereTarget):
+    """A vcsim that is one ESXi host: other names, and other numbers of the counters."""
+
+    template = "ha-host_VM0"
+    network = "VM Network"
+    counters: tuple[int, int] = (0, 0)
+
+    async def set_owner_load(self, host: str, fraction: float) -> None:
+        if self.counters == (0, 0):
+            self.counters = await self.back_door.run(_host_counters)
+        cpu, memory = self.counters
+        await self.vcsim.set_perf(host, {cpu: round(fraction * HOST_MHZ), memory: 1024 * 1024})
+
+    async def files(self, name: str) -> list[str] | None:
+        """What lies in the directory of this name of the host's datastore; None when there is none."""
+        return await self.back_door.run(lambda content: _list_files(content, name))
+
+
+def _host_counters(content: Any) -> tuple[int, int]:
+    ids = {
+        f"{each.groupInfo.key}.{each.nameInfo.key}.{each.rollupType}": int(each.key)
+        for each in content.perfManager.perfCounter
+    }
+    return ids["cpu.usagemhz.average"], ids["mem.consumed.average"]
+
+
+def _list_files(content: Any, name: str) -> list[str] | None:
+    store = _all(content, vim.Datastore)[0]
+    everything = vim.host.DatastoreBrowser.SearchSpec(matchPattern=["*"])
+    task = store.browser.SearchDatastore_Task(f"[{store.name}] {name}", everything)
+    kinds = [vmodl.query.PropertyCollector.PropertySpec(type=vim.Task, pathSet=["info.result", "info.state"])]
+    spec = vmodl.query.PropertyCollector.FilterSpec(
+        objectSet=[vmodl.query.PropertyCollector.ObjectSpec(obj=task)], propSet=kinds
+    )
+    answer = content.propertyCollector.RetrieveContents([spec])
+    got = {each.name: each.val for each in answer[0].propSet}
+    return [each.path for each in got["info.result"].file] if got["info.state"] == "success" else None
+
+
+@asynccontextmanager
+async def opened_host(vcsim: Vcsim, url: str | None = None) -> AsyncIterator[HostTarget]:
+    """A target with an open session on a single ESXi host."""
+    target = HostTarget(vcsim, url or vcsim.url, "")
     target.provider = await target.open(vcsim.password)
     try:
         target.cluster = (await target.provider.validate()).clusters[0].cluster

@@ -49,6 +49,8 @@ class Access:
     views: Ref
     performance: Ref
     search: Ref
+    on_host: bool = False
+    """One ESXi host by itself, where our machines' folder is that of all machines."""
 
 
 @dataclass(frozen=True, slots=True)

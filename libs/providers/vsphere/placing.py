@@ -1,0 +1,119 @@
+"""Where a machine is made: what is there already, its pool, folder, network and datastore."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from pyVmomi import vim
+
+from libs.providers.base import Cause, MachineSpec, Rejected
+from libs.providers.vsphere.api import Api
+from libs.providers.vsphere.faults import translate
+from libs.providers.vsphere.fleet import Labels, Machine, bears_id, find_machine
+from libs.providers.vsphere.hardware import Place
+from libs.providers.vsphere.inventory import (
+    Cluster,
+    choose_datastore,
+    find_cluster,
+    find_folder,
+    find_machines_named,
+    read_objects,
+)
+from libs.providers.vsphere.marks import read_label
+from libs.providers.vsphere.pools import Shares, ensure_pool
+from libs.providers.vsphere.session import Session
+from libs.providers.vsphere.settings import VSphereSettings
+from libs.providers.vsphere.templates import Template, Templates
+
+
+@dataclass(frozen=True, slots=True)
+class Workshop:
+    """What deploying needs from the open session."""
+
+    session: Session
+    settings: VSphereSettings
+    labels: Labels
+    templates: Templates
+    shares: Callable[[Api, Cluster], Shares]
+    clones: dict[str, Any]
+    """Clone tasks that were still running when `create` returned, by machine name."""
+
+
+def find_ours(api: Api, shop: Workshop, spec: MachineSpec) -> Machine | None:
+    """The machine if it is ours and complete enough to be seen. Raises Rejected(CONFLICT) for a look-alike."""
+    machine = find_machine(api, shop.settings, shop.labels, spec.name)
+    if machine is not None and machine.label.mark != spec.mark:
+        raise Rejected(
+            Cause.CONFLICT, f"{spec.name} belongs to installation {machine.label.mark.installation_id}"
+        )
+    return machine
+
+
+def refuse_look_alike(api: Api, shop: Workshop, spec: MachineSpec) -> bool:
+    """Whether a VM of this name lies in our folder. Raises Rejected(CONFLICT) for one without our mark."""
+    cluster = find_cluster(api, shop.settings, spec.cluster)
+    folder = find_folder(api, cluster.vm_folder, shop.settings.folder)
+    vms = [] if folder is None else find_machines_named(api, folder, spec.name)
+    paths = ("config.uuid", "config.instanceUuid", "config.extraConfig")
+    for row in read_objects(api, "machines", vms, {vim.VirtualMachine: paths}):
+        got = row.properties
+        label = read_label(spec.name, got.get("config.extraConfig") or ())
+        ours = label is not None and label.mark == spec.mark and (not api.on_host or bears_id(row, label))
+        # A VM that is just being cloned has no configuration yet.
+        if "config.uuid" in got and not ours:
+            raise Rejected(Cause.CONFLICT, f"a machine named {spec.name} without our mark is in our folder")
+    return bool(vms)
+
+
+def network_of(shop: Workshop, spec: MachineSpec) -> str:
+    """The port group of our machines. Raises Rejected(INVALID): the template's own may reach anything."""
+    name = spec.network or shop.settings.network
+    if name is None:
+        raise Rejected(
+            Cause.INVALID,
+            "no network is named: set `network` of the resource to a port group for our machines",
+        )
+    return name
+
+
+def make_place(
+    api: Api, shop: Workshop, spec: MachineSpec, cluster: Cluster, template: Template, host: Any | None
+) -> Place:
+    settings = shop.settings
+    store = choose_datastore(cluster, settings)
+    if settings.datastore is not None and store is None:
+        raise Rejected(Cause.NOT_FOUND, f"cluster {cluster.name} has no datastore {settings.datastore!r}")
+    if settings.linked_clone and template.snapshot is None:
+        raise Rejected(Cause.NOT_FOUND, f"template {spec.template!r} has no snapshot for linked clones")
+    pool = cluster.root_pool
+    if cluster.pools_possible:
+        pool = ensure_pool(api, cluster, settings, spec.limit_mhz, shop.shares(api, cluster)).ref
+    return Place(
+        folder=_ensure_folder(api, cluster.vm_folder, settings.folder),
+        pool=pool,
+        host=host,
+        datastore=store.ref if store is not None else None,
+        snapshot=template.snapshot if settings.linked_clone else None,
+    )
+
+
+def find_host(cluster: Cluster, host_id: str | None) -> Any | None:
+    if host_id is None:
+        return None
+    for host in cluster.hosts:
+        if host.id == host_id:
+            return host.ref
+    raise Rejected(Cause.NOT_FOUND, f"cluster {cluster.name} has no host {host_id}")
+
+
+def _ensure_folder(api: Api, vm_folder: Any, name: str) -> Any:
+    folder = find_folder(api, vm_folder, name)
+    if folder is not None:
+        return folder
+    try:
+        return vm_folder.CreateFolder(name)
+    except vim.fault.DuplicateName as taken:
+        folder = find_folder(api, vm_folder, name)
+        if folder is None:
+            raise translate(taken, f"making the folder {name!r}") from None
+        return folder

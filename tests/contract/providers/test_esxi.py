@@ -1,0 +1,173 @@
+"""A single ESXi host keeps what every driver must keep, without a clone: behind a proxy that is as strict as one."""
+
+import re
+from collections.abc import AsyncIterator
+from functools import partial
+from typing import Any
+
+import pytest
+from pyVmomi import vim
+
+from libs.providers.base import Capability, Cause, Full, MachineSpec, Power, Rejected, Unavailable
+from tests.contract.providers.suite import ProviderSuite
+from tests.contract.providers.target import bring, deploy, seen
+from tests.contract.providers.vsphere_target import HostTarget, find, opened_host
+from tests.faultproxy import FaultProxy, SoapFault
+from tools.parts.vcsim import Vcsim
+
+
+class TestHost(ProviderSuite):
+    @pytest.fixture
+    async def target(self, vcsim: Vcsim) -> AsyncIterator[HostTarget]:
+        await vcsim.start(vms=1, flags=("-esx", "-autostart=false", "-perf-default", "1"))
+        async with FaultProxy.before(vcsim) as proxy:
+            proxy.rules.esxi = True
+            async with opened_host(vcsim, proxy.url) as target:
+                yield target
+                assert not proxy.disks.loose, "copies were left behind"
+
+
+@pytest.fixture
+def cloud() -> dict[str, Any]:
+    return {"vms": 1, "flags": ("-esx", "-autostart=false", "-perf-default", "1")}
+
+
+@pytest.fixture
+async def target(vcsim: Vcsim, proxy: FaultProxy) -> AsyncIterator[HostTarget]:
+    """The host as it is seen through the proxy."""
+    proxy.rules.esxi = True
+    async with opened_host(vcsim, proxy.url) as target:
+        yield target
+        proxy.rules.heal()
+
+
+STEPS = ("MakeDirectory", "CreateVM_Task", "CopyVirtualDisk_Task", "MoveVirtualDisk_Task", "ReconfigVM_Task")
+
+
+async def break_off(target: HostTarget, proxy: FaultProxy, spec: MachineSpec, step: str) -> None:
+    """Create, and lose the answer of this step; whoever goes on knows nothing of it."""
+    proxy.rules.reset_after[step] = 1
+    with pytest.raises(Unavailable):
+        await target.provider.create(spec)
+    await target.provider.aclose()
+    target.provider = await target.open(target.vcsim.password)
+
+
+@pytest.mark.parametrize("step", STEPS)
+async def test_a_crash_after_any_step_is_gone_on_from(
+    target: HostTarget, proxy: FaultProxy, step: str
+) -> None:
+    spec = target.make_spec()
+    await break_off(target, proxy, spec, step)
+    assert (await deploy(target, spec)).configured
+    assert (await target.back_door.names()).count(spec.name) == 1
+    vmdks = {name for name in await target.files(spec.name) or () if name.endswith(".vmdk")}
+    assert vmdks == {"disk-0.vmdk", "disk-0-flat.vmdk"}
+    assert not proxy.disks.loose
+    disks = await target.back_door.run(partial(_disks_of, spec.name))
+    assert disks == [(f"[LocalDS_0] {spec.name}/disk-0.vmdk", True)]
+    await bring(target, spec.name, Power.ON)
+
+
+@pytest.mark.parametrize("step", STEPS)
+async def test_a_create_that_broke_off_anywhere_is_deleted_without_a_trace(
+    target: HostTarget, proxy: FaultProxy, step: str
+) -> None:
+    spec = target.make_spec()
+    await break_off(target, proxy, spec, step)
+    await target.provider.delete(spec.name)
+    assert not await target.exists(spec.name)
+    assert await target.files(spec.name) is None
+    assert not proxy.disks.loose
+
+
+async def test_a_copy_without_room_is_full_and_goes_on_when_there_is_some(
+    target: HostTarget, proxy: FaultProxy
+) -> None:
+    proxy.rules.faults["CopyVirtualDisk_Task"] = SoapFault(
+        "NoDiskSpace", "Insufficient disk space", "<file>x</file><datastore>LocalDS_0</datastore>"
+    )
+    spec = target.make_spec()
+    with pytest.raises(Full):
+        await target.provider.create(spec)
+    machine = await seen(target, spec.name)
+    assert machine is not None
+    assert not machine.configured
+    proxy.rules.faults.clear()
+    assert (await deploy(target, spec)).configured
+
+
+async def test_a_copied_machine_is_not_ours_even_with_our_name_and_mark(target: HostTarget) -> None:
+    spec = target.make_spec()
+    await deploy(target, spec)
+    await target.back_door.run(partial(_copy_machine, spec.name))
+    assert (await target.back_door.names()).count(spec.name) == 2
+    assert await seen(target, spec.name) is not None
+    await target.provider.delete(spec.name)
+    assert (await target.back_door.names()).count(spec.name) == 1
+    assert await seen(target, spec.name) is None
+    with pytest.raises(Rejected) as refusal:
+        await target.provider.create(spec)
+    assert refusal.value.cause is Cause.CONFLICT
+
+
+async def test_a_template_that_runs_is_not_copied(target: HostTarget) -> None:
+    await target.back_door.run(
+        lambda content: find(content, vim.VirtualMachine, target.template).PowerOnVM_Task()
+    )
+    spec = target.make_spec()
+    with pytest.raises(Rejected, match="not powered off"):
+        await target.provider.create(spec)
+    assert await target.files(spec.name) is None
+
+
+async def test_a_host_says_what_it_is_and_what_it_can_do(target: HostTarget, proxy: FaultProxy) -> None:
+    facts = await target.provider.validate()
+    assert any("single ESXi host" in text for text in facts.warnings)
+    assert re.fullmatch(r"[0-9a-f-]{36}", facts.instance_id), "two hosts would be taken for one"
+    assert Capability.DISK_COPY in target.provider.capabilities
+    assert not target.provider.capabilities & {
+        Capability.CLONE, Capability.LINKED_CLONE, Capability.ATTRIBUTE, Capability.DRS_OVERRIDE,
+    }  # fmt: skip
+    proxy.rules.lacking = {"Datastore.FileManagement", "Folder.Create"}
+    assert [each.privilege for each in (await target.provider.validate()).missing] == [
+        "Datastore.FileManagement"
+    ]
+    proxy.rules.faults["HasPrivilegeOnEntities"] = SoapFault("NotSupported")
+    facts = await target.provider.validate()
+    assert facts.missing == ()
+    assert any("does not say" in text for text in facts.warnings)
+
+
+async def test_under_the_free_licence_a_host_is_observed_and_says_that_it_cannot_lend(
+    target: HostTarget, proxy: FaultProxy
+) -> None:
+    proxy.rules.free_licence = True
+    provider = await target.open(target.vcsim.password)
+    blockers = {each.code: each for each in (await provider.validate()).blockers}
+    assert "includes the vSphere API" in blockers["read_only_licence"].remedy
+    assert provider.capabilities == {Capability.HOSTS_VISIBLE, Capability.BACKFILL}
+    assert (await provider.sample(None))[0].cpu_capacity_mhz[0] > 0
+    assert await provider.machines() == []
+    with pytest.raises(Rejected, match="licence") as refusal:
+        await provider.create(target.make_spec())
+    assert refusal.value.cause is Cause.PERMISSION
+    await provider.aclose()
+
+
+def _disks_of(name: str, content: Any) -> list[tuple[str, bool]]:
+    devices: list[Any] = find(content, vim.VirtualMachine, name).config.hardware.device
+    disks: list[Any] = [each for each in devices if isinstance(each, vim.vm.device.VirtualDisk)]
+    return [(each.backing.fileName, bool(each.backing.thinProvisioned)) for each in disks]
+
+
+def _copy_machine(name: str, content: Any) -> None:
+    """What somebody does who copies a machine's directory and registers the copy."""
+    old = find(content, vim.VirtualMachine, name)
+    config = vim.vm.ConfigSpec(
+        name=name,
+        files=vim.vm.FileInfo(vmPathName=f"[LocalDS_0] copy-of-{name}/{name}.vmx"),
+        extraConfig=list(old.config.extraConfig),
+        guestId="otherGuest",
+    )
+    old.parent.CreateVM_Task(config, old.resourcePool)
