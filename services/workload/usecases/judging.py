@@ -7,26 +7,28 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from datetime import datetime, timedelta
+from typing import Any
 from uuid import UUID
 
 import structlog
-from pydantic import BaseModel, ConfigDict, TypeAdapter
+from pydantic import BaseModel, ConfigDict
 from sqlalchemy import func, literal, or_, select
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError
 
-from libs.common.contracts.resource import Mode, ResourceChanged
+from libs.common.contracts.resource import ResourceChanged
 from libs.common.contracts.usage import Sample, UsageSampled
 from libs.common.db import Session, Utc
 from libs.common.ids import cluster_id, new_id
 from libs.harvest.decide import decide
 from libs.harvest.document import InvalidPolicy
 from libs.harvest.state import from_json, to_json
-from libs.harvest.types import Decision, Facts, MachineFact, Missing, Observation, ReasonCode, State
+from libs.harvest.types import Decision, Facts, Missing, Observation, ReasonCode, State
 from libs.harvest.words import explain
 from services.workload.domain.plan import give_everything_back, hold_at_floor
-from services.workload.domain.states import COUNTED, ENGINE_STATE, LIVE, MachineState, Wanted
-from services.workload.domain.words import ONLY_OBSERVES, by_hand, released, replace_cause
+from services.workload.domain.states import LIVE, MachineState, Wanted
+from services.workload.domain.words import replace_cause
 from services.workload.models import Cluster, DecisionRecord, Machine, Resource
+from services.workload.usecases.facts import Clocks, facts_of, why_draining
 from services.workload.usecases.following import Means, Order, follow, hold, is_limited
 from services.workload.usecases.projections import ensure_cluster, remember_resource
 from services.workload.usecases.rules import Rulebook, Rules, open_rulebook
@@ -54,6 +56,17 @@ class Inputs(BaseModel):
         return stored
 
 
+class _Decided(BaseModel):
+    model_config = ConfigDict(ser_json_inf_nan="strings")
+    decision: Decision
+
+
+def as_json(decision: Decision) -> dict[str, Any]:
+    """A decision as it is stored."""
+    stored: dict[str, Any] = json.loads(_Decided(decision=decision).model_dump_json())["decision"]
+    return stored
+
+
 @dataclass(frozen=True, slots=True)
 class _Case:
     """A cluster with its rules, at a moment of two clocks: rows keep ours, the engine goes by the cloud's."""
@@ -70,6 +83,11 @@ class _Case:
         """Now, on the cloud's clock."""
         return self.now + timedelta(seconds=self.cluster.clock_offset_s)
 
+    @property
+    def clocks(self) -> Clocks:
+        """Now, on both."""
+        return Clocks(self.now, self.there)
+
 
 async def judge_samples(means: Means, session: Session, event: UsageSampled) -> None:
     """Judge the newest sample of every cluster in the round; older ones are history and stats' business."""
@@ -85,6 +103,7 @@ async def judge_samples(means: Means, session: Session, event: UsageSampled) -> 
     if resource.gone:
         return
     rulebook = await open_rulebook(session, resource, list(known))
+    due: list[tuple[_Case, Observation]] = []
     for identity, cluster in known.items():
         sample = newest[identity]
         _forget_future(cluster, sample, now + _offset(event))
@@ -96,7 +115,8 @@ async def judge_samples(means: Means, session: Session, event: UsageSampled) -> 
         if sample.at <= case.there + FUTURE and _is_whole(sample):
             cluster.sampled_at, cluster.heard_at = sample.at, min(event.received_at, now)
             cluster.sample = json.loads(_Seen(sample=sample).model_dump_json())["sample"]
-        await _judge(session, case, sample)
+        due.append((case, sample))
+    await _judge_all(session, due)
 
 
 async def _lock_or_make(
@@ -174,9 +194,8 @@ async def rejudge_all(means: Means, session: Session, resource: Resource) -> Non
     ordered = judged.order_by(Cluster.id).with_for_update(key_share=True)
     clusters = (await session.execute(ordered)).scalars().all()
     rulebook = await open_rulebook(session, resource, [cluster.id for cluster in clusters])
-    for cluster in clusters:
-        case = _Case(means, rulebook, cluster, now)
-        await _judge(session, case, Missing(case.there))
+    cases = [_Case(means, rulebook, cluster, now) for cluster in clusters]
+    await _judge_all(session, [(case, Missing(case.there)) for case in cases])
 
 
 async def rejudge(
@@ -191,12 +210,42 @@ async def rejudge(
     await _judge(session, case, Missing(case.there))
 
 
+async def _judge_all(session: Session, due: Sequence[tuple[_Case, Observation]]) -> None:
+    """Decide about clusters of one resource together; one by one where one of them cannot be decided about.
+
+    A savepoint for each would cost more than all else in judging.
+    """
+    if not due:
+        return
+    try:
+        async with session.savepoint():
+            told = [await _decide(session, case, observation) for case, observation in due]
+    except Exception as error:
+        _raise_if_of_database(error)
+        await _judge_apart(session, due)
+        return
+    _log_decided(told)
+
+
+async def _judge_apart(session: Session, due: Sequence[tuple[_Case, Observation]]) -> None:
+    """What was rolled back together is read again and judged apart."""
+    clusters = [case.cluster for case, _ in due]
+    for cluster in clusters:
+        await session.refresh(cluster)
+    resource = due[0][0].rulebook.resource
+    await session.refresh(resource)
+    rulebook = await open_rulebook(session, resource, [cluster.id for cluster in clusters])
+    for case, observation in due:
+        await _judge(session, replace(case, rulebook=rulebook), observation)
+
+
 async def _judge(session: Session, case: _Case, observation: Observation) -> None:
     """Decide about one cluster. One that cannot be decided about is held at the floor, and no other suffers by it."""
     about = {"resource": case.rulebook.resource.name, "cluster": case.cluster.name}
     try:
         async with session.savepoint():
-            await _decide(session, case, observation)
+            told = await _decide(session, case, observation)
+        _log_decided([told])
         return
     except InvalidPolicy as error:
         why = f"the policy cannot be read: {error}"
@@ -237,7 +286,7 @@ async def _hold(session: Session, case: _Case, why: str) -> None:
     reason = f"{why}; held at the floor, nothing new"
     if cluster.reason != reason:
         log.warning("cluster.held", resource=resource.name, cluster=cluster.name, reason=reason)
-    cluster.decision = TypeAdapter(Decision).dump_python(decision, mode="json")
+    cluster.decision = as_json(decision)
     cluster.reason, cluster.decided_at = reason, case.there
     hold(session, Order(case.means, resource, cluster, decision, None, None, reason), machines, case.now)
 
@@ -259,39 +308,49 @@ def _give_up_revoked(rulebook: Rulebook, machines: Sequence[Machine]) -> None:
             machine.wanted, machine.wanted_by_hand, machine.reason = Wanted.GONE, True, why
 
 
-async def _decide(session: Session, case: _Case, observation: Observation) -> None:
+def _log_decided(told: Sequence[dict[str, object] | None]) -> None:
+    """Say what was decided, once it cannot be rolled back alone any more."""
+    for facts in filter(None, told):
+        log.info("cluster.decided", **facts)
+
+
+async def _decide(session: Session, case: _Case, observation: Observation) -> dict[str, object] | None:
+    """Decide about one cluster and write down what follows; what the log is to say, where something moved."""
     cluster, rules = case.cluster, case.rulebook.of(case.cluster, case.now)
     machines = case.rulebook.machines.get(cluster.id, [])
     _give_up_revoked(case.rulebook, machines)
     if rules is None:
         await _give_back(session, case, machines)
-        return
-    facts = _facts(case, rules, machines)
+        return None
+    facts = facts_of(case.rulebook.resource, cluster, machines, rules.granted, case.clocks)
     before = _remembered(cluster)
     after, decision = decide(rules.policy, before, observation, facts)
-    inputs = Inputs(observation=observation, facts=facts, decision=decision).as_json()
-    reason = _tell(case, rules, decision, machines)
-    if case.by_hand is not None or _differs(cluster.decision, inputs["decision"]):
+    reason, decided, told = _tell(case, rules, decision, machines), as_json(decision), None
+    if case.by_hand is not None or _differs(cluster.decision, decided):
+        inputs = Inputs(observation=observation, facts=facts, decision=decision).as_json()
         record = DecisionRecord(
             id=new_id(), cluster_id=cluster.id, at=decision.at, policy_id=rules.assignment.policy_id,
             policy_revision=rules.assignment.policy_revision, state_before=to_json(before),
             reason=_with_hand(case, reason), **inputs,
         )  # fmt: skip
         session.add(record)
-        about = {"resource": case.rulebook.resource.name, "cluster": cluster.name, "rung": decision.rung.name}
-        log.info("cluster.decided", **about, wanted=decision.wanted, reason=record.reason)
-    cluster.state, cluster.decision = to_json(after), inputs["decision"]
+        told = {
+            "resource": case.rulebook.resource.name, "cluster": cluster.name, "rung": decision.rung.name,
+            "wanted": decision.wanted, "reason": record.reason,
+        }  # fmt: skip
+    cluster.state, cluster.decision = to_json(after), decided
     cluster.reason, cluster.decided_at = reason, case.there
     cluster.floor_mhz_per_vcpu = rules.policy.floor_mhz_per_vcpu
     cluster.drain_grace_s = rules.policy.ladder.drain_grace_s
     order = Order(case.means, case.rulebook.resource, cluster, decision, rules.policy, rules.template, reason)
     await follow(session, order, machines, case.now)
+    return told
 
 
 async def _give_back(session: Session, case: _Case, machines: Sequence[Machine]) -> None:
     """Without a policy nothing is decided, and nothing is lent."""
     cluster, no_policy = case.cluster, "no policy is assigned to this cluster or its resource"
-    reason = _why_draining(case.rulebook.resource, cluster, machines) or no_policy
+    reason = why_draining(case.rulebook.resource, cluster, machines) or no_policy
     cluster.reason, cluster.decision = reason, None
     floor_mhz = cluster.floor_mhz_per_vcpu * sum(machine.vcpus for machine in machines)
     decision = give_everything_back(case.there, floor_mhz)
@@ -302,7 +361,7 @@ async def _give_back(session: Session, case: _Case, machines: Sequence[Machine])
 def _tell(case: _Case, rules: Rules, decision: Decision, machines: Sequence[Machine]) -> str:
     """The decision's reason in words, with who and what stands behind it."""
     told = explain(decision, rules.policy, _names(case.cluster))
-    why = _why_draining(case.rulebook.resource, case.cluster, machines)
+    why = why_draining(case.rulebook.resource, case.cluster, machines)
     if decision.reason.code is ReasonCode.DRAINING and why is not None:
         told = replace_cause(told, why)
     if not rules.why:
@@ -319,54 +378,6 @@ def _with_hand(case: _Case, reason: str) -> str:
 def _names(cluster: Cluster) -> dict[str, str]:
     sample = cluster.sample or {}
     return dict(zip(sample.get("hosts", ()), sample.get("host_names", ()), strict=True))
-
-
-def _facts(case: _Case, rules: Rules, machines: Sequence[Machine]) -> Facts:
-    resource, cluster = case.rulebook.resource, case.cluster
-    return Facts(
-        now=case.there,
-        machines=tuple(_fact(machine, case.now) for machine in machines if _is_there(machine)),
-        granted_machines=rules.granted,
-        paused=_why_paused(resource, cluster),
-        draining=_why_draining(resource, cluster, machines) is not None,
-        interval_s=cluster.interval_s,
-    )
-
-
-def _is_there(machine: Machine) -> bool:
-    """Whether a decision counts it: also one that runs on because its deletion is refused, as one that drains."""
-    return machine.state in COUNTED or (machine.state is MachineState.DESTROYING and is_limited(machine))
-
-
-def _why_draining(resource: Resource, cluster: Cluster, machines: Sequence[Machine]) -> str | None:
-    """Why everything of ours is to leave the cluster, if it is; who only observes again gives back what it has."""
-    if resource.mode == Mode.DRAINING:
-        return released(force=resource.force)
-    if cluster.draining:
-        return by_hand("drained", cluster.drained_by, cluster.drained_reason)
-    return ONLY_OBSERVES if resource.mode == Mode.OBSERVE and machines else None
-
-
-def _why_paused(resource: Resource, cluster: Cluster) -> str | None:
-    if cluster.paused_reason is not None:
-        return f"{cluster.paused_reason} (by {cluster.paused_by})"
-    return "the resource is paused" if resource.mode == Mode.PAUSED else None
-
-
-def _fact(machine: Machine, now: datetime) -> MachineFact:
-    since = machine.running_since
-    # What drains because of a decision is still the decision's: it may run on when the owner calms down.
-    drains = machine.state is MachineState.DRAINING and not machine.wanted_by_hand
-    return MachineFact(
-        machine=str(machine.id),
-        host=machine.host,
-        state=ENGINE_STATE[MachineState.RUNNING if drains else machine.state],
-        vcpus=machine.vcpus,
-        age_s=max(0.0, (now - machine.created_at).total_seconds()),
-        progress_s=0.0 if since is None else max(0.0, (now - since).total_seconds()),
-        memory_mib=machine.memory_mib,
-        disk_gib=machine.disk_gib,
-    )
 
 
 def _differs(known: dict[str, object] | None, decision: dict[str, object]) -> bool:
