@@ -57,11 +57,11 @@ def test(arguments: Sequence[str]) -> int:
 
 def bench(arguments: Sequence[str]) -> int:
     """Run one module of tools/bench, with the arguments that follow its name."""
-    known = sorted(path.stem for path in (ROOT / "tools" / "bench").glob("[!_]*.py"))
+    known = sorted(path.stem.replace("_", "-") for path in (ROOT / "tools" / "bench").glob("[!_]*.py"))
     if not arguments or arguments[0] not in known:
         print(f"./dev bench NAME, where NAME is one of: {', '.join(known) or 'none yet'}")
         return 2
-    return _call([sys.executable, "-m", f"tools.bench.{arguments[0]}", *arguments[1:]])
+    return _call([sys.executable, "-m", f"tools.bench.{arguments[0].replace('-', '_')}", *arguments[1:]])
 
 
 def schemas(arguments: Sequence[str]) -> int:

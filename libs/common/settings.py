@@ -66,6 +66,10 @@ class Settings(BaseSettings):
     sample_ttl_s: float = Field(default=60.0, gt=0, allow_inf_nan=False)
     """How long a sample waits for workload before it is too old to judge by."""
     pool_size: int = Field(default=5, ge=1, le=100)
+    boinc_signing_key: str = ""
+    """The public text of the account manager's key, as `tides boinc keygen` printed it; empty: there is no manager."""
+    boinc_url: str = ""
+    """Where machines reach the account manager: https, a dot in the host, `/boinc/` at the end."""
     data_dir: Path = Field(default_factory=_default_data_dir)
 
     @field_validator("database_url")

@@ -10,6 +10,8 @@ from services.cli.client import Client
 from services.cli.names import PROJECT, RESOURCE, find
 from services.cli.watching import AsJson
 
+MOST_OF_A_BLOCK = 600
+
 projects = typer.Typer(no_args_is_help=True, help="BOINC projects.")
 contributions = typer.Typer(no_args_is_help=True, help="What is lent to which project.")
 
@@ -31,6 +33,25 @@ def list_projects(context: typer.Context, json_: AsJson = False) -> None:
         show.as_json(found)
         return
     show.table(["name", "url"], [[one["name"], one["url"]] for one in found])
+
+
+@projects.command("sign")
+def sign_project(
+    context: typer.Context,
+    project: Annotated[str, typer.Argument(help="Name or id.")],
+    signature: Annotated[
+        typer.FileText, typer.Option(help="What `tides boinc sign` printed; - for standard input.")
+    ],
+) -> None:
+    """Keep the signature of a project's URL, without which no client attaches by its account manager."""
+    block = signature.read(MOST_OF_A_BLOCK)
+
+    async def work(client: Client) -> Any:
+        known = await find(client, PROJECT, project)
+        return await client.call("PATCH", f"/v1/projects/{known['id']}", {"url_signature": block})
+
+    signed = ask(context, work)
+    show.say(f"{signed['name']} at {signed['url']} is signed")
 
 
 @contributions.command("add")

@@ -1,9 +1,17 @@
-"""What counts as a machine of a contribution, and which keys may reach one."""
+"""What counts as a machine of a contribution, which keys may reach one, and what its client is told."""
 
+import base64
+import hashlib
+import hmac
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
 from enum import IntEnum
 from uuid import UUID
 
-from libs.boinc.account import KeyKind, kind_of
+from libs.boinc.account import KeyKind, canonical_url, kind_of
+from libs.boinc.credit import possible_s
+from libs.boinc.manager import ProjectAccount, ReportedProject
 
 MOST_RESOURCES = 1000
 MOST_PER_ORGANISATION = 12
@@ -40,3 +48,92 @@ def check_key(authenticator: str) -> None:
 def works_for(resource_id: UUID, resource_ids: list[UUID] | None) -> bool:
     """Whether machines of the resource work for a contribution that names these; None: all of them."""
     return resource_ids is None or resource_id in resource_ids
+
+
+class Standing(IntEnum):
+    """What a machine's token is good for."""
+
+    CURRENT = 1
+    NEXT = 2
+    """Told to the client, not yet seen from it; its predecessor stays good until then."""
+    SPENT = 3
+    """Whoever comes with it has it from somewhere else."""
+
+
+FIRST_REPEAT_S = 30
+"""Until the client has its own token, its projects and their shares."""
+REPEAT_S = 300
+TROUBLE_REPEAT_S = 60
+ROTATE_EVERY = timedelta(days=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Lent:
+    """A project that a machine shall work for."""
+
+    url: str
+    signature: str
+    weight: float
+    authenticator: str = field(repr=False)
+    """The weak account key."""
+
+
+def token_hash(token: str) -> str:
+    """By which a token is known; the token itself is kept nowhere."""
+    return hashlib.sha256(token.encode()).hexdigest()
+
+
+def next_token(token: str, nonce: str) -> str:
+    """The token after this one: the same at every asking, and known to nobody who has only one of the two."""
+    mixed = hmac.new(token.encode(), b"tides/next-token/" + nonce.encode(), hashlib.sha256).digest()
+    return base64.urlsafe_b64encode(mixed).decode().rstrip("=")
+
+
+def accounts_for(
+    lent: Sequence[Lent], reported: Sequence[ReportedProject], *, draining: bool
+) -> tuple[ProjectAccount, ...]:
+    """What the client shall do about each project: those lent to it, and those that it must leave."""
+    wanted = [
+        ProjectAccount(
+            each.url,
+            each.signature,
+            each.authenticator,
+            each.weight,
+            dont_request_more_work=draining,
+            abort_not_started=draining,
+            update=draining,
+        )
+        for each in lent
+    ]
+    leaving = {
+        url for project in reported if project.attached_by_manager and (url := _canonical(project.url))
+    }
+    leaving -= {each.url for each in lent}
+    return (*wanted, *(ProjectAccount(url, detach_when_done=True) for url in sorted(leaving)))
+
+
+def is_settled(accounts: Sequence[ProjectAccount], reported: Sequence[ReportedProject]) -> bool:
+    """Whether the client has done all of it, so that it need not come again soon."""
+    shares = {project.url: project.resource_share for project in reported}
+    return all(
+        account.resource_share is not None
+        and abs(shares.get(account.url, -1.0) - account.resource_share)
+        <= 1e-5 * account.resource_share + 1e-6
+        and not account.update
+        for account in accounts
+    )
+
+
+def claim(counted_s: float, reported_s: float, vcpus: int, elapsed_s: float) -> float:
+    """CPU seconds beyond those that were counted, as far as the machine can have spent them since.
+
+    What is too much now is counted later, if it was true; a counter that falls counts nothing.
+    """
+    return possible_s(reported_s - counted_s, max(1, vcpus), elapsed_s)
+
+
+def _canonical(url: str) -> str:
+    try:
+        return canonical_url(url)
+    except ValueError:
+        return ""

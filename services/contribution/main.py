@@ -10,8 +10,11 @@ from libs.common.contracts.action import (
 from libs.common.contracts.supply import ContributionChanged
 from libs.common.secrets import authenticator_context
 from libs.common.service import Hears, Runtime, Sealed, Service, Tells
-from services.contribution import api, usecases
+from services.contribution.api import boinc, lending
+from services.contribution.api.door import Contacts, Door
 from services.contribution.models import Base, Contribution
+from services.contribution.settings import manager_of
+from services.contribution.usecases import lending as usecases
 
 
 def build(runtime: Runtime) -> Service:
@@ -19,11 +22,12 @@ def build(runtime: Runtime) -> Service:
     database = runtime.open_database("contribution")
     app = create_app(
         "contribution",
-        routers=[api.projects, api.contributions],
+        routers=[lending.projects, lending.contributions, boinc.boinc],
         settings=runtime.settings,
         verifier=runtime.verifier,
     )
-    app.state.door = api.Door(database, runtime.clock, runtime.vault)
+    manager, contacts = manager_of(runtime.settings), Contacts(runtime.registry)
+    app.state.door = Door(database, runtime.clock, runtime.vault, manager, contacts)
     facts = (MachineRequested, MachineDeployed, MachineDraining, MachineDestroyed)
     return Service(
         name="contribution",
@@ -31,7 +35,7 @@ def build(runtime: Runtime) -> Service:
         migrations="services.contribution.migrations",
         database=database,
         app=app,
-        prefixes=("/v1/projects", "/v1/contributions"),
+        prefixes=("/v1/projects", "/v1/contributions", "/boinc"),
         hears=[Hears(fact, usecases.learn_machine, once=False) for fact in facts],
         seals=(
             Sealed(

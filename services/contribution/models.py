@@ -1,9 +1,9 @@
 """Tables of contribution."""
 
-from datetime import datetime
+from datetime import date, datetime
 from uuid import UUID
 
-from sqlalchemy import ARRAY, ForeignKey, Index, SmallInteger, String, Text, Uuid, text
+from sqlalchemy import ARRAY, BigInteger, ForeignKey, Index, SmallInteger, String, Text, Uuid, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from libs.common.db import Utc, new_metadata
@@ -23,6 +23,8 @@ class Project(Base):
     id: Mapped[UUID] = mapped_column(primary_key=True)
     name: Mapped[str] = mapped_column(String(200))
     url: Mapped[str] = mapped_column(String(300), unique=True)
+    url_signature: Mapped[str | None] = mapped_column(Text)
+    """The block over `url` that clients ask of their account manager; made offline."""
     created_at: Mapped[datetime] = mapped_column(Utc)
 
 
@@ -64,3 +66,60 @@ class Machine(Base):
     vcpus: Mapped[int]
     stage: Mapped[int] = mapped_column(SmallInteger)
     at: Mapped[datetime] = mapped_column(Utc)
+
+
+class GuestToken(Base):
+    """One token of a machine, by its hash: the one in force, the next one until it is seen, or a spent one."""
+
+    __tablename__ = "guest_token"
+
+    sha256: Mapped[str] = mapped_column(String(64), primary_key=True)
+    machine_id: Mapped[UUID] = mapped_column(ForeignKey("machine.id", ondelete="CASCADE"), index=True)
+    standing: Mapped[int] = mapped_column(SmallInteger)
+    rotates_at: Mapped[datetime] = mapped_column(Utc)
+    nonce: Mapped[str | None] = mapped_column(String(64))
+    """With the token itself it makes the next one, which is therefore written down nowhere."""
+
+
+class Contact(Base):
+    """What the BOINC client of a machine last said of itself to its account manager."""
+
+    __tablename__ = "contact"
+
+    machine_id: Mapped[UUID] = mapped_column(ForeignKey("machine.id", ondelete="CASCADE"), primary_key=True)
+    first_at: Mapped[datetime] = mapped_column(Utc)
+    at: Mapped[datetime] = mapped_column(Utc)
+    client_version: Mapped[str] = mapped_column(String(32))
+    host_cpid: Mapped[str] = mapped_column(String(64))
+    fpops: Mapped[float]
+
+
+class Counter(Base):
+    """How far a machine's counters of a project were counted; they begin when it is attached."""
+
+    __tablename__ = "counter"
+
+    machine_id: Mapped[UUID] = mapped_column(ForeignKey("machine.id", ondelete="CASCADE"), primary_key=True)
+    project_id: Mapped[UUID] = mapped_column(ForeignKey("project.id", ondelete="CASCADE"), primary_key=True)
+    at: Mapped[datetime] = mapped_column(Utc)
+    host_id: Mapped[int] = mapped_column(BigInteger)
+    """The project's own id of the host: what its credit is told by."""
+    cpu_s: Mapped[float]
+    """As far as it was counted; never more than the machine can have spent."""
+    jobs_succeeded: Mapped[int] = mapped_column(BigInteger)
+    jobs_failed: Mapped[int] = mapped_column(BigInteger)
+    starved: Mapped[bool]
+    resource_share: Mapped[float]
+
+
+class Claimed(Base):
+    """CPU seconds and credit that a machine claims of a day (UTC) for a project; what was granted is another figure."""
+
+    __tablename__ = "claimed"
+
+    day: Mapped[date] = mapped_column(primary_key=True)
+    machine_id: Mapped[UUID] = mapped_column(primary_key=True)
+    project_id: Mapped[UUID] = mapped_column(primary_key=True)
+    organisation_id: Mapped[UUID] = mapped_column(index=True)
+    cpu_s: Mapped[float]
+    credit: Mapped[float]

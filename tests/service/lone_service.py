@@ -99,9 +99,9 @@ class Lone:
 
 @asynccontextmanager
 async def serve(
-    build: Build, name: str, database_url: str, clock: Clock | None = None
+    build: Build, name: str, database_url: str, clock: Clock | None = None, **more: Any
 ) -> AsyncIterator[Lone]:
-    """Run one service on a database of its own."""
+    """Run one service on a database of its own, with `more` settings."""
     private, verify_keys = generate_signing_keys()
     settings = Settings.model_validate(
         {
@@ -111,6 +111,7 @@ async def serve(
             "installation_id": str(uuid4()),
             "port": 0,
             "pool_size": 4,
+            **more,
         }
     )
     async with running([build], settings, clock=clock) as run, aiohttp.ClientSession() as http:

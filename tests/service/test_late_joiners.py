@@ -9,7 +9,7 @@ import pytest
 from libs.common import personal_tokens
 from libs.common.secrets import fresh_key
 from libs.providers.simulated import ClusterDefinition, SimulatedSettings, create_cloud, driver
-from services.contribution import usecases as contribution
+from services.contribution.usecases import lending as contribution
 from services.monitor import usecases as monitor
 from services.policy import usecases as policy
 from services.registry.usecases import hearing as registry

@@ -2,17 +2,29 @@
 
 import asyncio
 import dataclasses
+import os
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from hashlib import sha256
+from typing import Any
+from uuid import UUID, uuid4
 
 import aiohttp
 import pytest
+from sqlalchemy import text
 
 from libs.boinc.gui import Operation
 from libs.boinc.manager import ManagerRequest, render_request
 from libs.boinc.signing import SigningKey
+from libs.boinc.user_data import AccountManager, render_user_data
+from libs.common.contracts.action import MachineDraining, MachineFact, MachineRequested
+from services.contribution.main import build
 from tests.boinclab.manager import Seat
 from tests.boinclab.project import StandInProject
-from tests.boinclab.world import World, boinc_world, gui_of, machine_files
+from tests.boinclab.world import World, boinc_files, boinc_world, gui_of, machine_files
+from tests.service.lone_service import OURS, Lone, serve
 from tests.support import until
 from tools.parts import PartMissing
 from tools.parts.boinc import BoincClient
@@ -37,66 +49,124 @@ async def shares(client: BoincClient) -> dict[str, float]:
         return {project.url: project.resource_share for project in await gui.projects()}
 
 
-async def say_with(world: World, token: str) -> bytes:
+async def say_with(url: str, token: str) -> bytes:
     """What the manager answers to somebody else who holds a token."""
     async with aiohttp.ClientSession() as http:
         body = render_request(ManagerRequest(authenticator=token))
-        async with http.post(f"{world.manager.url}rpc.php", data=body) as answer:
+        async with http.post(f"{url}rpc.php", data=body) as answer:
             return await answer.read()
 
 
-async def test_a_machine_attaches_works_obeys_and_leaves() -> None:
+async def contact(client: BoincClient) -> None:
+    """Make the client come to its account manager now, and wait until that went well."""
+    async with await gui_of(client) as gui:
+        await gui.sync_manager()
+
+        async def over() -> bool:
+            return await gui.manager_outcome() == 0
+
+        await until(over, 20, "a contact that goes well")
+
+
+async def test_a_machine_attaches_works_obeys_and_leaves(database_url: str) -> None:
+    """The whole life of a machine's client with Tides itself as its account manager."""
     async with boinc_world() as world:
-        project = await world.project(jobs_per_host=2, cpu_s=16.0)
-        account = world.account(project, 70)
-        seat = world.manager.seat(account)
-        first_token, began = seat.token, time.monotonic()
-        client = await started(world, seat)
+        key = world.manager.key
+        more: dict[str, Any] = {"boinc_signing_key": key.public.text}
+        async with serve(build, "contribution", database_url, **more) as tides:
+            project = await world.project(jobs_per_host=4, cpu_s=16.0)
+            lent = await lend(tides, project, key, 70)
+            machine_id, token, began = uuid4(), "one-time-token", time.monotonic()
+            await tides.tell(requested(machine_id, token))
+            manager = AccountManager(f"{tides.run.url}/boinc/", key.public)
+            files = boinc_files(render_user_data([], "tides-1", token, manager=manager))
+            files["cc_config.xml"] = files["cc_config.xml"].replace("<options>", "<options><ncpus>2</ncpus>")
+            client = await world.client(files)
+            await client.start()
 
-        await until(lambda: project.jobs, ATTACH_S, "the project handed out work")
-        assert time.monotonic() - began < ATTACH_S
-        assert (await shares(client)).keys() == {project.url}
-        assert "Bad signature" not in client.log
-        await until(lambda: shares_are(client, project, 70), 10, "the weight of the first reply")
+            await until(lambda: project.jobs, ATTACH_S, "the project handed out work")
+            assert time.monotonic() - began < ATTACH_S
+            assert "Bad signature" not in client.log
+            login = client.data / "acct_mgr_login.xml"
+            assert token not in login.read_text()
+            await contact(client)
+            assert await shares(client) == {project.url: 70.0}
+            assert str(machine_id) in login.read_text()
+            assert b"-206" in await say_with(manager.url, token)
 
-        await until(lambda: seat.previous is None, 10, "the new token is seen")
-        assert seat.token != first_token
-        assert seat.token in (client.data / "acct_mgr_login.xml").read_text()
-        assert {asked.opaque for asked in seat.heard} == {seat.opaque}
-        assert b"-206" in await say_with(world, first_token)
-        assert world.manager.replays == 1
+            await tides.ask("PATCH", lent, {"weight": 20})
+            await contact(client)
+            assert await shares(client) == {project.url: 20.0}
 
-        seat.accounts = (dataclasses.replace(account, resource_share=20.0, dont_request_more_work=True),)
-        await until(lambda: shares_are(client, project, 20), 10, "the new weight at the next contact")
-        async with await gui_of(client) as gui:
-            assert (await gui.projects())[0].no_more_work
+            async with tables_away(tides):
+                await contact(client)
+            assert await shares(client) == {project.url: 20.0}
 
-        world.manager.down = True
-        await until(lambda: "Account manager" in client.log and failed(client), 15, "a contact fails")
-        world.manager.down = False
-        heard = len(seat.heard)
-        async with await gui_of(client) as gui:
-            await gui.sync_manager()
-        await until(lambda: len(seat.heard) > heard, 10, "it comes back when it is told to")
-        assert not project.faults
+            await until(lambda: computes(client, 2), 20, "two tasks are under way")
+            await tides.tell(requested(machine_id, token, MachineDraining))
+            await contact(client)
+            await until(lambda: len(project.reported) == 2, 20, "what it has not begun is handed back")
+            async with await gui_of(client) as gui:
+                assert (await gui.projects())[0].no_more_work
+            await until(lambda: computes(client, 0), 10, "and the rest goes on")
 
-        seat.accounts = (dataclasses.replace(account, detach_when_done=True),)
-        await until(lambda: gone(client), 60, "it leaves when its work is reported")
-        assert [job.exit_status for job in project.reported] == [0, 0]
-        assert sum(one.cpu_s or 0 for asked in seat.heard[-3:] for one in asked.projects) > 26
-        assert (project.faults, world.manager.replays) == ([], 1)
+            await tides.ask("DELETE", lent)
+            await contact(client)
+            await until(lambda: idle(client), 60, "its work is done and reported")
+            await contact(client)
+            await until(lambda: gone(client), 10, "it leaves")
+            assert sorted(job.exit_status or 0 for job in project.reported) == [0, 0, 203, 203]
+            assert 20 < await claimed_cpu_s(tides) < 2 * (time.monotonic() - began)
+            assert project.faults == []
 
 
-async def shares_are(client: BoincClient, project: StandInProject, share: float) -> bool:
-    return (await shares(client)).get(project.url) == share
+async def computes(client: BoincClient, waiting: int) -> bool:
+    """Whether two tasks are under way and so many wait."""
+    async with await gui_of(client) as gui:
+        tasks = await gui.tasks()
+    return len(tasks) == 2 + waiting and sum(task.executing for task in tasks) == 2
+
+
+async def idle(client: BoincClient) -> bool:
+    async with await gui_of(client) as gui:
+        return not await gui.tasks()
+
+
+async def lend(tides: Lone, project: StandInProject, key: SigningKey, weight: float) -> str:
+    """The path of a contribution to the project, which is signed."""
+    made = await tides.ask("POST", "/v1/projects", {"name": "Lab", "url": project.url})
+    path = f"/v1/projects/{made.body['id']}"
+    assert (await tides.ask("PATCH", path, {"url_signature": key.sign(project.url)})).status == 200
+    body = {"project_id": made.body["id"], "weight": weight, "authenticator": project.weak_key}
+    return f"/v1/contributions/{(await tides.ask('POST', '/v1/contributions', body)).body['id']}"
+
+
+def requested(machine_id: UUID, token: str, kind: type[MachineFact] = MachineRequested) -> MachineFact:
+    more = {"guest_token_sha256": sha256(token.encode()).hexdigest()} if kind is MachineRequested else {}
+    return kind(
+        at=datetime.now(UTC), machine_id=machine_id, name="tides-1", workload_id=uuid4(), organisation_id=OURS,  # noqa: TID251
+        resource_id=uuid4(), cluster_id=uuid4(), vcpus=os.cpu_count() or 1, reason="test", **more,
+    )  # fmt: skip
+
+
+@asynccontextmanager
+async def tables_away(tides: Lone) -> AsyncIterator[None]:
+    """The service's own trouble: it cannot find its tokens."""
+    database = tides.run.services[0].database
+    async with database.transaction() as session:
+        await session.execute(text("ALTER TABLE guest_token RENAME TO away"))
+    yield
+    async with database.transaction() as session:
+        await session.execute(text("ALTER TABLE away RENAME TO guest_token"))
+
+
+async def claimed_cpu_s(tides: Lone) -> float:
+    async with tides.run.services[0].database.transaction() as session:
+        return float((await session.execute(text("SELECT sum(cpu_s) FROM claimed"))).scalar_one())
 
 
 async def gone(client: BoincClient) -> bool:
     return not await shares(client)
-
-
-def failed(client: BoincClient) -> bool:
-    return "HTTP" in client.log.rpartition("Contacting account manager")[2]
 
 
 async def test_what_is_not_signed_by_the_pinned_key_is_refused_and_a_lost_first_reply_is_survived() -> None:

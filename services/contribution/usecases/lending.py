@@ -25,6 +25,8 @@ from libs.common.ids import new_id, state_id
 from libs.common.secrets import Vault, authenticator_context
 from services.contribution.domain import MOST_PER_ORGANISATION, RefusedKey, Stage, check_key, works_for
 from services.contribution.models import Contribution, Machine, Project
+from services.contribution.settings import Manager
+from services.contribution.usecases.managing import give_token
 
 BATCH = 100
 
@@ -84,6 +86,27 @@ async def find_project(session: Session, project_id: UUID) -> Project:
     project = await session.get(Project, project_id)
     if project is None:
         raise not_found("project")
+    return project
+
+
+async def sign_project(
+    session: Session, manager: Manager | None, project_id: UUID, signature: str | None
+) -> Project:
+    """Keep, or forget, the signature of a project's URL. Raises 404, 409 without a key, 422 for another's signature."""
+    project = await find_project(session, project_id)
+    if signature is not None:
+        if manager is None:
+            raise conflict(
+                "This installation has no key for signatures.", "Set TIDES_BOINC_SIGNING_KEY_FILE first."
+            )
+        signature = signature.strip() + "\n"
+        if not manager.key.verifies(project.url, signature):
+            raise invalid(
+                "url_signature",
+                "This is no signature of exactly this project's URL by this installation's key.",
+                f"Give what `tides boinc sign {project.url} --key FILE` prints.",
+            )
+    project.url_signature = signature
     return project
 
 
@@ -246,6 +269,8 @@ async def learn_machine(session: Session, event: MachineFact) -> None:
             index_elements=["id"], set_={"stage": stage, "at": event.at}, where=Machine.stage < stage
         )
     )
+    if isinstance(event, MachineRequested) and event.guest_token_sha256:
+        await give_token(session, event.machine_id, event.guest_token_sha256, event.at)
 
 
 async def _say(session: Session, contribution: Contribution, now: datetime) -> None:

@@ -1,16 +1,14 @@
 """HTTP of contribution: /v1/projects and /v1/contributions."""
 
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated
 from uuid import UUID
 
-from fastapi import APIRouter, Depends, Request, Response
+from fastapi import APIRouter, Depends, Response
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
 from libs.common.auth import Principal, Role, allow
-from libs.common.clock import Clock
-from libs.common.db import Database, Session
+from libs.common.db import Session
 from libs.common.names import ONE_LINE
 from libs.common.paging import (
     Cursor,
@@ -23,34 +21,17 @@ from libs.common.paging import (
     set_etag,
 )
 from libs.common.repeats import HasOnce
-from libs.common.secrets import Vault
-from services.contribution import usecases
+from services.contribution.api.door import Door, HasDoor
 from services.contribution.domain import MOST_RESOURCES, Stage
 from services.contribution.models import Contribution, Project
-from services.contribution.usecases import Changes, Terms
-
-
-@dataclass(frozen=True, slots=True)
-class Door:
-    """What a request needs of the service; on the app since composition."""
-
-    database: Database
-    clock: Clock
-    vault: Vault
-
-
-def door_of(request: Request) -> Door:
-    """The door of the app that was asked."""
-    door: Door = request.app.state.door
-    return door
-
+from services.contribution.usecases import lending as usecases
+from services.contribution.usecases.lending import Changes, Terms
 
 projects = APIRouter(prefix="/v1/projects", tags=["projects"])
 contributions = APIRouter(prefix="/v1/contributions", tags=["contributions"])
 
 Viewer = Annotated[Principal, Depends(allow(Role.VIEWER))]
 Operator = Annotated[Principal, Depends(allow(Role.OPERATOR))]
-HasDoor = Annotated[Door, Depends(door_of)]
 Name = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]+$"), ONE_LINE]
 Weight = Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)]
 Resources = Annotated[tuple[UUID, ...] | None, Field(min_length=1, max_length=MOST_RESOURCES)]
@@ -70,6 +51,12 @@ class ProjectRequest(Body):
     url: Annotated[str, Field(max_length=300)]
 
 
+class ProjectPatch(Body):
+    """The signature of the project's URL, as `tides boinc sign` printed it; null takes it away."""
+
+    url_signature: Annotated[str, Field(max_length=600)] | None
+
+
 class ProjectView(BaseModel):
     """A project."""
 
@@ -78,6 +65,7 @@ class ProjectView(BaseModel):
     id: UUID
     name: str
     url: str
+    url_signature: str | None
     created_at: datetime
 
 
@@ -148,6 +136,14 @@ async def read_project(_who: Viewer, project_id: UUID, door: HasDoor) -> Project
     """One project."""
     async with door.database.transaction() as session:
         return ProjectView.model_validate(await usecases.find_project(session, project_id))
+
+
+@projects.patch("/{project_id}")
+async def sign_project(_who: Operator, project_id: UUID, body: ProjectPatch, door: HasDoor) -> ProjectView:
+    """Keep the signature without which no client attaches to the project by its account manager."""
+    async with door.database.transaction() as session:
+        project = await usecases.sign_project(session, door.manager, project_id, body.url_signature)
+        return ProjectView.model_validate(project)
 
 
 @projects.delete("/{project_id}", status_code=204)

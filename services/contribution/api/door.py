@@ -1,0 +1,42 @@
+"""What a request needs of the service."""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from fastapi import Depends, Request
+from prometheus_client import CollectorRegistry, Counter
+
+from libs.common.clock import Clock
+from libs.common.db import Database
+from libs.common.secrets import Vault
+from services.contribution.settings import Manager
+
+
+class Contacts:
+    """How contacts of BOINC clients end."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.ended = Counter(
+            "tides_boinc_contacts", "Contacts of BOINC clients by their end.", ("end",), registry=registry
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Door:
+    """On the app since composition."""
+
+    database: Database
+    clock: Clock
+    vault: Vault
+    manager: Manager | None
+    """None: this installation is no account manager."""
+    contacts: Contacts
+
+
+def door_of(request: Request) -> Door:
+    """The door of the app that was asked."""
+    door: Door = request.app.state.door
+    return door
+
+
+HasDoor = Annotated[Door, Depends(door_of)]

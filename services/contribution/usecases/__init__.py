@@ -1,0 +1,1 @@
+"""What contribution does: one function, one transaction."""

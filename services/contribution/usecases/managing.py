@@ -1,0 +1,206 @@
+"""The account manager: who comes, what it shall do, and what it says that it has done."""
+
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from uuid import UUID
+
+from sqlalchemy import select, update
+from sqlalchemy.dialects.postgresql import insert
+
+from libs.boinc.credit import claimed_credit
+from libs.boinc.manager import ManagerReply, ManagerRequest, ReportedProject
+from libs.common.db import Session
+from libs.common.secrets import Vault, authenticator_context
+from services.contribution.domain import (
+    FIRST_REPEAT_S,
+    REPEAT_S,
+    ROTATE_EVERY,
+    TROUBLE_REPEAT_S,
+    Lent,
+    Stage,
+    Standing,
+    accounts_for,
+    claim,
+    is_settled,
+    next_token,
+    token_hash,
+    works_for,
+)
+from services.contribution.models import (
+    Claimed,
+    Contact,
+    Contribution,
+    Counter,
+    GuestToken,
+    Machine,
+    Project,
+)
+from services.contribution.settings import Manager
+
+FASTEST_FPOPS = 1e12
+"""A benchmark above this is no processor's core."""
+
+
+class Stranger(Exception):
+    """Nobody's token. `machine_id`: whose it was, where it is a spent one and therefore stolen."""
+
+    def __init__(self, machine_id: UUID | None = None) -> None:
+        self.machine_id = machine_id
+        super().__init__("a spent token" if machine_id else "an unknown token")
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """A machine of ours, and the token that it shall have instead of the one it came with."""
+
+    machine: Machine
+    new_token: str | None
+
+
+async def answer(
+    session: Session, manager: Manager, vault: Vault, asked: ManagerRequest, now: datetime
+) -> ManagerReply:
+    """What the client shall do now. Raises Stranger."""
+    admitted = await _admit(session, asked.authenticator, now)
+    machine = admitted.machine
+    projects = await _projects_of(session, machine)
+    lent = [
+        Lent(project.url, project.url_signature, row.weight, _open(vault, row))
+        for row, project in projects
+        if project.url_signature is not None
+    ]
+    accounts = accounts_for(lent, asked.projects, draining=machine.stage >= Stage.DRAINING)
+    await _learn(session, machine, asked, now)
+    settled = admitted.new_token is None and is_settled(accounts, asked.projects)
+    return ManagerReply(
+        name=manager.name,
+        signing_key=manager.key,
+        repeat_s=REPEAT_S if settled else FIRST_REPEAT_S,
+        accounts=accounts,
+        authenticator=admitted.new_token,
+        opaque=str(machine.id),
+    )
+
+
+def change_nothing(manager: Manager, asked: ManagerRequest) -> ManagerReply:
+    """What is answered in trouble: a client goes on as it is, where an error would silence it for hours."""
+    try:
+        return ManagerReply(manager.name, manager.key, TROUBLE_REPEAT_S, opaque=asked.opaque)
+    except ValueError:
+        return ManagerReply(manager.name, manager.key, TROUBLE_REPEAT_S)
+
+
+async def give_token(session: Session, machine_id: UUID, sha256: str, now: datetime) -> None:
+    """The machine will come with this token first, and is given another one then."""
+    row = insert(GuestToken).values(
+        sha256=sha256, machine_id=machine_id, standing=Standing.CURRENT, rotates_at=now
+    )
+    await session.execute(row.on_conflict_do_nothing())
+
+
+async def _admit(session: Session, token: str, now: datetime) -> Admitted:
+    """Who comes with the token. The one before stays good until the next one is seen: replies get lost."""
+    known = select(GuestToken).where(GuestToken.sha256 == token_hash(token)).with_for_update()
+    row = await session.scalar(known) if token else None
+    if row is None:
+        raise Stranger
+    machine = await session.get_one(Machine, row.machine_id)
+    if machine.stage == Stage.DESTROYED:
+        raise Stranger
+    if row.standing == Standing.SPENT:
+        raise Stranger(machine.id)
+    if row.standing == Standing.NEXT:
+        mine = (GuestToken.machine_id == machine.id) & (GuestToken.standing == Standing.CURRENT)
+        await session.execute(update(GuestToken).where(mine).values(standing=Standing.SPENT, nonce=None))
+        row.standing, row.rotates_at = Standing.CURRENT, now + ROTATE_EVERY
+        return Admitted(machine, None)
+    if row.nonce is None and now >= row.rotates_at:
+        row.nonce = secrets.token_hex(16)
+        fresh = token_hash(next_token(token, row.nonce))
+        session.add(
+            GuestToken(
+                sha256=fresh, machine_id=machine.id, standing=Standing.NEXT, rotates_at=now, nonce=None
+            )
+        )
+    return Admitted(machine, None if row.nonce is None else next_token(token, row.nonce))
+
+
+async def _projects_of(session: Session, machine: Machine) -> list[tuple[Contribution, Project]]:
+    query = (
+        select(Contribution, Project)
+        .join(Project, Project.id == Contribution.project_id)
+        .where(Contribution.organisation_id == machine.organisation_id)
+        .where(Contribution.active.is_(True), Contribution.gone.is_(False))
+        .order_by(Contribution.id)
+    )
+    rows = (await session.execute(query)).all()
+    return [(row, project) for row, project in rows if works_for(machine.resource_id, row.resource_ids)]
+
+
+def _open(vault: Vault, row: Contribution) -> str:
+    return vault.open(row.sealed_authenticator, authenticator_context(row.id))
+
+
+async def _learn(session: Session, machine: Machine, asked: ManagerRequest, now: datetime) -> None:
+    """Note the contact, and what was computed since the last one."""
+    fpops = min(max(0.0, asked.host.fpops), FASTEST_FPOPS)
+    said = {
+        "at": now,
+        "client_version": _short(asked.client_version, 32),
+        "host_cpid": _short(asked.host_cpid, 64),
+        "fpops": fpops,
+    }
+    row = insert(Contact).values(machine_id=machine.id, first_at=now, **said)
+    noted = row.on_conflict_do_update(index_elements=["machine_id"], set_=said).returning(Contact.first_at)
+    first_at: datetime = (await session.execute(noted)).scalar_one()
+    mine = select(Counter).where(Counter.machine_id == machine.id)
+    counters = {row.project_id: row for row in await session.scalars(mine)}
+    reported = [project for project in asked.projects if project.cpu_s is not None]
+    urls = {project.url for project in asked.projects}
+    known = {row.url: row.id for row in await session.scalars(select(Project).where(Project.url.in_(urls)))}
+    attached = {known[project.url] for project in asked.projects if project.url in known}
+    for project_id in counters.keys() - attached:
+        await session.delete(counters.pop(project_id))  # attached again, it begins at zero
+    for project in reported:
+        if project.url in known:
+            project_id = known[project.url]
+            counter = counters.get(project_id)
+            if counter is None:
+                counter = Counter(machine_id=machine.id, project_id=project_id, at=first_at, cpu_s=0.0)
+                session.add(counter)
+                counters[project_id] = counter
+            await _count(session, machine, counter, project, (fpops, now))
+
+
+async def _count(
+    session: Session,
+    machine: Machine,
+    counter: Counter,
+    project: ReportedProject,
+    when: tuple[float, datetime],
+) -> None:
+    fpops, now = when
+    elapsed_s = max(0.0, (now - counter.at).total_seconds())
+    cpu_s = claim(counter.cpu_s, project.cpu_s or 0.0, machine.vcpus, elapsed_s)
+    counter.at, counter.cpu_s = now, counter.cpu_s + cpu_s
+    counter.host_id, counter.resource_share = project.host_id, project.resource_share
+    counter.jobs_succeeded, counter.jobs_failed = project.jobs_succeeded, project.jobs_failed
+    counter.starved = project.starved
+    if cpu_s > 0:
+        row = insert(Claimed).values(
+            day=now.astimezone(UTC).date(),
+            machine_id=machine.id,
+            project_id=counter.project_id,
+            organisation_id=machine.organisation_id,
+            cpu_s=cpu_s,
+            credit=claimed_credit(cpu_s, fpops),
+        )
+        more = {"cpu_s": Claimed.cpu_s + row.excluded.cpu_s, "credit": Claimed.credit + row.excluded.credit}
+        keys: Sequence[str] = ["day", "machine_id", "project_id"]
+        await session.execute(row.on_conflict_do_update(index_elements=keys, set_=more))
+
+
+def _short(text: str, longest: int) -> str:
+    return "".join(character for character in text if character.isprintable())[:longest]

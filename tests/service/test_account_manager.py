@@ -1,0 +1,309 @@
+"""Tides as BOINC's account manager, from outside: tokens, projects by weight, drains, trouble, what clients claim."""
+
+import asyncio
+import io
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from hashlib import sha256
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+from sqlalchemy import text
+
+from libs.boinc.manager import (
+    HostInfo,
+    ManagerReply,
+    ManagerRequest,
+    ReportedProject,
+    parse_reply,
+    render_request,
+)
+from libs.boinc.signing import SigningKey
+from libs.common.clock import WallClock
+from libs.common.contracts.action import MachineDestroyed, MachineDraining, MachineFact, MachineRequested
+from services.contribution.domain import FIRST_REPEAT_S, REPEAT_S, TROUBLE_REPEAT_S
+from services.contribution.main import build
+from tests.service.lone_service import OURS, Lone, serve
+
+NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
+KEY = SigningKey.generate()
+WEAK = "17_a2d3122f4a70a8a03d05fef689443657"
+TOKEN = "one-time-token"
+
+
+MACHINE, RESOURCE = UUID(int=7), UUID(int=8)
+
+
+class Calendar(WallClock):
+    """A date that only a test changes; waiting is real."""
+
+    def __init__(self) -> None:
+        self._now = NOW
+
+    def now(self) -> datetime:
+        return self._now
+
+    def pass_by(self, seconds: float) -> None:
+        self._now += timedelta(seconds=seconds)
+
+
+@dataclass
+class House:
+    """The service, a project of it, a machine of it."""
+
+    lone: Lone
+    clock: Calendar
+    project_url: str = "https://science.example/p/"
+    project_id: str = ""
+    contribution: str = ""
+    machine_id: UUID = MACHINE
+    resource_id: UUID = RESOURCE
+
+    async def add_project(self, url: str, weight: float, **changes: Any) -> tuple[str, str]:
+        made = await self.lone.ask("POST", "/v1/projects", {"name": url, "url": url})
+        signed = {"url_signature": KEY.sign(url)}
+        assert (await self.lone.ask("PATCH", f"/v1/projects/{made.body['id']}", signed)).status == 200
+        body = {"project_id": made.body["id"], "weight": weight, "authenticator": WEAK} | changes
+        lent = await self.lone.ask("POST", "/v1/contributions", body)
+        assert lent.status == 201, lent.body
+        return made.body["id"], lent.body["id"]
+
+    async def say(self, kind: type[MachineFact], machine_id: UUID | None = None, **more: Any) -> None:
+        await self.lone.tell(
+            kind(
+                at=self.clock.now(), machine_id=machine_id or self.machine_id, name="tides-1", workload_id=uuid4(),
+                organisation_id=OURS, resource_id=self.resource_id, cluster_id=uuid4(), vcpus=2, reason="test", **more,
+            )
+        )  # fmt: skip
+
+    async def post(self, body: bytes) -> bytes:
+        headers = {"Content-Type": "application/x-www-form-urlencoded"}
+        async with self.lone.http.post(
+            f"{self.lone.run.url}/boinc/rpc.php", data=body, headers=headers
+        ) as answer:
+            assert (answer.status, answer.content_type) == (200, "text/xml")
+            return await answer.read()
+
+    async def come(self, token: str, *projects: ReportedProject, **more: Any) -> ManagerReply:
+        asked = ManagerRequest(authenticator=token, projects=projects, host=HostInfo(2, 4e9), **more)
+        return parse_reply(await self.post(render_request(asked)))
+
+    async def refused(self, token: str) -> bool:
+        return b"<error_num>-206</error_num>" in await self.post(
+            render_request(ManagerRequest(authenticator=token))
+        )
+
+    async def settled_token(self) -> str:
+        """A machine that has its own token and its project."""
+        first = await self.come(TOKEN)
+        assert first.authenticator is not None
+        await self.come(first.authenticator)
+        return first.authenticator
+
+
+@asynccontextmanager
+async def opened(database_url: str) -> AsyncIterator[House]:
+    clock = Calendar()
+    async with serve(build, "contribution", database_url, clock, boinc_signing_key=KEY.public.text) as lone:
+        house = House(lone, clock)
+        await house.say(MachineRequested, guest_token_sha256=sha256(TOKEN.encode()).hexdigest())
+        house.project_id, house.contribution = await house.add_project(house.project_url, 3.0)
+        yield house
+
+
+@pytest.fixture
+async def house(database_url: str) -> AsyncIterator[House]:
+    async with opened(database_url) as one:
+        yield one
+
+
+def attached(url: str, share: float = 3.0, **more: Any) -> ReportedProject:
+    return ReportedProject(url=url, resource_share=share, attached_by_manager=True, **more)
+
+
+async def test_a_machine_is_told_its_projects_its_own_token_and_to_come_again_soon(house: House) -> None:
+    reply = await house.come(TOKEN)
+
+    [account] = reply.accounts
+    assert (account.url, account.authenticator, account.resource_share) == (house.project_url, WEAK, 3.0)
+    assert account.signature is not None
+    assert KEY.public.verifies(account.url, account.signature)
+    assert reply.signing_key == KEY.public
+    assert reply.repeat_s == FIRST_REPEAT_S
+    assert reply.opaque == str(house.machine_id)
+    assert reply.dynamic
+    assert reply.authenticator not in (None, TOKEN)
+
+
+async def test_a_lost_reply_bricks_nobody_and_a_spent_token_is_a_thiefs(house: House) -> None:
+    lost = await house.come(TOKEN)
+    again = await house.come(TOKEN)
+    assert again.authenticator == lost.authenticator
+    assert lost.authenticator is not None
+
+    seen = await house.come(lost.authenticator)
+    assert seen.authenticator is None
+    assert await house.refused(TOKEN)
+    assert await house.refused("")
+    assert await house.refused("guessed")
+    assert not await house.refused(lost.authenticator)
+    async with house.lone.http.get(f"{house.lone.run.url}/metrics") as answer:
+        assert 'tides_boinc_contacts_total{end="spent token"} 1.0' in await answer.text()
+
+
+async def test_a_token_is_changed_every_day(house: House) -> None:
+    token = await house.settled_token()
+    house.clock.pass_by(86_399)
+    assert (await house.come(token)).authenticator is None
+    house.clock.pass_by(2)
+    fresh = (await house.come(token)).authenticator
+    assert fresh is not None
+    assert (await house.come(token)).authenticator == fresh
+    assert (await house.come(fresh)).authenticator is None
+    assert await house.refused(token)
+
+
+async def test_a_change_of_weight_reaches_a_running_machine_at_its_next_contact(house: House) -> None:
+    token = await house.settled_token()
+    assert (await house.come(token, attached(house.project_url))).repeat_s == REPEAT_S
+
+    await house.lone.ask("PATCH", f"/v1/contributions/{house.contribution}", {"weight": 0.5})
+    reply = await house.come(token, attached(house.project_url))
+
+    assert [account.resource_share for account in reply.accounts] == [0.5]
+    assert reply.repeat_s == FIRST_REPEAT_S
+    assert (await house.come(token, attached(house.project_url, 0.5))).repeat_s == REPEAT_S
+
+
+async def test_what_is_lent_no_more_is_left_when_its_work_is_done(house: House) -> None:
+    token = await house.settled_token()
+    by_hand = ReportedProject(url="https://mine.example/", resource_share=1.0)
+    await house.lone.ask("DELETE", f"/v1/contributions/{house.contribution}")
+
+    reply = await house.come(token, attached(house.project_url), by_hand)
+
+    assert [(account.url, account.detach_when_done, account.detach) for account in reply.accounts] == [
+        (house.project_url, True, False)
+    ]
+    assert reply.repeat_s == FIRST_REPEAT_S
+    assert (await house.come(token, by_hand)).accounts == ()
+
+
+async def test_only_projects_for_its_resource_and_with_a_signature_reach_a_machine(house: House) -> None:
+    await house.add_project("https://elsewhere.example/", 1.0, resource_ids=[str(uuid4())])
+    await house.add_project("https://here.example/", 1.0, resource_ids=[str(house.resource_id)])
+    unsigned = await house.lone.ask("POST", "/v1/projects", {"name": "u", "url": "https://unsigned.example/"})
+    lent = {"project_id": unsigned.body["id"], "weight": 1, "authenticator": WEAK}
+    await house.lone.ask("POST", "/v1/contributions", lent)
+
+    reply = await house.come(TOKEN)
+
+    assert [account.url for account in reply.accounts] == [house.project_url, "https://here.example/"]
+
+
+async def test_a_draining_machine_gets_no_more_work_and_hands_back_what_it_has_not_begun(
+    house: House,
+) -> None:
+    token = await house.settled_token()
+    await house.say(MachineDraining)
+    [account] = (await house.come(token, attached(house.project_url))).accounts
+    assert (account.dont_request_more_work, account.abort_not_started, account.update) == (True, True, True)
+    assert not account.detach
+
+    await house.say(MachineDestroyed)
+    assert await house.refused(token)
+
+
+async def test_hours_come_from_the_clients_counters_and_no_machine_claims_more_than_it_has(
+    house: House,
+) -> None:
+    token = await house.settled_token()
+    url = house.project_url
+    for cpu_s in (500.0, 900.0, 900.0, 1e12, 100.0):
+        house.clock.pass_by(300)
+        await house.come(token, attached(url, cpu_s=cpu_s, host_id=6))
+    house.clock.pass_by(86_000)
+    await house.come(token, attached(url, cpu_s=1700.0))
+    await house.come(token)
+    house.clock.pass_by(300)
+    await house.come(token, attached(url, cpu_s=50.0))
+
+    async with house.lone.run.services[0].database.transaction() as session:
+        rows = (
+            await session.execute(text("SELECT day::text, cpu_s, credit FROM claimed ORDER BY day"))
+        ).all()
+    counted = [(day, cpu_s) for day, cpu_s, _ in rows]
+    assert counted == [("2026-11-20", 500 + 400 + 600), ("2026-11-21", 200 + 50)]
+    assert rows[0].credit == pytest.approx(1500 * 4e9 * 200 / 86_400e9)
+
+
+async def test_trouble_of_ours_is_no_error_for_a_client(house: House) -> None:
+    token = await house.settled_token()
+    async with house.lone.run.services[0].database.transaction() as session:
+        await session.execute(text("ALTER TABLE guest_token RENAME TO away"))
+    try:
+        reply = await house.come(token, attached(house.project_url), opaque="<m>7</m>")
+        odd = await house.come(token, opaque="a & b")
+    finally:
+        async with house.lone.run.services[0].database.transaction() as session:
+            await session.execute(text("ALTER TABLE away RENAME TO guest_token"))
+
+    assert (reply.accounts, reply.authenticator, reply.opaque) == ((), None, "<m>7</m>")
+    assert (reply.repeat_s, reply.signing_key, odd.opaque) == (TROUBLE_REPEAT_S, KEY.public, "")
+    assert (await house.come(token)).accounts != ()
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"<html>", b"a=b", b"\xff\xfe", b"<!DOCTYPE x [<!ENTITY a 'b'>]><x>&a;</x>"]
+)
+async def test_what_is_no_client_is_told_so(house: House, body: bytes) -> None:
+    assert b"<error_num>-112</error_num>" in await house.post(body)
+
+
+async def test_a_body_of_fifty_megabytes_is_not_read(house: House) -> None:
+    body = io.BytesIO(b"<acct_mgr_request>" * 3_000_000)
+    async with house.lone.http.post(f"{house.lone.run.url}/boinc/rpc.php", data=body) as answer:
+        assert answer.status == 413
+
+
+async def test_a_persons_client_learns_who_this_is(house: House) -> None:
+    async with house.lone.http.get(f"{house.lone.run.url}/boinc/get_project_config.php") as answer:
+        assert b"<account_manager/>" in await answer.read()
+
+
+async def test_only_this_installations_signature_is_kept(house: House) -> None:
+    path = f"/v1/projects/{house.project_id}"
+    other = SigningKey.generate().sign(house.project_url)
+    for wrong in (
+        other,
+        KEY.sign(house.project_url + "x/"),
+        "abc",
+        KEY.sign(house.project_url).replace("\n", "\r\n"),
+    ):
+        answer = await house.lone.ask("PATCH", path, {"url_signature": wrong})
+        assert (answer.status, answer.field) == (422, "url_signature")
+        assert "tides boinc sign" in answer.body["remedy"]
+    assert (await house.lone.ask("PATCH", path, {"url_signature": None})).body["url_signature"] is None
+    assert (await house.come(TOKEN)).accounts == ()
+
+
+async def test_without_a_key_there_is_no_account_manager(database_url: str) -> None:
+    async with serve(build, "contribution", database_url) as lone:
+        assert (await lone.ask("GET", "/boinc/get_project_config.php")).status == 404
+        project = await lone.ask("POST", "/v1/projects", {"name": "x", "url": "https://x.example/"})
+        signed = {"url_signature": KEY.sign("https://x.example/")}
+        answer = await lone.ask("PATCH", f"/v1/projects/{project.body['id']}", signed)
+        assert (answer.status, answer.body["remedy"]) == (409, "Set TIDES_BOINC_SIGNING_KEY_FILE first.")
+
+
+async def test_two_replicas_give_a_machine_the_same_new_token(database_url: str) -> None:
+    async with opened(database_url) as house:
+        replies = await asyncio.gather(*(house.come(TOKEN) for _ in range(8)))
+        assert len({reply.authenticator for reply in replies}) == 1
+        token = replies[0].authenticator
+        assert token is not None
+        seen = await asyncio.gather(*(house.come(token) for _ in range(4)))
+        assert {reply.authenticator for reply in seen} == {None}
