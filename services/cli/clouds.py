@@ -91,6 +91,8 @@ def _tell_validation(found: dict[str, Any] | None) -> None:
     )
     for privilege in found["missing"]:
         show.say(f"missing privilege {privilege['privilege']}: without it {privilege['disables']}")
+    for blocker in found.get("blockers", []):
+        show.say(f"cannot be lent: {blocker['detail']} {blocker['remedy']}")
     for warning in found["warnings"]:
         show.say(f"warning: {warning}")
 
@@ -126,6 +128,8 @@ def show_resource(context: typer.Context, name: Name, json_: AsJson = False) -> 
     show.say(f"mode {_mode(found)}; {health['state']}{since} {health['detail'] or ''}".rstrip())
     if alarm:
         show.say(f"the sweeper waits for a person: {alarm['reason']}")
+    if found["capabilities"]:
+        show.say(f"can: {', '.join(found['capabilities'])}")
     _tell_validation(found["validation"])
 
 

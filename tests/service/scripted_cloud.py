@@ -15,6 +15,7 @@ from libs.common.clock import Clock
 from libs.common.contracts.usage import HostState, Sample
 from libs.common.secrets import Vault
 from libs.providers.base import (
+    Blocker,
     Capability,
     Cause,
     ClusterSeen,
@@ -65,6 +66,7 @@ class Script:
     asked: list[datetime | None] = field(default_factory=list)
     """From when on samples were wanted, of every question."""
     missing: tuple[MissingPrivilege, ...] = ()
+    blockers: tuple[Blocker, ...] = ()
     opened: int = 0
     closed: int = 0
     logins: list[tuple[str, str]] = field(default_factory=list)
@@ -101,7 +103,13 @@ class ScriptedProvider:
             for one in newest.values()
         )
         return Validation(
-            "Scripted", "1", self._script.instance_id, clusters, self._script.missing, ("a warning",)
+            "Scripted",
+            "1",
+            self._script.instance_id,
+            clusters,
+            self._script.missing,
+            ("a warning",),
+            self._script.blockers,
         )
 
     async def sample(self, since: datetime | None) -> Sequence[Sample]:

@@ -12,7 +12,7 @@ from libs.common.auth import Role
 from libs.common.contracts.action import ResourceReleased, SweepStopped
 from libs.common.contracts.resource import Mode, ResourceChanged
 from libs.common.ids import new_id
-from libs.providers.base import Cause, MissingPrivilege, Rejected, Unavailable
+from libs.providers.base import Blocker, Cause, MissingPrivilege, Rejected, Unavailable
 from libs.providers.simulated import create_cloud
 from libs.providers.simulated import driver as simulated
 from services.registry.main import build
@@ -246,6 +246,33 @@ async def test_missing_privileges_are_shown_with_what_they_disable(
     assert (fixed.status, fixed.body["missing"], fixed.body["warnings"]) == (200, [], ["a warning"])
     assert (await read(registry, made))["validation"]["missing"] == []
     assert script.opened == script.closed == 2
+
+
+async def test_what_stands_against_lending_is_named_until_it_is_mended_and_validated_again(
+    registry: Lone, scripted: ScriptedDriver
+) -> None:
+    script = scripted.clouds["vc.example"]
+    script.blockers = (
+        Blocker("no_network", "No network is named.", "Set `network`."),
+        Blocker("read_only_licence", "The API only reads.", "Buy a licence."),
+    )
+    made = await register(registry, scripted_body())
+    path = f"/v1/resources/{made['id']}"
+    assert made["validation"]["blockers"][0] == {
+        "code": "no_network", "detail": "No network is named.", "remedy": "Set `network`.",
+    }  # fmt: skip
+
+    refused = await registry.ask("POST", f"{path}/mode", {"mode": "lend"})
+    script.blockers = ()
+    still = await registry.ask("POST", f"{path}/mode", {"mode": "lend"})
+    await registry.ask("POST", f"{path}/validate")
+    lent = await registry.ask("POST", f"{path}/mode", {"mode": "lend"})
+
+    assert (refused.status, still.status) == (409, 409)
+    assert refused.body["detail"] == "No network is named. The API only reads."
+    assert refused.body["remedy"] == "Set `network`. Buy a licence. Then validate the resource again."
+    assert (lent.status, lent.body["mode"]) == (200, "lend")
+    assert (await registry.ask("POST", f"{path}/mode", {"mode": "paused"})).status == 200
 
 
 async def test_a_failed_validation_is_answered_and_remembered(

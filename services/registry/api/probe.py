@@ -230,6 +230,7 @@ def _facts(found: Validation, now: datetime) -> dict[str, Any]:
         "clusters": [asdict(cluster) for cluster in found.clusters],
         "missing": [asdict(privilege) for privilege in found.missing],
         "warnings": list(found.warnings),
+        "blockers": [asdict(blocker) for blocker in found.blockers],
     }
 
 

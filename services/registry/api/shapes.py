@@ -67,6 +67,14 @@ class PrivilegeMissing(BaseModel):
     disables: str
 
 
+class BlockerShown(BaseModel):
+    """Why nothing can be lent, and what to do; `lend` is refused until a validation no longer finds it."""
+
+    code: str
+    detail: str
+    remedy: str
+
+
 class ValidationError(BaseModel):
     cause: str
     detail: str
@@ -83,6 +91,7 @@ class ValidationShown(BaseModel):
     clusters: list[ClusterFound] = []
     missing: list[PrivilegeMissing] = []
     warnings: list[str] = []
+    blockers: list[BlockerShown] = []
     error: ValidationError | None = None
 
 

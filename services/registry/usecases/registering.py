@@ -118,6 +118,8 @@ async def set_mode(
     refuse_deleting(resource)
     if resource.mode is mode and resource.force == force:
         return resource
+    if mode is Mode.LEND:
+        _refuse_blocked(resource)
     if mode is Mode.DRAINING:
         _drain(resource, force, now)
     else:
@@ -187,6 +189,17 @@ def refuse_deleting(resource: Resource) -> None:
     """Raise 409 while the resource is being deleted."""
     if resource.deleting:
         raise conflict("The resource is being deleted.", "Wait until it is gone, then register it again.")
+
+
+def _refuse_blocked(resource: Resource) -> None:
+    """Raise 409 while the newest validation names something that stands against lending."""
+    blockers = (resource.validation or {}).get("blockers") or []
+    if blockers:
+        remedies = dict.fromkeys(str(each["remedy"]) for each in blockers)
+        raise conflict(
+            " ".join(str(each["detail"]) for each in blockers),
+            " ".join([*remedies, "Then validate the resource again."]),
+        )
 
 
 def advance(resource: Resource, now: datetime) -> None:

@@ -20,6 +20,7 @@ FOUND: dict[str, Any] = {
     ],
     "missing": [{"privilege": "Resource.AssignVMToPool", "disables": "machines in a pool"}],
     "warnings": ["no port group is named"],
+    "blockers": [{"code": "no_network", "detail": "No network is named.", "remedy": "Set `network`."}],
     "error": None,
 }
 ADD = ["resource", "add", "lab", "--provider", "vsphere", "--url", "https://vc", "--user", "u"]
@@ -53,6 +54,7 @@ def test_a_password_goes_from_standard_input_to_the_service_and_nowhere_else(
         "124.8 GHz",
         "missing privilege Resource.AssignVMToPool",
         "warning: no port group",
+        "cannot be lent: No network is named. Set `network`.",
     ):
         assert told in said.out
 
@@ -91,6 +93,21 @@ def test_an_unknown_name_is_answered_with_what_there_is(house: House, tides: Typ
     said = tides("resource", "lend", "labb")
 
     assert (said.code, said.err) == (1, "tides: no resource is called 'labb'; there are: lab, prod, test\n")
+
+
+def test_one_cloud_is_shown_with_what_it_can_do(house: House, tides: Type) -> None:
+    shown = {
+        **resource("lab"), "provider": "vsphere", "url": "https://vc", "username": "u", "alarm": None,
+        "health": {"state": "ok", "detail": None, "since": None}, "capabilities": ["disk_copy", "limits"],
+        "validation": FOUND,
+    }  # fmt: skip
+    house.kept["resources"] = [shown]
+
+    said = tides("resource", "show", "lab")
+
+    assert said.code == 0, said.err
+    assert "can: disk_copy, limits\n" in said.out
+    assert "cannot be lent" in said.out
 
 
 @pytest.mark.parametrize("called", ["lab", "00000001-0000-0000-0000-000000000000"])
