@@ -22,6 +22,8 @@ from services.templates.domain import Verb
 from services.templates.models import Template, Version
 from services.templates.usecases import Target
 
+FIT = "Give a template of Linux with cloud-init; docs/vsphere-templates.md says what it needs."
+
 router = APIRouter(prefix="/v1/templates", tags=["templates"])
 
 Viewer = Annotated[Principal, Depends(allow(Role.VIEWER))]
@@ -182,6 +184,8 @@ async def _look_up(request: Request, target: Target, reference: str) -> Template
         raise unavailable(f"The resource does not answer ({error.cause}).", 30) from None
     if seen is None:
         raise invalid("reference", "The resource has no template of this name.", "Check its name and scope.")
+    if seen.unfit is not None:
+        raise invalid("reference", f"No machine can be made from this template: {seen.unfit}.", FIT)
     return seen
 
 

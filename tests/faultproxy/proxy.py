@@ -4,7 +4,7 @@ import asyncio
 import re
 import ssl
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Self, TypeVar
 
@@ -29,6 +29,8 @@ class FaultProxy:
         self.rules = Rules()
         self.calls: Counter[str] = Counter()
         self.disks = Disks()
+        self.listener: Callable[[str, str], None] | None = None
+        """Is told of every call that is passed on."""
         self.port = 0
         self._upstream = upstream_url.removesuffix("/sdk")
         self._trust = ssl.create_default_context(cafile=str(ca_file))
@@ -111,6 +113,8 @@ class FaultProxy:
             status, cookies = answer.status, answer.headers.getall("Set-Cookie", [])
         if status == 200:
             self.disks.note(method, body.decode())
+            if self.listener is not None:
+                self.listener(method, body.decode())
             text = self._change(method, text, body)
         mine = _xml(text, status)
         if self.rules.mutate is not None:

@@ -67,7 +67,7 @@ async def lend(cloudy: Cloudy, count: int, **policy: Any) -> None:
     await until(lambda: are_lent(cloudy, count), timeout=40, what=f"{count} machines at work")
 
 
-async def test_a_read_only_account_is_told_and_lending_fails_with_the_privilege_and_rests(
+async def test_a_read_only_account_is_told_and_cannot_lend_and_one_that_is_refused_later_rests(
     cloudy: Cloudy,
 ) -> None:
     make_read_only(cloudy)
@@ -79,6 +79,13 @@ async def test_a_read_only_account_is_told_and_lending_fails_with_the_privilege_
     again = await cloudy.whole.made(f"/v1/resources/{cloudy.id}/validate", None)
     assert again["missing"] == resource["validation"]["missing"]
 
+    refused = await cloudy.whole.ask("POST", f"/v1/resources/{cloudy.id}/mode", {"mode": "lend"})
+    assert refused.status == 409
+    assert all(name in refused.body["detail"] for name in ("Resource.CreatePool", "Config.Resource"))
+
+    # An account that has every right by its own word, and is refused all the same.
+    cloudy.proxy.rules.lacking.clear()
+    await cloudy.whole.made(f"/v1/resources/{cloudy.id}/validate", None)
     await cloudy.supply(max_machines=1)
     await cloudy.set_mode("lend")
     (failed,) = await until(lambda: cloudy.events("machine_failed"), timeout=30, what="the failure")

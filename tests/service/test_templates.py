@@ -12,7 +12,7 @@ from libs.common.auth import Role
 from libs.common.clock import WallClock
 from libs.common.contracts.resource import Mode, ResourceChanged
 from libs.common.contracts.supply import TemplateChanged, TemplateState
-from libs.providers.base import sealing_context
+from libs.providers.base import TemplateSeen, sealing_context
 from libs.providers.sessions import Sessions
 from libs.providers.simulated import Cloud, create_cloud, driver
 from services.templates.domain import TRANSITIONS, Verb, follow
@@ -115,6 +115,25 @@ async def test_what_the_cloud_does_not_have_is_refused_at_its_field(templates: L
         assert (answer.status, answer.field) == (422, field)
     await register(templates)
     assert (await templates.ask("POST", "/v1/templates", wanted())).status == 409
+
+
+async def test_a_template_that_no_machine_can_be_made_from_is_refused_with_the_reason(
+    templates: Lone, cloud: Cloud, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unfit = TemplateSeen("vm-1", "boinc-worker", 10.0, "Windows", unfit="its guest is Windows (win10)")
+
+    async def see(*_: object) -> TemplateSeen:
+        return unfit
+
+    monkeypatch.setattr("services.templates.usecases.look_up", see)
+    await templates.tell(resource(templates, cloud.url))
+
+    answer = await templates.ask("POST", "/v1/templates", wanted())
+
+    assert (answer.status, answer.field) == (422, "reference")
+    assert "its guest is Windows (win10)" in answer.body["detail"]
+    assert "cloud-init" in answer.body["remedy"]
+    assert (await templates.ask("GET", "/v1/templates")).body["items"] == []
 
 
 async def test_a_cloud_that_does_not_answer_or_knows_us_not_is_told_apart(

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from typing import Any
+from uuid import UUID
 
 import pytest
 from structlog.testing import capture_logs
@@ -140,3 +141,19 @@ async def test_a_machine_that_was_moved_to_another_cluster_is_given_up_and_bound
     assert moved["name"] not in {machine.name for machine in house.cloud.truth().machines}
     assert await house.states() == ["running"] * 4
     assert "open" not in house.limits()
+
+
+async def test_a_context_that_is_too_large_is_the_machine_s_alone(database_url: str) -> None:
+    async with open_house(database_url) as house:
+        await house.lend(max_machines=1)
+        await house.run(60)
+        (runs,) = await house.machines()
+        await house.change_contribution(project_url=f"https://rosetta.example/{'p' * 20_000}/")
+        await house.lend(max_machines=2)
+        await house.run(60)
+        assert {failed.machine_id for failed in house.heard(MachineFailed)} - {UUID(runs["id"])}
+        assert all("larger than 16 KiB" in failed.reason for failed in house.heard(MachineFailed))
+
+        await house.act(f"/v1/machines/{runs['id']}/drain", {"reason": "old"})
+        await house.run(140)
+        assert runs["name"] not in {machine.name for machine in house.cloud.truth().machines}

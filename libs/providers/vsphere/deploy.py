@@ -20,6 +20,7 @@ from libs.providers.vsphere.hardware import (
 from libs.providers.vsphere.inventory import Cluster, find_cluster
 from libs.providers.vsphere.marks import name_of
 from libs.providers.vsphere.overrides import keep_in_place, show_attribute
+from libs.providers.vsphere.ovf import environment_spec, read_properties
 from libs.providers.vsphere.placing import (
     Workshop,
     find_host,
@@ -135,5 +136,7 @@ def _move(api: Api, shop: Workshop, spec: MachineSpec, cluster: Cluster, machine
 
 def _reconfigure(api: Api, shop: Workshop, spec: MachineSpec, cluster: Cluster, machine: Machine) -> Any:
     network = find_network(api, cluster, network_of(shop, spec))
-    changes = device_changes(read_devices(api, machine.ref), spec, network, shop.settings.linked_clone)
-    return machine.ref.ReconfigVM_Task(config_spec(spec, changes))
+    changes = device_changes(read_devices(api, machine.ref), spec, network, shop.settings.disk_iops)
+    config = config_spec(spec, changes)
+    config.vAppConfig = environment_spec(read_properties(api, machine.ref), spec)
+    return machine.ref.ReconfigVM_Task(config)

@@ -165,21 +165,35 @@ def read_devices(api: Api, vm: Any) -> list[Any]:
     return list(rows[0].properties.get("config.hardware.device") or ()) if rows else []
 
 
-def device_changes(devices: Iterable[Any], spec: MachineSpec, network: Any, linked: bool) -> list[Any]:
-    """What must change on a fresh clone: a larger first disk, and one card, in the operator's network."""
+def device_changes(
+    devices: Iterable[Any], spec: MachineSpec, network: Any, iops: int | None = None
+) -> list[Any]:
+    """What must change on a fresh clone: a larger first disk, limited disks, one card, in the operator's network."""
     devices = list(devices)
-    changes = []
-    disk = next((device for device in devices if isinstance(device, vim.vm.device.VirtualDisk)), None)
+    disks: list[Any] = [device for device in devices if isinstance(device, vim.vm.device.VirtualDisk)]
     wanted_kib = round(spec.disk_gib * _KIB_PER_GIB)
-    if disk is not None and not linked and disk.capacityInKB < wanted_kib:
-        changes.append(_change(_enlarge(disk, wanted_kib), "edit"))
-    return changes + _card_changes(devices, network)
+    changed = []
+    for number, disk in enumerate(disks):
+        larger = number == 0 and not _shares_base(disk) and disk.capacityInKB < wanted_kib
+        if larger:
+            disk.capacityInKB, disk.capacityInBytes = wanted_kib, wanted_kib * 1024
+        limited = iops is not None and read_iops(disk) != iops
+        if limited:
+            disk.storageIOAllocation = vim.StorageResourceManager.IOAllocationInfo(limit=iops)
+        if larger or limited:
+            changed.append(_change(disk, "edit"))
+    return changed + _card_changes(devices, network)
 
 
-def _enlarge(disk: Any, kib: int) -> Any:
-    disk.capacityInKB = kib
-    disk.capacityInBytes = kib * 1024
-    return disk
+def _shares_base(disk: Any) -> bool:
+    """Whether it is a linked clone's disk, which cannot grow."""
+    return getattr(disk.backing, "parent", None) is not None
+
+
+def read_iops(disk: Any) -> int | None:
+    """A disk's limit in operations per second; None when it has none."""
+    limit = getattr(disk.storageIOAllocation, "limit", None)
+    return None if limit is None or limit < 0 else int(limit)
 
 
 def _card_changes(devices: Sequence[Any], backing: Any) -> list[Any]:

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import structlog
 from pyVmomi import vim
 
 from libs.providers.base import Cause, MachineSpec, Rejected
@@ -22,8 +23,10 @@ from libs.providers.vsphere.inventory import (
 from libs.providers.vsphere.marks import read_label
 from libs.providers.vsphere.pools import Shares, ensure_pool
 from libs.providers.vsphere.session import Session
-from libs.providers.vsphere.settings import VSphereSettings
+from libs.providers.vsphere.settings import Clone, VSphereSettings
 from libs.providers.vsphere.templates import Template, Templates
+
+log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +86,8 @@ def make_place(
     store = choose_datastore(cluster, settings)
     if settings.datastore is not None and store is None:
         raise Rejected(Cause.NOT_FOUND, f"cluster {cluster.name} has no datastore {settings.datastore!r}")
-    if settings.linked_clone and template.snapshot is None:
-        raise Rejected(Cause.NOT_FOUND, f"template {spec.template!r} has no snapshot for linked clones")
+    obstacle = "a single ESXi host cannot clone" if api.on_host else None
+    linked = decide_linked(settings, cluster, template, spec, obstacle)
     pool = cluster.root_pool
     if cluster.pools_possible:
         pool = ensure_pool(api, cluster, settings, spec.limit_mhz, shop.shares(api, cluster)).ref
@@ -93,8 +96,47 @@ def make_place(
         pool=pool,
         host=host,
         datastore=store.ref if store is not None else None,
-        snapshot=template.snapshot if settings.linked_clone else None,
+        snapshot=template.snapshot if linked else None,
     )
+
+
+def decide_linked(
+    settings: VSphereSettings,
+    cluster: Cluster,
+    template: Template,
+    spec: MachineSpec,
+    obstacle: str | None = None,
+) -> bool:
+    """Whether the machine is a linked clone. Raises Rejected(INVALID) where it must be one and cannot."""
+    if settings.clone_mode is Clone.FULL:
+        return False
+    obstacle = obstacle or _obstacle(settings, cluster, template, spec)
+    if obstacle is None:
+        return True
+    if settings.clone_mode is Clone.LINKED:
+        raise Rejected(
+            Cause.INVALID, f"no linked clone of {spec.template!r}: {obstacle}; `clone: auto` makes full ones"
+        )
+    log.info("vsphere.full_clone_instead", machine=spec.name, template=spec.template, reason=obstacle)
+    return False
+
+
+def _obstacle(
+    settings: VSphereSettings, cluster: Cluster, template: Template, spec: MachineSpec
+) -> str | None:
+    """Why a clone cannot share the template's disks; None where it can."""
+    if template.snapshot is None:
+        return "the template has no snapshot"
+    if len(template.stores) != 1:
+        return "the template's disks lie on several datastores"
+    (store,) = template.stores
+    chosen = choose_datastore(cluster, settings)
+    if chosen is None or chosen.name != store:
+        # The disk budget is about the datastore that was chosen, and it counts a linked clone full.
+        return f"the template lies on datastore {store!r}, machines on {chosen.name if chosen else None!r}"
+    if round(spec.disk_gib, 3) > round(template.first_disk_gib, 3):
+        return "a disk that shares its template's cannot grow"
+    return None
 
 
 def find_host(cluster: Cluster, host_id: str | None) -> Any | None:

@@ -1,5 +1,6 @@
 """What an operator chooses for a vSphere resource: its scope, and where our machines live in it."""
 
+from enum import StrEnum
 from typing import Annotated
 from urllib.parse import SplitResult, urlsplit
 
@@ -10,6 +11,16 @@ Name = Annotated[str, StringConstraints(min_length=1, max_length=80, pattern=r"^
 
 NATIVE_INTERVAL_S = 20
 """Real-time statistics come every 20 s and are kept for an hour."""
+
+
+class Clone(StrEnum):
+    """How a machine's disks are made from its template's."""
+
+    FULL = "full"
+    LINKED = "linked"
+    """Only what differs from the template's snapshot is stored; refused where that is impossible."""
+    AUTO = "auto"
+    """Linked where it is possible, else full."""
 
 
 class VSphereSettings(BaseModel):
@@ -29,10 +40,19 @@ class VSphereSettings(BaseModel):
     datastore: Name | None = None
     """None: the shared datastore of the cluster with the most free space."""
     linked_clone: bool = False
+    """The older way to say `clone: linked`."""
+    clone: Clone = Clone.FULL
+    disk_iops: int | None = Field(default=None, ge=16, le=1_000_000)
+    """Limit of each disk of our machines; None: none."""
     interval_s: int = Field(
         default=NATIVE_INTERVAL_S, ge=NATIVE_INTERVAL_S, le=300, multiple_of=NATIVE_INTERVAL_S
     )
     """Length of one sample."""
+
+    @property
+    def clone_mode(self) -> Clone:
+        """What `clone` says, and where it says nothing the older setting."""
+        return Clone.LINKED if self.linked_clone and "clone" not in self.model_fields_set else self.clone
 
 
 class Endpoint(BaseModel):

@@ -17,6 +17,7 @@ _PATHS = {
         "name",
         "config.template",
         "config.guestFullName",
+        "config.guestId",
         "config.hardware.device",
         "snapshot.currentSnapshot",
     )
@@ -30,6 +31,9 @@ class Template:
     ref: Any
     seen: TemplateSeen
     snapshot: Any | None
+    stores: frozenset[str] = frozenset()
+    """Names of the datastores that its disks lie on."""
+    first_disk_gib: float = 0.0
 
 
 class Templates:
@@ -93,5 +97,20 @@ def _make_template(row: Row) -> Template:
         name=str(got["name"]),
         disk_gib=sum(int(disk.capacityInKB) for disk in disks) / _KIB_PER_GIB,
         guest_os=str(got.get("config.guestFullName") or ""),
+        unfit=judge_guest(str(got.get("config.guestId") or "")),
     )
-    return Template(row.ref, seen, got.get("snapshot.currentSnapshot"))
+    files = [str(getattr(disk.backing, "fileName", "")) for disk in disks]
+    return Template(
+        row.ref,
+        seen,
+        got.get("snapshot.currentSnapshot"),
+        stores=frozenset(file[1:].partition("]")[0] for file in files),
+        first_disk_gib=int(disks[0].capacityInKB) / _KIB_PER_GIB if disks else 0.0,
+    )
+
+
+def judge_guest(guest_id: str) -> str | None:
+    """Why no machine of ours runs this guest; None where one may. Windows takes no cloud-init document."""
+    if guest_id.lower().startswith(("win", "longhorn")):
+        return f"its guest is Windows ({guest_id}); machines need a Linux guest with cloud-init"
+    return None

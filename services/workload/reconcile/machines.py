@@ -5,7 +5,7 @@ import asyncio
 import structlog
 
 from libs.common.contracts.resource import Mode
-from libs.providers.base import Power, Provider, ProviderError, Rejected
+from libs.providers.base import Cause, Power, Provider, ProviderError, Rejected
 from services.workload.domain.steps import Act
 from services.workload.reconcile.hands import Hands
 from services.workload.reconcile.releasing import has_nothing_to_see, release
@@ -106,6 +106,10 @@ async def _act(hands: Hands, provider: Provider, due: Due) -> None:
             await provider.set_power(due.name, Power.SUSPENDED)
         case Act.CREATE if due.machine_id is not None:
             async with hands.database.transaction() as session:
-                spec = await spec_of(session, due.machine_id, hands.installation_id, hands.vault)
+                try:
+                    spec = await spec_of(session, due.machine_id, hands.installation_id, hands.vault)
+                except ValueError as error:
+                    # Too much for a guest's context: that machine rests, and what else is due goes on.
+                    raise Rejected(Cause.INVALID, f"its user data cannot be written: {error}") from None
             if spec is not None:
                 await provider.create(spec)

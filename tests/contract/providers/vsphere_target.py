@@ -108,7 +108,11 @@ class VSphereTarget:
         self.installation_id: UUID = uuid4()
 
     def make_spec(
-        self, name: str | None = None, host: str | None = None, template: str | None = None
+        self,
+        name: str | None = None,
+        host: str | None = None,
+        template: str | None = None,
+        disk_gib: float = 0.0005,
     ) -> MachineSpec:
         machine_id = uuid4()
         return MachineSpec(
@@ -119,7 +123,7 @@ class VSphereTarget:
             template=template or self.template,
             vcpus=2,
             memory_mib=1024,
-            disk_gib=0.0005,
+            disk_gib=disk_gib,
             limit_mhz=1500.0,
             user_data="#cloud-config\n",
             network=self.network,
