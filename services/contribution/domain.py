@@ -5,7 +5,7 @@ import hashlib
 import hmac
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from enum import IntEnum
 from uuid import UUID
 
@@ -65,6 +65,15 @@ FIRST_REPEAT_S = 30
 REPEAT_S = 300
 TROUBLE_REPEAT_S = 60
 ROTATE_EVERY = timedelta(days=1)
+
+
+HEARTBEAT_S = 30.0
+DEAD_MAN_S = 900.0
+DRAIN = "drain"
+"""The id of a machine's one drain."""
+_USUAL_GRACE_S = 600.0
+_RESERVE_S = 15.0
+"""For the outcome's way back, and for BOINC's end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +139,12 @@ def claim(counted_s: float, reported_s: float, vcpus: int, elapsed_s: float) -> 
     What is too much now is counted later, if it was true; a counter that falls counts nothing.
     """
     return possible_s(reported_s - counted_s, max(1, vcpus), elapsed_s)
+
+
+def drain_deadline_s(grace_s: float | None, since: datetime, now: datetime) -> float:
+    """What is left of a draining machine's grace for its guest."""
+    left_s = (grace_s or _USUAL_GRACE_S) - (now - since).total_seconds() - _RESERVE_S
+    return round(max(0.0, left_s), 1)
 
 
 def _canonical(url: str) -> str:

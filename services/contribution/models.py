@@ -66,6 +66,9 @@ class Machine(Base):
     vcpus: Mapped[int]
     stage: Mapped[int] = mapped_column(SmallInteger)
     at: Mapped[datetime] = mapped_column(Utc)
+    """Since when it is at this stage."""
+    grace_s: Mapped[float | None]
+    """How long a draining machine has; None: it was not said."""
 
 
 class GuestToken(Base):
@@ -123,3 +126,26 @@ class Claimed(Base):
     organisation_id: Mapped[UUID] = mapped_column(index=True)
     cpu_s: Mapped[float]
     credit: Mapped[float]
+
+
+class Guest(Base):
+    """The agent in a machine: how it enrolled, and what it last told."""
+
+    __tablename__ = "guest"
+
+    machine_id: Mapped[UUID] = mapped_column(ForeignKey("machine.id", ondelete="CASCADE"), primary_key=True)
+    token_sha256: Mapped[str] = mapped_column(String(64), unique=True)
+    """Of the one-time token in the machine's user-data."""
+    secret_sha256: Mapped[str | None] = mapped_column(String(64), unique=True)
+    """Of the secret that the machine drew itself; None until it has enrolled."""
+    enrolled_at: Mapped[datetime | None] = mapped_column(Utc)
+    beat_at: Mapped[datetime | None] = mapped_column(Utc)
+    version: Mapped[str] = mapped_column(String(16))
+    boinc_error: Mapped[str | None] = mapped_column(String(200))
+    """Why BOINC could not be asked; None: it could."""
+    tasks: Mapped[int]
+    running: Mapped[int]
+    held: Mapped[bool]
+    """BOINC was suspended because nobody had been heard of."""
+    drained_at: Mapped[datetime | None] = mapped_column(Utc)
+    lost_cpu_s: Mapped[float | None]

@@ -57,6 +57,8 @@ class MachineDraining(MachineFact):
     """The machine takes no new work and will be destroyed."""
 
     key: ClassVar[str] = "action.machine_draining.v1"
+    grace_s: float = 0.0
+    """How long it has at most; 0: it is not said."""
 
 
 class MachineDestroyed(MachineFact):

@@ -83,6 +83,24 @@ class ContributionChanged(StateEvent):
         return str(self.contribution_id)
 
 
+class MachineDrained(Event):
+    """The guest of a machine that is to go has ended its work: nothing more is saved by waiting."""
+
+    key: ClassVar[str] = "contribution.machine_drained.v1"
+
+    machine_id: UUID
+    organisation_id: UUID
+    resource_id: UUID
+    lost_cpu_s: float
+    """CPU seconds of tasks that were handed back unfinished, by the guest's own account."""
+    tasks: int
+    took_s: float
+
+    @property
+    def subject(self) -> str:
+        return str(self.machine_id)
+
+
 class TokenRevoked(Event):
     """A personal API token (and every access token made from it) is void from now on."""
 

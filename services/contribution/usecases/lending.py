@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy import delete, func, select
@@ -26,6 +27,7 @@ from libs.common.secrets import Vault, authenticator_context
 from services.contribution.domain import MOST_PER_ORGANISATION, RefusedKey, Stage, check_key, works_for
 from services.contribution.models import Contribution, Machine, Project
 from services.contribution.settings import Manager
+from services.contribution.usecases.guests import expect
 from services.contribution.usecases.managing import give_token
 
 BATCH = 100
@@ -256,21 +258,22 @@ async def tell_resealed(session: Session, contribution: Contribution, now: datet
 async def learn_machine(session: Session, event: MachineFact) -> None:
     """Move a machine on; what comes late moves nothing back."""
     stage = _STAGES[type(event)]
+    moved: dict[str, Any] = {"stage": stage, "at": event.at}
+    if isinstance(event, MachineDraining) and event.grace_s > 0:
+        moved["grace_s"] = event.grace_s
     row = insert(Machine).values(
         id=event.machine_id,
         organisation_id=event.organisation_id,
         resource_id=event.resource_id,
         vcpus=event.vcpus,
-        stage=stage,
-        at=event.at,
+        **moved,
     )
     await session.execute(
-        row.on_conflict_do_update(
-            index_elements=["id"], set_={"stage": stage, "at": event.at}, where=Machine.stage < stage
-        )
+        row.on_conflict_do_update(index_elements=["id"], set_=moved, where=Machine.stage < stage)
     )
     if isinstance(event, MachineRequested) and event.guest_token_sha256:
         await give_token(session, event.machine_id, event.guest_token_sha256, event.at)
+        await expect(session, event.machine_id, event.guest_token_sha256)
 
 
 async def _say(session: Session, contribution: Contribution, now: datetime) -> None:

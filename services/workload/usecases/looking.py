@@ -325,7 +325,10 @@ def _move(scene: _Scene, machine: Machine, to: MachineState, why: str | None = N
         machine.running_since = scene.now
         scene.clusters[machine.cluster_id].deploy_failures = 0
     if event is not None:
-        record(scene.session, event(**_about(machine, scene.now, reason)))
+        about = _about(machine, scene.now, reason)
+        if event is MachineDraining:
+            about["grace_s"] = scene.clusters[machine.cluster_id].drain_grace_s
+        record(scene.session, event(**about))
     cluster = scene.clusters[machine.cluster_id].name
     about = {"machine": machine.name, "cluster": cluster, "resource": scene.resource.name, "reason": reason}
     log.info("machine.moved", **about, before=came_from.value, state=to.value)

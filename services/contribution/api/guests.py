@@ -1,0 +1,100 @@
+"""Where the agents of machines report: their own tokens and secrets, nobody else's."""
+
+from typing import Annotated, Any
+
+import structlog
+from fastapi import APIRouter, Depends, Request
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
+
+from libs.common.auth import public
+from libs.common.errors import forbidden, unauthorised
+from services.contribution.api.door import HasDoor
+from services.contribution.domain import DEAD_MAN_S, HEARTBEAT_S
+from services.contribution.usecases import guests as usecases
+from services.contribution.usecases.guests import Told
+
+log = structlog.get_logger(__name__)
+
+guests = APIRouter(prefix="/guests", tags=["guests"], dependencies=[Depends(public)])
+
+Secret = Annotated[SecretStr, Field(min_length=32, max_length=200)]
+Version = Annotated[str, Field(max_length=16, pattern=r"^[0-9A-Za-z.+-]*$")]
+
+
+class Body(BaseModel):
+    """An agent's word; agents of other versions may say more."""
+
+    model_config = ConfigDict(extra="ignore")
+
+
+class Enrolment(Body):
+    """The one-time token, and the secret that the machine drew itself."""
+
+    token: Annotated[SecretStr, Field(min_length=1, max_length=200)]
+    secret: Secret
+    version: Version = ""
+
+
+class TaskNow(Body):
+    """A task of the client, as far as it is counted."""
+
+    executing: bool = False
+
+
+class Beat(Body):
+    """How BOINC does, and what became of commands."""
+
+    version: Version = ""
+    held: bool = False
+    tasks: Annotated[tuple[TaskNow, ...], Field(max_length=200)] = ()
+    task_count: Annotated[int, Field(ge=0, le=1_000_000)] = 0
+    boinc_error: Annotated[str | None, Field(max_length=200)] = None
+    outcomes: Annotated[dict[str, dict[str, Any]], Field(max_length=100)] = {}
+
+
+class Orders(BaseModel):
+    """When to come again, when to give up, and what to do."""
+
+    heartbeat_s: float = HEARTBEAT_S
+    dead_man_s: float = DEAD_MAN_S
+    commands: list[dict[str, Any]] = []
+
+
+@guests.post("/enrol")
+async def enrol(body: Enrolment, door: HasDoor) -> Orders:
+    """Let a machine's agent in. The same token and secret again is the same enrolment."""
+    try:
+        async with door.database.transaction() as session:
+            await usecases.enrol(
+                session,
+                body.token.get_secret_value(),
+                body.secret.get_secret_value(),
+                body.version,
+                door.clock.now(),
+            )
+    except usecases.Unknown as unknown:
+        if unknown.machine_id is not None:
+            log.warning("guest.second_enrolment", machine=str(unknown.machine_id))
+        raise forbidden("This token lets nobody in.") from None
+    return Orders()
+
+
+@guests.post("/beat")
+async def beat(request: Request, body: Beat, door: HasDoor) -> Orders:
+    """One heartbeat: a machine reads and changes nothing but its own."""
+    secret = request.headers.get("authorization", "").removeprefix("Bearer ")
+    error = body.boinc_error
+    told = Told(
+        version=body.version,
+        boinc_error=None if error is None else "".join(c for c in error if c.isprintable()),
+        tasks=max(body.task_count, len(body.tasks)),
+        running=sum(task.executing for task in body.tasks),
+        held=body.held,
+        outcomes=body.outcomes,
+    )
+    try:
+        async with door.database.transaction() as session:
+            commands = await usecases.beat(session, secret, told, door.clock.now())
+    except usecases.Unknown:
+        raise unauthorised("This secret is not known.") from None
+    return Orders(commands=commands)

@@ -1,0 +1,100 @@
+"""The agents in machines: who enrols, what they tell, and what they shall do."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import select
+from sqlalchemy.dialects.postgresql import insert
+
+from libs.common.contracts.supply import MachineDrained
+from libs.common.db import Session
+from libs.common.ids import new_id
+from services.contribution.domain import DRAIN, Stage, drain_deadline_s, token_hash
+from services.contribution.models import Guest, Machine
+
+
+class Unknown(Exception):
+    """Nobody's token or secret. `machine_id`: whose token came with a second secret, and was therefore stolen."""
+
+    def __init__(self, machine_id: UUID | None = None) -> None:
+        self.machine_id = machine_id
+        super().__init__("a second enrolment" if machine_id else "unknown")
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What an agent tells at a beat; numbers as far as they can be believed."""
+
+    version: str
+    boinc_error: str | None
+    tasks: int
+    running: int
+    held: bool
+    outcomes: Mapping[str, Mapping[str, Any]]
+
+
+async def expect(session: Session, machine_id: UUID, token_sha256: str) -> None:
+    """The machine's agent may enrol once with this token."""
+    row = insert(Guest).values(
+        machine_id=machine_id, token_sha256=token_sha256, version="", tasks=0, running=0, held=False
+    )
+    await session.execute(row.on_conflict_do_nothing())
+
+
+async def enrol(session: Session, token: str, secret: str, version: str, now: datetime) -> None:
+    """Let the machine in by the secret that it drew. The same pair again is the same enrolment. Raises Unknown."""
+    known = select(Guest).where(Guest.token_sha256 == token_hash(token)).with_for_update()
+    guest = await session.scalar(known)
+    if guest is None or (await session.get_one(Machine, guest.machine_id)).stage == Stage.DESTROYED:
+        raise Unknown
+    if guest.secret_sha256 not in (None, token_hash(secret)):
+        raise Unknown(guest.machine_id)
+    guest.secret_sha256 = token_hash(secret)
+    guest.enrolled_at = guest.enrolled_at or now
+    guest.version = version
+
+
+async def beat(session: Session, secret: str, told: Told, now: datetime) -> list[dict[str, Any]]:
+    """Note what the agent tells; the answer is what it shall do. Raises Unknown."""
+    known = select(Guest).where(Guest.secret_sha256 == token_hash(secret)).with_for_update()
+    guest = await session.scalar(known)
+    if guest is None:
+        raise Unknown
+    machine = await session.get_one(Machine, guest.machine_id)
+    if machine.stage == Stage.DESTROYED:
+        raise Unknown
+    guest.beat_at, guest.version, guest.boinc_error = now, told.version, told.boinc_error
+    guest.tasks, guest.running, guest.held = told.tasks, told.running, told.held
+    outcome = told.outcomes.get(DRAIN)
+    if outcome is not None and guest.drained_at is None and machine.stage == Stage.DRAINING:
+        _note_drained(session, machine, guest, outcome, now)
+    if machine.stage != Stage.DRAINING or guest.drained_at is not None:
+        return []
+    return [{"id": DRAIN, "do": "drain", "deadline_s": drain_deadline_s(machine.grace_s, machine.at, now)}]
+
+
+def _note_drained(
+    session: Session, machine: Machine, guest: Guest, outcome: Mapping[str, Any], now: datetime
+) -> None:
+    guest.drained_at, guest.lost_cpu_s = now, _figure(outcome, "lost_cpu_s")
+    session.emit(
+        MachineDrained(
+            id=new_id(),
+            at=now,
+            machine_id=machine.id,
+            organisation_id=machine.organisation_id,
+            resource_id=machine.resource_id,
+            lost_cpu_s=guest.lost_cpu_s,
+            tasks=int(_figure(outcome, "tasks")),
+            took_s=_figure(outcome, "took_s"),
+        )
+    )
+
+
+def _figure(outcome: Mapping[str, Any], name: str) -> float:
+    value = outcome.get(name)
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return float(value) if is_number and value is not None and 0 <= value <= 1e9 else 0.0

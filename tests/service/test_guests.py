@@ -1,0 +1,209 @@
+"""The agents' door, from outside, with the agent itself: it enrols once, reads nothing but its own, and drains."""
+
+import asyncio
+import importlib.util
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+
+from libs.common.clock import WallClock
+from libs.common.contracts.action import MachineDestroyed, MachineDraining, MachineFact, MachineRequested
+from libs.common.contracts.supply import MachineDrained
+from services.contribution.domain import DEAD_MAN_S, HEARTBEAT_S
+from services.contribution.main import build
+from tests.service.lone_service import OURS, Answer, Lone, serve
+from tests.support import until
+
+NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
+SECRET = "drawn-by-the-machine-itself-0123456789"
+MACHINES = [uuid4(), uuid4()]
+AGENT = Path(__file__).parents[2] / "libs" / "guest" / "agent.py"
+
+
+class Calendar(WallClock):
+    """A date that only a test changes."""
+
+    def __init__(self) -> None:
+        self.at = NOW
+
+    def now(self) -> datetime:
+        return self.at
+
+
+class House:
+    """The service, with two machines that were requested."""
+
+    def __init__(self, lone: Lone, clock: Calendar) -> None:
+        self.lone, self.clock = lone, clock
+
+    async def say(self, kind: type[MachineFact], machine_id: UUID = MACHINES[0], **more: Any) -> None:
+        await self.lone.tell(
+            kind(
+                at=self.clock.now(), machine_id=machine_id, name="tides-1", workload_id=uuid4(), organisation_id=OURS,
+                resource_id=uuid4(), cluster_id=uuid4(), vcpus=2, reason="test", **more,
+            )
+        )  # fmt: skip
+
+    async def enrol(self, token: str, secret: str = SECRET) -> Answer:
+        body = {"token": token, "secret": secret, "version": "1"}
+        return await self.lone.ask("POST", "/guests/enrol", body, role=None)
+
+    async def beat(self, secret: str = SECRET, **body: Any) -> Answer:
+        headers = {"Authorization": f"Bearer {secret}"}
+        return await self.lone.ask("POST", "/guests/beat", body, role=None, headers=headers)
+
+
+@pytest.fixture
+async def house(database_url: str) -> AsyncIterator[House]:
+    clock = Calendar()
+    async with serve(build, "contribution", database_url, clock) as lone:
+        house = House(lone, clock)
+        for number, machine_id in enumerate(MACHINES):
+            await house.say(
+                MachineRequested, machine_id, guest_token_sha256=sha256(b"token-%d" % number).hexdigest()
+            )
+        yield house
+
+
+async def test_a_machine_enrols_once_however_often_the_answer_is_lost(house: House) -> None:
+    answers = [await house.enrol("token-0") for _ in range(3)]
+
+    assert [answer.status for answer in answers] == [200, 200, 200]
+    assert answers[0].body == {"heartbeat_s": HEARTBEAT_S, "dead_man_s": DEAD_MAN_S, "commands": []}
+    assert (await house.enrol("token-0", "another-secret-that-a-thief-has-drawn")).status == 403
+    assert (await house.enrol("guessed")).status == 403
+    assert (await house.beat()).status == 200
+
+
+async def test_who_has_no_secret_is_told_nothing(house: House, capfd: pytest.CaptureFixture[str]) -> None:
+    await house.enrol("token-0")
+    for secret in ("", "token-0", "x" * 40, "\u00e9"):
+        assert (await house.beat(secret)).status == 401
+    short = await house.enrol("token-1", "short")
+    assert (short.status, short.field) == (422, "secret")
+    await house.say(MachineDestroyed)
+    assert (await house.beat()).status == 401
+    assert (await house.enrol("token-0")).status == 403
+    assert SECRET not in "".join(capfd.readouterr())
+
+
+async def test_a_draining_machine_is_told_what_is_left_of_its_grace_and_nobody_else_is(house: House) -> None:
+    await house.enrol("token-0")
+    await house.enrol("token-1", SECRET + "-other")
+    await house.say(MachineDraining, grace_s=120)
+    house.clock.at += timedelta(seconds=40)
+
+    [command] = (await house.beat()).body["commands"]
+    assert command == {"id": "drain", "do": "drain", "deadline_s": 65.0}
+    assert (await house.beat(SECRET + "-other")).body["commands"] == []
+
+    told = {"outcomes": {"drain": {"lost_cpu_s": 12.5, "tasks": 3, "took_s": 9.0}}}
+    for _ in range(2):
+        assert (await house.beat(**told)).body["commands"] == []
+    [event] = await house.lone.hear(1)
+    assert isinstance(event, MachineDrained)
+    assert (event.machine_id, event.lost_cpu_s, event.tasks) == (MACHINES[0], 12.5, 3)
+
+
+@pytest.mark.parametrize(
+    "outcome", [{}, {"lost_cpu_s": "much"}, {"lost_cpu_s": -1, "tasks": True}, {"tasks": 1e300}]
+)
+async def test_an_outcome_that_says_nothing_sensible_still_ends_the_drain(
+    house: House, outcome: dict[str, Any]
+) -> None:
+    await house.enrol("token-0")
+    await house.say(MachineDraining)
+    assert (await house.beat(outcomes={"drain": outcome})).status == 200
+    [event] = await house.lone.hear(1)
+    assert isinstance(event, MachineDrained)
+    assert (event.lost_cpu_s, event.tasks) == (0.0, 0)
+
+
+async def test_an_outcome_that_nobody_asked_for_is_no_drain(house: House) -> None:
+    await house.enrol("token-0")
+    await house.beat(outcomes={"drain": {"lost_cpu_s": 1.0}})
+    await house.say(MachineDraining)
+    assert len((await house.beat()).body["commands"]) == 1
+
+
+class Client:
+    """A BOINC client of two tasks, one of which ends in time."""
+
+    def __init__(self) -> None:
+        self.left = {"quick": 5.0, "long": 9_000.0}
+        self.asked: list[str] = []
+
+    def tasks(self) -> list[dict[str, Any]]:
+        usual = {
+            "url": "u",
+            "state": 2,
+            "ready": False,
+            "suspended": False,
+            "started": True,
+            "executing": True,
+        }
+        usual |= {"cpu_s": 100.0, "saved_s": 60.0, "done": 0.5}
+        return [{"name": name, "remaining_s": left, **usual} for name, left in self.left.items()]
+
+    def projects(self) -> list[str]:
+        return ["u"]
+
+    def ask(self, body: str) -> str:
+        self.asked.append(body)
+        return ""
+
+    def with_project(self, operation: str, url: str) -> None:
+        self.asked.append(operation)
+        if operation == "project_update":
+            self.left.pop("long", None)
+
+    def with_task(self, operation: str, task: dict[str, Any]) -> None:
+        self.asked.append(f"{operation} {task['name']}")
+
+
+async def test_the_agent_and_the_door_understand_each_other(house: House, tmp_path: Path) -> None:
+    found = importlib.util.spec_from_file_location("tides_agent_at_the_door", AGENT)
+    assert found is not None
+    assert found.loader is not None
+    module: Any = importlib.util.module_from_spec(found)
+    found.loader.exec_module(module)
+    given = {"door": f"{house.lone.run.url}/guests/", "token": "token-0", "heard": str(tmp_path / "heard")}
+    one = module.Agent(given | {"state": str(tmp_path / "state" / "agent.json")}, 0.0)
+    one.boinc = Client()
+    times = iter(range(1, 10_000))
+
+    async def step() -> None:
+        one.beat_at = 0.0
+        await asyncio.to_thread(one.step, float(next(times)))
+        await asyncio.sleep(0.01)
+
+    async def is_told_to_drain() -> bool:
+        await step()
+        return one.drain is not None
+
+    async def has_told_the_outcome() -> bool:
+        one.boinc.left.pop("quick", None)
+        await step()
+        return any(isinstance(event, MachineDrained) for event in house.lone.said)
+
+    await until(lambda: _enrolled(one, step), 10, "it is enrolled")
+    await house.say(MachineDraining, grace_s=120)
+    await until(is_told_to_drain, 10, "it drains")
+    await until(has_told_the_outcome, 10, "its outcome is known")
+    [event] = house.lone.said
+    assert isinstance(event, MachineDrained)
+    assert (event.lost_cpu_s, event.tasks) == (100.0, 2)
+    assert one.boinc.asked[0] == "project_nomorework"
+    assert "abort_result long" in one.boinc.asked
+    assert "abort_result quick" not in one.boinc.asked
+    assert one.boinc.asked[-1] == "<quit/>"
+
+
+async def _enrolled(one: Any, step: Any) -> bool:
+    await step()
+    return bool(one.state["enrolled"])
