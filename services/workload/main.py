@@ -17,7 +17,7 @@ from services.workload.api.routes import router
 from services.workload.models import Base, Contribution, Machine, Resource
 from services.workload.reconcile import beats
 from services.workload.reconcile.hands import Hands
-from services.workload.settings import Pace
+from services.workload.settings import Pace, guests_of
 from services.workload.usecases import judging, projections
 from services.workload.usecases.following import Means
 
@@ -38,6 +38,7 @@ def build(runtime: Runtime) -> Service:
         replica=new_id(),
         installation_id=runtime.settings.installation_id or uuid5(_UNNAMED, "tides"),
         pace=pace,
+        guests=guests_of(runtime.settings),
     )
     app = create_app("workload", routers=[router], settings=runtime.settings, verifier=runtime.verifier)
     app.state.database, app.state.means = database, means

@@ -1,6 +1,12 @@
-"""How many things workload does at once, and for how long it waits."""
+"""How many things workload does at once, for how long it waits, and whom its guests report to."""
 
 from dataclasses import dataclass
+
+from libs.boinc.account import canonical_url
+from libs.boinc.signing import PublicKey
+from libs.common.settings import InvalidSettings, Settings
+
+_MANAGER, _DOOR = "boinc/", "guests/"
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,3 +31,35 @@ class Pace:
     parallel_acts: int = 8
     looks_in_a_row: int = 6
     """Fresh looks after acts that went well, before the next beat takes over."""
+
+
+@dataclass(frozen=True, slots=True)
+class Guests:
+    """Where guests find Tides: their account manager, pinned by its key, and the door of their agents."""
+
+    manager_url: str
+    door_url: str
+    key: PublicKey
+
+
+def guests_of(settings: Settings) -> Guests | None:
+    """Whom guests report to; None: machines are attached by files and have no agent. Raises InvalidSettings."""
+    url = settings.boinc_url.strip()
+    if not url:
+        return None
+    try:
+        is_whole = url == canonical_url(url) and url.startswith("https://") and url.endswith(f"/{_MANAGER}")
+    except ValueError:
+        is_whole = False
+    host = url.removeprefix("https://").partition("/")[0]
+    if not is_whole or "." not in host:
+        raise InvalidSettings(
+            "TIDES_BOINC_URL: clients would ignore this address; give https://HOST.DOMAIN/boinc/, as machines reach it"
+        )
+    try:
+        key = PublicKey(settings.boinc_signing_key.strip() + "\n")
+    except ValueError:
+        raise InvalidSettings(
+            "TIDES_BOINC_SIGNING_KEY: needed beside TIDES_BOINC_URL; give what `tides boinc keygen` printed"
+        ) from None
+    return Guests(url, url.removesuffix(_MANAGER) + _DOOR, key)

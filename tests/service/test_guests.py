@@ -102,7 +102,7 @@ async def test_a_draining_machine_is_told_what_is_left_of_its_grace_and_nobody_e
     assert command == {"id": "drain", "do": "drain", "deadline_s": 65.0}
     assert (await house.beat(SECRET + "-other")).body["commands"] == []
 
-    told = {"outcomes": {"drain": {"lost_cpu_s": 12.5, "tasks": 3, "took_s": 9.0}}}
+    told: dict[str, Any] = {"outcomes": {"drain": {"lost_cpu_s": 12.5, "tasks": 3, "took_s": 9.0}}}
     for _ in range(2):
         assert (await house.beat(**told)).body["commands"] == []
     [event] = await house.lone.hear(1)

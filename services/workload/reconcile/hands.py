@@ -18,7 +18,7 @@ from libs.providers.base import Cause, Provider, ProviderError, Rejected, Unavai
 from libs.providers.sessions import Sessions
 from services.workload.domain.steps import Act
 from services.workload.models import Resource
-from services.workload.settings import Pace
+from services.workload.settings import Guests, Pace
 from services.workload.usecases.keeping import belongs_to
 from services.workload.usecases.leasing import Claimed, claim_resources, guard, release_claims
 from services.workload.usecases.limiting import LimitsDue
@@ -58,6 +58,8 @@ class Hands:
     replica: UUID
     installation_id: UUID
     pace: Pace
+    guests: Guests | None = None
+    """Whom guests report to; None: nobody."""
     looked_at: dict[UUID, tuple[int, bool, datetime]] = field(default_factory=dict)
     """When each resource's inventory was last read, at which of its revisions, and whether all was settled then."""
     resting_until: dict[UUID, tuple[UUID | None, datetime]] = field(default_factory=dict)

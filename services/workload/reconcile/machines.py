@@ -107,7 +107,9 @@ async def _act(hands: Hands, provider: Provider, due: Due) -> None:
         case Act.CREATE if due.machine_id is not None:
             async with hands.database.transaction() as session:
                 try:
-                    spec = await spec_of(session, due.machine_id, hands.installation_id, hands.vault)
+                    spec = await spec_of(
+                        session, due.machine_id, hands.installation_id, hands.vault, hands.guests
+                    )
                 except ValueError as error:
                     # Too much for a guest's context: that machine rests, and what else is due goes on.
                     raise Rejected(Cause.INVALID, f"its user data cannot be written: {error}") from None

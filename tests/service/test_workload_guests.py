@@ -1,0 +1,77 @@
+"""What a machine is given to come to work: by files, or with Tides as account manager and an agent that reports."""
+
+import json
+
+import pytest
+import yaml
+
+from libs.boinc.signing import SigningKey
+from libs.common.contracts.action import MachineDraining, MachineRequested
+from libs.common.settings import InvalidSettings, Settings
+from services.workload.settings import guests_of
+from tests.service.workload_house import open_house
+
+KEY = SigningKey.generate().public
+URL = "https://tides.example/boinc/"
+
+
+async def test_a_machine_of_an_account_manager_gets_no_project_and_no_key_but_its_own_token(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TIDES_BOINC_URL", URL)
+    monkeypatch.setenv("TIDES_BOINC_SIGNING_KEY", KEY.text)
+    async with open_house(database_url) as house:
+        await house.lend()
+        await house.run(40)
+
+        machines = house.cloud.truth().machines
+        assert len(machines) == 2
+        documents = [yaml.safe_load(machine.user_data) for machine in machines]
+        requested = {str(event.machine_id) for event in house.heard(MachineRequested)}
+        opaques = set()
+        for document in documents:
+            files = {file["path"]: file["content"] for file in document["write_files"]}
+            assert "https://boinc.example.org/" not in str(files)
+            assert f"<url>{URL}</url>" in files["/etc/tides/boinc/acct_mgr_url.xml"]
+            assert KEY.text in files["/etc/tides/boinc/acct_mgr_url.xml"]
+            settings = json.loads(files["/etc/tides/agent.json"])
+            assert settings["door"] == "https://tides.example/guests/"
+            login = files["/etc/tides/boinc/acct_mgr_login.xml"]
+            assert settings["token"] in login
+            opaques.add(login.partition("<opaque>\n")[2].partition("\n")[0])
+        assert opaques == requested
+        assert len({document["hostname"] for document in documents}) == 2
+
+
+async def test_a_drain_says_how_long_it_may_take(database_url: str) -> None:
+    async with open_house(database_url) as house:
+        await house.lend()
+        await house.run(40)
+        machine = (await house.ask("GET", "/v1/machines")).body["items"][0]
+        drained = await house.ask("POST", f"/v1/machines/{machine['id']}/drain", {"reason": "test"})
+        assert drained.status in (200, 202)
+        await house.run(10)
+        [event] = house.heard(MachineDraining)
+        assert event.grace_s > 0
+
+
+@pytest.mark.parametrize(
+    ("url", "key", "named"),
+    [
+        ("http://tides.example/boinc/", KEY.text, "TIDES_BOINC_URL"),
+        ("https://localhost/boinc/", KEY.text, "TIDES_BOINC_URL"),
+        ("https://tides.example/boinc", KEY.text, "TIDES_BOINC_URL"),
+        ("https://tides.example/am/", KEY.text, "TIDES_BOINC_URL"),
+        ("nonsense", KEY.text, "TIDES_BOINC_URL"),
+        (URL, "", "TIDES_BOINC_SIGNING_KEY"),
+        (URL, "1024\nabc\n.\n", "TIDES_BOINC_SIGNING_KEY"),
+    ],
+)
+def test_what_clients_would_ignore_is_refused_when_the_process_starts(url: str, key: str, named: str) -> None:
+    with pytest.raises(InvalidSettings, match=named) as refused:
+        guests_of(Settings(boinc_url=url, boinc_signing_key=key))
+    assert "\n" not in str(refused.value)
+
+
+def test_without_an_address_machines_are_attached_by_files() -> None:
+    assert guests_of(Settings(boinc_signing_key=KEY.text)) is None
