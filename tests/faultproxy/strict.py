@@ -60,6 +60,12 @@ class Strictness:
         return None
 
     async def _refuse_clone(self, body: str, cookie: str) -> SoapFault | None:
+        if "createNewChildDiskBacking" in body and ref_in(body, "snapshot") is None:
+            # Disks are only shared with what can no longer change.
+            detail = "<invalidProperty>spec.snapshot</invalidProperty>"
+            return SoapFault(
+                "InvalidArgument", "A specified parameter was not correct: spec.snapshot", detail
+            )
         for tag in ("_this", "folder", "pool", "host", "datastore"):
             ref = ref_in(body, tag)
             if ref is not None and await self._read(ref, "name", cookie) is None:

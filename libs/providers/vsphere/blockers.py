@@ -2,10 +2,12 @@
 
 from collections.abc import Iterable, Sequence
 
+from pyVmomi import vim
+
 from libs.providers.base import Blocker, MissingPrivilege
 from libs.providers.vsphere.api import Api
 from libs.providers.vsphere.hardware import named_networks
-from libs.providers.vsphere.inventory import Cluster, choose_datastore
+from libs.providers.vsphere.inventory import Cluster, choose_datastore, read_objects
 from libs.providers.vsphere.licence import is_read_only
 from libs.providers.vsphere.privileges import OPTIONAL, TEMPLATE
 from libs.providers.vsphere.settings import VSphereSettings
@@ -26,12 +28,32 @@ def find_blockers(
         yield Blocker(
             "api_too_old", f"The API version {version} is older than 6.5.", "Update it to 6.5 or newer."
         )
+    manager = _manager_of(api, clusters)
+    if manager is not None:
+        yield Blocker(
+            "managed_host",
+            f"The host belongs to the vCenter at {manager}, which moves machines and owns the pools.",
+            "Register that vCenter, with this host's cluster as its scope.",
+        )
     if is_read_only(api):
         yield Blocker(
             "read_only_licence",
             "The host's licence makes its API read-only: it can be observed, and every change would be refused.",
             "Give the host a licence that includes the vSphere API, or register the vCenter that manages it.",
         )
+    yield from _lacking_places(api, clusters, settings)
+    yield from (
+        Blocker(
+            f"privilege:{each.privilege}",
+            f"The account lacks the privilege {each.privilege}, which is needed for {each.disables}.",
+            "Grant it; `tides vsphere role` prints the commands.",
+        )
+        for each in _vital(missing, foldered)
+    )
+
+
+def _lacking_places(api: Api, clusters: Sequence[Cluster], settings: VSphereSettings) -> Iterable[Blocker]:
+    """What machines would stand in, or lie on, and what is nowhere."""
     if settings.network is None:
         yield Blocker(
             "no_network",
@@ -50,14 +72,15 @@ def find_blockers(
             "No cluster has a usable datastore for machines.",
             "Name one as `datastore` in the settings, or give the hosts of a cluster a shared one.",
         )
-    yield from (
-        Blocker(
-            f"privilege:{each.privilege}",
-            f"The account lacks the privilege {each.privilege}, which is needed for {each.disables}.",
-            "Grant it; `tides vsphere role` prints the commands.",
-        )
-        for each in _vital(missing, foldered)
-    )
+
+
+def _manager_of(api: Api, clusters: Sequence[Cluster]) -> str | None:
+    """The address of the vCenter that a single host is managed by; None where it is on its own."""
+    if not api.on_host:
+        return None
+    hosts = [host.ref for cluster in clusters for host in cluster.hosts]
+    rows = read_objects(api, "inventory", hosts, {vim.HostSystem: ("summary.managementServerIp",)})
+    return next(filter(None, (row.properties.get("summary.managementServerIp") for row in rows)), None)
 
 
 def _vital(missing: Sequence[MissingPrivilege], foldered: bool) -> Iterable[MissingPrivilege]:

@@ -81,6 +81,46 @@ async def test_a_create_that_broke_off_anywhere_is_deleted_without_a_trace(
     assert not proxy.disks.loose
 
 
+async def test_a_copy_that_the_host_still_writes_is_waited_for_by_create_and_by_delete(
+    target: HostTarget, proxy: FaultProxy
+) -> None:
+    spec = target.make_spec()
+    await break_off(target, proxy, spec, "CopyVirtualDisk_Task")
+    proxy.rules.faults["DeleteVirtualDisk_Task"] = SoapFault("FileLocked", "locked", "<file>x</file>")
+    with pytest.raises(Unavailable):
+        await target.provider.create(spec)
+    with pytest.raises(Unavailable):
+        await target.provider.delete(spec.name)
+    assert await target.exists(spec.name), "what is copied belongs to a machine that is listed"
+    proxy.rules.faults.clear()
+    assert (await deploy(target, spec)).configured
+
+
+async def test_the_first_disk_grows_to_the_size_that_is_asked_for(target: HostTarget) -> None:
+    template = await target.provider.find_template(target.template)
+    assert template is not None
+    spec = target.make_spec(disk_gib=template.disk_gib * 2)
+    await deploy(target, spec)
+    assert await target.back_door.run(partial(_disk_gib, spec.name)) == pytest.approx(spec.disk_gib)
+    assert await target.back_door.run(partial(_disk_gib, target.template)) == pytest.approx(template.disk_gib)
+
+
+async def test_a_host_of_a_vcenter_is_named_so_and_not_lent(target: HostTarget, proxy: FaultProxy) -> None:
+    assert [each.code for each in (await target.provider.validate()).blockers] == ["no_network"]
+    managed = (
+        "<propSet><name>summary.managementServerIp</name>"
+        '<val xsi:type="xsd:string">192.0.2.7</val></propSet></objects>'
+    )
+    kind = 'type="HostSystem"'
+
+    def show(method: str, text: str) -> bytes:
+        return (text.replace("</objects>", managed) if kind in text else text).encode()
+
+    proxy.rules.mutate = show
+    blockers = {each.code: each.detail for each in (await target.provider.validate()).blockers}
+    assert "192.0.2.7" in blockers["managed_host"]
+
+
 async def test_a_copy_without_room_is_full_and_goes_on_when_there_is_some(
     target: HostTarget, proxy: FaultProxy
 ) -> None:
@@ -153,6 +193,11 @@ async def test_under_the_free_licence_a_host_is_observed_and_says_that_it_cannot
         await provider.create(target.make_spec())
     assert refusal.value.cause is Cause.PERMISSION
     await provider.aclose()
+
+
+def _disk_gib(name: str, content: Any) -> float:
+    devices: list[Any] = find(content, vim.VirtualMachine, name).config.hardware.device
+    return sum(each.capacityInKB for each in devices if isinstance(each, vim.vm.device.VirtualDisk)) / 1024**2
 
 
 def _disks_of(name: str, content: Any) -> list[tuple[str, bool]]:
