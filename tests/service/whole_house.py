@@ -198,9 +198,11 @@ class Cloudy:
         self.resource = await self.whole.made("/v1/resources", self.given(**changes))
         return self.resource
 
-    async def supply(self, *, approve: bool = True, **policy: Any) -> dict[str, Any]:
+    async def supply(
+        self, *, approve: bool = True, template_name: str = TEMPLATE, **policy: Any
+    ) -> dict[str, Any]:
         """Everything else that lending takes: template (approved or not), policy, contribution. The template."""
-        given = {"name": "worker", "resource_id": self.id, "reference": TEMPLATE}
+        given = {"name": "worker", "resource_id": self.id, "reference": template_name}
         template = await until(
             lambda: self.whole.accepted("/v1/templates", given), what="templates to know it"
         )

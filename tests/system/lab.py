@@ -37,6 +37,8 @@ class Lab:
     """Names that two machines had at the same time, ever."""
     ever: set[str] = field(default_factory=set)
     """Names of all machines of ours that were seen."""
+    counters: tuple[int, int, int] = (CPU_COUNTER, MEMORY_COUNTER, READY_COUNTER)
+    """How this cloud numbers use, memory and ready time."""
     _known: dict[str, dict[int, int]] = field(default_factory=dict)
 
     def set_owner(self, fraction: float) -> None:
@@ -73,7 +75,7 @@ class Lab:
         self.ticks += 1
 
     async def _measure(self, ref: str, mhz: int, memory_kib: int) -> None:
-        counters = {CPU_COUNTER: mhz, MEMORY_COUNTER: memory_kib, READY_COUNTER: 0}
+        counters = dict(zip(self.counters, (mhz, memory_kib, 0), strict=True))
         if self._known.get(ref) != counters:
             await self._post("/lab/perf", {"entity": ref, "counters": counters})
             self._known[ref] = counters

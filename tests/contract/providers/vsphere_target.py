@@ -190,12 +190,12 @@ class HostTarget(VSphereTarget):
 
     template = "ha-host_VM0"
     network = "VM Network"
-    counters: tuple[int, int] = (0, 0)
+    counters: tuple[int, int, int] = (0, 0, 0)
 
     async def set_owner_load(self, host: str, fraction: float) -> None:
-        if self.counters == (0, 0):
-            self.counters = await self.back_door.run(_host_counters)
-        cpu, memory = self.counters
+        if not any(self.counters):
+            self.counters = await self.back_door.run(read_counters)
+        cpu, memory, _ = self.counters
         await self.vcsim.set_perf(host, {cpu: round(fraction * HOST_MHZ), memory: 1024 * 1024})
 
     async def files(self, name: str) -> list[str] | None:
@@ -203,12 +203,13 @@ class HostTarget(VSphereTarget):
         return await self.back_door.run(lambda content: _list_files(content, name))
 
 
-def _host_counters(content: Any) -> tuple[int, int]:
+def read_counters(content: Any) -> tuple[int, int, int]:
+    """A cloud's own numbers of use, memory and ready time."""
     ids = {
         f"{each.groupInfo.key}.{each.nameInfo.key}.{each.rollupType}": int(each.key)
         for each in content.perfManager.perfCounter
     }
-    return ids["cpu.usagemhz.average"], ids["mem.consumed.average"]
+    return ids["cpu.usagemhz.average"], ids["mem.consumed.average"], ids["cpu.ready.summation"]
 
 
 def _list_files(content: Any, name: str) -> list[str] | None:
