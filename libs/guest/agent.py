@@ -240,7 +240,7 @@ class Door:
     def __init__(self, settings: dict[str, Any], set_clock: Callable[[float], None]) -> None:
         self.url, self.ca_file, self.set_clock = settings["door"], settings["ca_file"], set_clock
         self.proxies = {"https": settings["proxy"]} if settings["proxy"] else {}
-        if not re.match(r"https://|http://127\.0\.0\.1[:/]", self.url):
+        if not re.match(r"https://|http://127\.0\.0\.1(:\d+)?/", self.url):
             raise ValueError("door: must begin with https://")
 
     def post(self, path: str, body: dict[str, Any], secret: str = "") -> dict[str, Any]:

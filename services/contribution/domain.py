@@ -61,7 +61,9 @@ class Standing(IntEnum):
 
 
 FIRST_REPEAT_S = 30
-"""Until the client has its own token, its projects and their shares."""
+"""Until the client has its own token, its projects and their shares, while that is news to it."""
+NEWS = timedelta(minutes=15)
+"""A client that has not followed by then is not asked more often for it."""
 REPEAT_S = 300
 TROUBLE_REPEAT_S = 60
 ROTATE_EVERY = timedelta(days=1)
@@ -124,13 +126,15 @@ def accounts_for(
 def is_settled(accounts: Sequence[ProjectAccount], reported: Sequence[ReportedProject]) -> bool:
     """Whether the client has done all of it, so that it need not come again soon."""
     shares = {project.url: project.resource_share for project in reported}
-    return all(
-        account.resource_share is not None
-        and abs(shares.get(account.url, -1.0) - account.resource_share)
-        <= 1e-5 * account.resource_share + 1e-6
-        and not account.update
-        for account in accounts
-    )
+    leaving = {_canonical(project.url) for project in reported if project.detach_when_done}
+
+    def is_done(account: ProjectAccount) -> bool:
+        share = account.resource_share
+        if share is None:
+            return account.url in leaving
+        return abs(shares.get(account.url, -1.0) - share) <= 1e-5 * share + 1e-6 and not account.update
+
+    return all(is_done(account) for account in accounts)
 
 
 def claim(counted_s: float, reported_s: float, vcpus: int, elapsed_s: float) -> float:

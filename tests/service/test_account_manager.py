@@ -178,6 +178,14 @@ async def test_a_change_of_weight_reaches_a_running_machine_at_its_next_contact(
     assert (await house.come(token, attached(house.project_url, 0.5))).repeat_s == REPEAT_S
 
 
+async def test_who_does_not_follow_is_not_asked_for_ever_to_come_soon(house: House) -> None:
+    token = await house.settled_token()
+    ignores = attached(house.project_url, 77.0)
+    assert (await house.come(token, ignores)).repeat_s == FIRST_REPEAT_S
+    house.clock.pass_by(901)
+    assert (await house.come(token, ignores)).repeat_s == REPEAT_S
+
+
 async def test_what_is_lent_no_more_is_left_when_its_work_is_done(house: House) -> None:
     token = await house.settled_token()
     by_hand = ReportedProject(url="https://mine.example/", resource_share=1.0)
@@ -189,6 +197,8 @@ async def test_what_is_lent_no_more_is_left_when_its_work_is_done(house: House) 
         (house.project_url, True, False)
     ]
     assert reply.repeat_s == FIRST_REPEAT_S
+    leaving = attached(house.project_url, detach_when_done=True)
+    assert (await house.come(token, leaving, by_hand)).repeat_s == REPEAT_S
     assert (await house.come(token, by_hand)).accounts == ()
 
 

@@ -3,10 +3,10 @@
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
-from sqlalchemy import select, update
+from sqlalchemy import delete, select, update
 from sqlalchemy.dialects.postgresql import insert
 
 from libs.boinc.credit import claimed_credit
@@ -15,6 +15,7 @@ from libs.common.db import Session
 from libs.common.secrets import Vault, authenticator_context
 from services.contribution.domain import (
     FIRST_REPEAT_S,
+    NEWS,
     REPEAT_S,
     ROTATE_EVERY,
     TROUBLE_REPEAT_S,
@@ -39,6 +40,8 @@ from services.contribution.models import (
 )
 from services.contribution.settings import Manager
 
+FORGET_AFTER = timedelta(days=30)
+"""A token that was spent so long ago is a stranger's, like any other."""
 FASTEST_FPOPS = 1e12
 """A benchmark above this is no processor's core."""
 
@@ -71,9 +74,11 @@ async def answer(
         for row, project in projects
         if project.url_signature is not None
     ]
-    accounts = accounts_for(lent, asked.projects, draining=machine.stage >= Stage.DRAINING)
-    await _learn(session, machine, asked, now)
-    settled = admitted.new_token is None and is_settled(accounts, asked.projects)
+    draining = machine.stage >= Stage.DRAINING
+    accounts = accounts_for(lent, asked.projects, draining=draining)
+    first_at = await _learn(session, machine, asked, now)
+    is_news = draining or now - max([first_at, *(row.updated_at for row, _ in projects)]) < NEWS
+    settled = admitted.new_token is None and (is_settled(accounts, asked.projects) or not is_news)
     return ManagerReply(
         name=manager.name,
         signing_key=manager.key,
@@ -114,6 +119,8 @@ async def _admit(session: Session, token: str, now: datetime) -> Admitted:
     if row.standing == Standing.NEXT:
         mine = (GuestToken.machine_id == machine.id) & (GuestToken.standing == Standing.CURRENT)
         await session.execute(update(GuestToken).where(mine).values(standing=Standing.SPENT, nonce=None))
+        old = (GuestToken.machine_id == machine.id) & (GuestToken.rotates_at < now - FORGET_AFTER)
+        await session.execute(delete(GuestToken).where(old, GuestToken.standing == Standing.SPENT))
         row.standing, row.rotates_at = Standing.CURRENT, now + ROTATE_EVERY
         return Admitted(machine, None)
     if row.nonce is None and now >= row.rotates_at:
@@ -143,8 +150,8 @@ def _open(vault: Vault, row: Contribution) -> str:
     return vault.open(row.sealed_authenticator, authenticator_context(row.id))
 
 
-async def _learn(session: Session, machine: Machine, asked: ManagerRequest, now: datetime) -> None:
-    """Note the contact, and what was computed since the last one."""
+async def _learn(session: Session, machine: Machine, asked: ManagerRequest, now: datetime) -> datetime:
+    """Note the contact, and what was computed since the last one; the answer is when it first came."""
     fpops = min(max(0.0, asked.host.fpops), FASTEST_FPOPS)
     said = {
         "at": now,
@@ -172,6 +179,7 @@ async def _learn(session: Session, machine: Machine, asked: ManagerRequest, now:
                 session.add(counter)
                 counters[project_id] = counter
             await _count(session, machine, counter, project, (fpops, now))
+    return first_at
 
 
 async def _count(

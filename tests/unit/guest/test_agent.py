@@ -170,7 +170,9 @@ def test_an_answer_that_is_none_is_trouble_and_no_more(listener: Listener, statu
     assert len(listener.asked) == 1
 
 
-@pytest.mark.parametrize("url", ["http://tides.example/", "ftp://x/", "http://127.0.0.1.example/"])
+@pytest.mark.parametrize(
+    "url", ["http://tides.example/", "ftp://x/", "http://127.0.0.1.example/", "http://127.0.0.1:1@example/"]
+)
 def test_no_door_without_tls(url: str) -> None:
     with pytest.raises(ValueError, match="https"):
         agent.Door({"door": url, "ca_file": None, "proxy": None}, None)
