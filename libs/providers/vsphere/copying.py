@@ -18,6 +18,7 @@ from libs.providers.vsphere.fleet import Machine
 from libs.providers.vsphere.hardware import (
     attach_spec,
     controllers_of,
+    files_of,
     find_network,
     read_devices,
     shell_spec,
@@ -156,7 +157,9 @@ async def _copy(shop: Workshop, spec: MachineSpec, disk: DiskCopy, files: set[st
     except ProviderError as refusal:
         if refusal.cause is Cause.TIMEOUT and spec.name in shop.clones:
             return False
-        shop.clones.pop(spec.name, None)
+        # A host that does not answer may still be copying: the next call asks after the same task.
+        if refusal.cause is not Cause.UNREACHABLE:
+            shop.clones.pop(spec.name, None)
         raise
     del shop.clones[spec.name]
     await session.do(
@@ -192,7 +195,7 @@ async def delete_copies(session: Session, settings: VSphereSettings, machine: Ma
 
 def _attached(api: Api, machine: Machine) -> tuple[str, set[str]]:
     """The directory of a machine, and the files of its disks."""
-    return _home_of(api, machine.ref), {slot.file for slot in slots_of(read_devices(api, machine.ref))}
+    return _home_of(api, machine.ref), files_of(read_devices(api, machine.ref))
 
 
 async def remove_home(session: Session, settings: VSphereSettings, name: str, doing: str) -> None:

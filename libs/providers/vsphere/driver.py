@@ -19,6 +19,7 @@ from libs.providers.base import (
     Power,
     Rejected,
     TemplateSeen,
+    Unavailable,
     Validation,
     sealing_context,
 )
@@ -85,9 +86,15 @@ class VSphereProvider:
 
     async def sample(self, since: datetime | None) -> Sequence[Sample]:
         """One bulk round over all clusters in scope, oldest first."""
-        return await self._session.read(
-            lambda line: self._rounds.sample(line, since), "sampling", ROUND_TIMEOUT_S
-        )
+        try:
+            return await self._session.read(
+                lambda line: self._rounds.sample(line, since), "sampling", ROUND_TIMEOUT_S
+            )
+        except Rejected as refusal:
+            if refusal.cause is not Cause.NOT_FOUND:
+                raise
+            # What a round read a moment ago went away meanwhile: the next one reads anew.
+            raise Unavailable(refusal.cause, refusal.detail) from None
 
     async def machines(self) -> Sequence[MachineSeen]:
         """Our machines in scope. Raises Unavailable when the inventory cannot be read."""

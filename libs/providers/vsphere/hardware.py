@@ -89,6 +89,17 @@ def slots_of(devices: Iterable[Any]) -> list[Slot]:
     ]
 
 
+def files_of(devices: Iterable[Any]) -> set[str]:
+    """The files of the disks among these devices, and those that snapshots rest on."""
+    found = set()
+    for device in devices:
+        backing = device.backing if isinstance(device, vim.vm.device.VirtualDisk) else None
+        while backing is not None:
+            found.add(str(getattr(backing, "fileName", "")))
+            backing = getattr(backing, "parent", None)
+    return found
+
+
 def controllers_of(devices: Iterable[Any]) -> dict[tuple[str, int], int]:
     """Keys of the controllers among these devices, by type and bus number."""
     return {

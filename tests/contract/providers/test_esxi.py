@@ -96,6 +96,22 @@ async def test_a_copy_that_the_host_still_writes_is_waited_for_by_create_and_by_
     assert (await deploy(target, spec)).configured
 
 
+async def test_a_host_that_does_not_answer_for_a_moment_is_asked_after_the_same_copy(
+    target: HostTarget, proxy: FaultProxy
+) -> None:
+    def cut_next(method: str, body: str) -> None:
+        if method == "CopyVirtualDisk_Task":
+            proxy.rules.reset_before["RetrievePropertiesEx"] = 1
+
+    proxy.listener = cut_next
+    spec = target.make_spec()
+    with pytest.raises(Unavailable) as refusal:
+        await target.provider.create(spec)
+    assert refusal.value.cause is Cause.UNREACHABLE
+    assert (await deploy(target, spec)).configured
+    assert proxy.calls["CopyVirtualDisk_Task"] == 1
+
+
 async def test_the_first_disk_grows_to_the_size_that_is_asked_for(target: HostTarget) -> None:
     template = await target.provider.find_template(target.template)
     assert template is not None

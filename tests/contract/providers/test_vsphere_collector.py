@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import structlog
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from libs.common.contracts.usage import Quality, Sample
@@ -233,6 +233,7 @@ async def test_changed_answers_give_the_same_samples_or_none(
 
     @settings(max_examples=60, deadline=None, database=None, suppress_health_check=list(HealthCheck))
     @given(change=changes, method=st.sampled_from(sorted(ROUND)), number=st.integers(0, 4))
+    @example(change=("say", 24, "NaN"), method="RetrievePropertiesEx", number=0)  # an object that nobody has
     def spoil(change: tuple[str, int, str], method: str, number: int) -> None:
         turn = iter(range(1000))
 
