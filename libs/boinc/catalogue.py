@@ -30,7 +30,7 @@ class ListedProject:
     @property
     def runs_here(self) -> bool:
         """Whether it has work for a plain 64-bit Linux machine: no graphics card, no machine or container in it."""
-        return any(_plain(platform) for platform in self.platforms)
+        return any(is_plain_linux(platform) for platform in self.platforms)
 
 
 def read_catalogue(body: bytes) -> tuple[ListedProject, ...]:
@@ -65,6 +65,7 @@ def _listed(node: Node) -> ListedProject | None:
     )
 
 
-def _plain(platform: str) -> bool:
+def is_plain_linux(platform: str) -> bool:
+    """Whether a platform, with its plan class in brackets, is 64-bit Linux without a graphics card or a box in it."""
     name, _, plan = platform.partition("[")
     return name == PLATFORM and not any(word in plan.lower() for word in _NEEDS_MORE)

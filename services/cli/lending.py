@@ -35,6 +35,34 @@ def list_projects(context: typer.Context, json_: AsJson = False) -> None:
     show.table(["name", "url"], [[one["name"], one["url"]] for one in found])
 
 
+@projects.command("check")
+def check_project(
+    context: typer.Context, project: Annotated[str, typer.Argument(help="Name or id.")], json_: AsJson = False
+) -> None:
+    """Ask the project itself: its address, whether it takes new accounts, its terms."""
+
+    async def work(client: Client) -> Any:
+        known = await find(client, PROJECT, project)
+        return await client.call("POST", f"/v1/projects/{known['id']}/check")
+
+    found = ask(context, work)
+    if json_:
+        show.as_json(found)
+        return
+    same = "" if found["is_canonical"] else " (kept here under another address: add it anew)"
+    rows = [
+        ["name", found["name"]],
+        ["address", found["master_url"] + same],
+        ["state", "down" if found["is_down"] else "up"],
+        ["plain Linux", "yes" if found["runs_here"] else "no"],
+        ["hindrances", ", ".join(found["hindrances"]) or "none"],
+        ["terms", found["terms_sha256"][:16]],
+    ]
+    show.table(["what", "it says"], rows)
+    if found["terms"]:
+        show.say(found["terms"])
+
+
 @projects.command("sign")
 def sign_project(
     context: typer.Context,

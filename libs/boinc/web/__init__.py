@@ -8,7 +8,7 @@ from libs.boinc.web.answers import (
     UserCredit,
     password_hash,
 )
-from libs.boinc.web.client import ProjectClient
+from libs.boinc.web.client import ProjectClient, open_project
 from libs.boinc.web.errors import (
     BadEmail,
     BadPassword,
@@ -42,6 +42,7 @@ __all__ = [
     "StatsFile",
     "StatsKind",
     "UserCredit",
+    "open_project",
     "open_stats",
     "password_hash",
 ]

@@ -1,7 +1,8 @@
 """One project's web RPCs over HTTP: GET, answers of any kind, a second between requests, a deadline for each."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -36,6 +37,7 @@ class ProjectClient:
         self._url = canonical_url(rpc_url)
         self._timeout_s = timeout_s
         self._turn = asyncio.Lock()
+        self._not_before = 0.0
         self._refused: dict[tuple[str, str], ProjectRefused] = {}
 
     async def config(self) -> ProjectConfig:
@@ -105,6 +107,8 @@ class ProjectClient:
         self, path: str, given: Mapping[str, str] | None = None, most: int = LARGEST_ANSWER
     ) -> str:
         async with self._turn:
+            loop = asyncio.get_running_loop()
+            await asyncio.sleep(self._not_before - loop.time())
             try:
                 async with asyncio.timeout(self._timeout_s):
                     return await self._follow(URL(self._url) / path % (given or {}), most)
@@ -112,7 +116,7 @@ class ProjectClient:
                 # What aiohttp says may quote the address, and with it a key.
                 raise ProjectUnavailable(f"The project does not answer: {type(error).__name__}.") from None
             finally:
-                await asyncio.sleep(GAP_S)
+                self._not_before = loop.time() + GAP_S
 
     async def _follow(self, url: URL, most: int) -> str:
         for _ in range(_MOST_REDIRECTS + 1):
@@ -124,6 +128,13 @@ class ProjectClient:
                     raise ProjectUnavailable(f"The project answers with HTTP {answer.status}.")
                 return lenient.decode(await read_at_most(answer, most), answer.charset)
         raise ProjectUnavailable("The project sends us in circles.")
+
+
+@asynccontextmanager
+async def open_project(rpc_url: str) -> AsyncIterator[ProjectClient]:
+    """A client of a project with a connection of its own. Raises ValueError for what is no project's address."""
+    async with aiohttp.ClientSession() as http:
+        yield ProjectClient(http, rpc_url)
 
 
 async def read_at_most(answer: aiohttp.ClientResponse, most: int) -> bytes:

@@ -7,8 +7,11 @@ from uuid import UUID
 from fastapi import APIRouter, Depends, Response
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
+from libs.boinc.catalogue import is_plain_linux
+from libs.boinc.web import ProjectRefused, ProjectUnavailable, open_project
 from libs.common.auth import Principal, Role, allow
 from libs.common.db import Session
+from libs.common.errors import unavailable
 from libs.common.names import ONE_LINE
 from libs.common.paging import (
     Cursor,
@@ -67,6 +70,23 @@ class ProjectView(BaseModel):
     url: str
     url_signature: str | None
     created_at: datetime
+
+
+class ProjectCheck(BaseModel):
+    """What the project says of itself just now."""
+
+    name: str
+    master_url: str
+    is_canonical: bool
+    """Whether that is the address under which it is kept here; clients compare every character."""
+    is_down: bool
+    runs_here: bool
+    """Whether it has programs for a plain 64-bit Linux machine."""
+    hindrances: list[str]
+    """To new accounts, in BOINC's words."""
+    terms: str
+    terms_sha256: str
+    """Of exactly these terms: what somebody agrees to."""
 
 
 class ContributionRequest(Body):
@@ -144,6 +164,28 @@ async def sign_project(_who: Operator, project_id: UUID, body: ProjectPatch, doo
     async with door.database.transaction() as session:
         project = await usecases.sign_project(session, door.manager, project_id, body.url_signature)
         return ProjectView.model_validate(project)
+
+
+@projects.post("/{project_id}/check")
+async def check_project(_who: Operator, project_id: UUID, door: HasDoor) -> ProjectCheck:
+    """Ask the project itself, now: who it is, whether it takes us, and its terms. 503 where it does not answer."""
+    async with door.database.transaction() as session:
+        url = (await usecases.find_project(session, project_id)).url
+    try:
+        async with open_project(url) as project:
+            config = await project.config()
+    except (ProjectUnavailable, ProjectRefused) as error:
+        raise unavailable(str(error)) from None
+    return ProjectCheck(
+        name=config.name,
+        master_url=config.master_url,
+        is_canonical=config.master_url == url,
+        is_down=config.down,
+        runs_here=any(is_plain_linux(platform) for platform in config.platforms),
+        hindrances=sorted(config.accounts_by),
+        terms=config.terms,
+        terms_sha256=config.terms_hash,
+    )
 
 
 @projects.delete("/{project_id}", status_code=204)
