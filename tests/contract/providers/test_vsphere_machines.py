@@ -281,7 +281,9 @@ async def test_validation_warns_until_there_is_a_network_and_a_template(target: 
     await named.aclose()
     connection = replace(connection, settings={"network": "elsewhere", "datastore": "LocalDS_9"})
     wrong = await target.open_with(connection)
-    warnings = " ".join((await wrong.validate()).warnings)
+    facts = await wrong.validate()
+    assert [each.code for each in facts.blockers] == ["network_missing", "no_datastore"]
+    warnings = " ".join(facts.warnings)
     assert "no network named 'elsewhere'" in warnings
     assert "no usable datastore named 'LocalDS_9'" in warnings
     await wrong.aclose()

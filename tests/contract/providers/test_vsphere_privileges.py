@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from pyVmomi import vim
 
-from libs.providers.base import Cause, Rejected
+from libs.providers.base import Capability, Cause, Rejected
 from libs.providers.vsphere.role import list_privileges
 from tests.contract.providers.target import deploy, seen
 from tests.contract.providers.vsphere_target import TEMPLATE, VSphereTarget, find
@@ -92,6 +92,18 @@ async def test_what_nothing_works_without_stands_against_lending_and_the_rest_do
     )
     assert await blockers("Folder.Create") == []
     await named.aclose()
+
+
+async def test_a_vcenter_can_more_with_drs_than_without(target: VSphereTarget, proxy: FaultProxy) -> None:
+    with_drs = target.provider.capabilities
+    assert {
+        Capability.CLONE, Capability.LINKED_CLONE, Capability.ATTRIBUTE, Capability.HA_OVERRIDE, Capability.LIMITS,
+    } <= with_drs  # fmt: skip
+    assert Capability.DISK_COPY not in with_drs
+    proxy.rules.drs_off = True
+    without = await target.open(target.vcsim.password)
+    assert with_drs - without.capabilities == {Capability.POOLS, Capability.DRS_OVERRIDE}
+    await without.aclose()
 
 
 async def test_the_right_on_the_root_is_not_missed_once_the_attribute_is_there(
