@@ -1,14 +1,22 @@
-"""`tides boinc`: the key that signs project addresses, kept off every server. Asks no service."""
+"""`tides boinc`: keys, kept off every server: that which signs addresses, those of accounts. Asks no service."""
 
+import asyncio
 import os
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from services.cli import show
+from services.cli.access import read_secret
 from services.cli.client import Failed
 
-boinc = typer.Typer(no_args_is_help=True, help="Keys and signatures of the BOINC account manager; offline.")
+AGREED_DIGITS = 16
+
+boinc = typer.Typer(
+    no_args_is_help=True, help="Keys: of the BOINC account manager (offline), of accounts at projects."
+)
 
 
 @boinc.command("keygen")
@@ -63,3 +71,63 @@ def _write_new(path: Path, content: bytes) -> None:
     except OSError:
         path.unlink(missing_ok=True)
         raise
+
+
+@boinc.command("weak-key")
+def print_weak_key(  # noqa: PLR0913, PLR0917 - each option of a command is a parameter
+    url: Annotated[str, typer.Argument(help="The project's master URL.")],
+    email: Annotated[str, typer.Option(help="Of the account.")],
+    create: Annotated[bool, typer.Option(help="Make the account if there is none.")] = False,
+    user_name: Annotated[str, typer.Option(help="Shown in public, of a new account.")] = "",
+    invite_code: Annotated[str, typer.Option()] = "",
+    agree: Annotated[str, typer.Option(help="Hash of the project's terms, which you have read.")] = "",
+    password_stdin: Annotated[bool, typer.Option(help="The password is on standard input.")] = False,
+) -> None:
+    """Print the weak account key, for `tides contribution add`; the strong key is kept nowhere. Asks the project."""
+    from libs.boinc.web import ProjectRefused, ProjectUnavailable
+
+    if create and not user_name.strip():
+        raise Failed("--user-name: a new account needs a name that the project shows")
+    password = read_secret("Password of the account", "--password-stdin", password_stdin)
+    wish = _Wish(email, password, user_name, invite_code, agree) if create else _Wish(email, password)
+    try:
+        print(asyncio.run(_weak_key(url, wish)))
+    except ValueError as error:
+        raise Failed(f"URL: the address {error}; give the project's master URL") from None
+    except (ProjectUnavailable, ProjectRefused) as error:
+        raise Failed(str(error)) from None
+
+
+@dataclass(frozen=True, slots=True)
+class _Wish:
+    """An account that is there, or with a user name one that may be made."""
+
+    email: str
+    password: str = field(repr=False)
+    user_name: str = ""
+    invite_code: str = field(default="", repr=False)
+    agreed: str = ""
+
+
+async def _weak_key(url: str, wish: _Wish) -> str:
+    from libs.boinc.web import open_project, password_hash
+
+    async with open_project(url) as asked:
+        config = await asked.config()
+    if config.down:
+        raise Failed("the project is down for maintenance; try again later")
+    secret = password_hash(wish.password, wish.email)
+    async with open_project(config.rpc_url) as project:
+        if not wish.user_name:
+            return (await project.account(await project.lookup_account(wish.email, secret))).weak_key
+        if config.terms and not (
+            len(wish.agreed) >= AGREED_DIGITS and config.terms_hash.startswith(wish.agreed)
+        ):
+            show.say(config.terms)
+            raise Failed(
+                f"--agree: read the project's terms above, then give --agree {config.terms_hash[:AGREED_DIGITS]}"
+            )
+        strong = await project.create_account(
+            wish.email, secret, wish.user_name, invite_code=wish.invite_code, consent=True
+        )
+        return (await project.account(strong)).weak_key
