@@ -5,6 +5,7 @@ A copy has another name until it is whole: only what bears its final name is eve
 """
 
 import re
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -31,7 +32,8 @@ from libs.providers.vsphere.settings import VSphereSettings
 from libs.providers.vsphere.templates import Template
 
 CALL_S = 60.0
-WAIT_S = 15.0
+WAIT_S = 6.0
+"""How long one call waits for what the host does meanwhile: callers have 20 s for everything, all disks together."""
 _OURS = re.compile(r"disk-\d+(-copying)?\.vmdk")
 log = structlog.get_logger()
 
@@ -118,8 +120,11 @@ async def copy_disks(shop: Workshop, spec: MachineSpec, machine: Machine, doing:
     if not copies:
         return True
     files = set(await list_files(shop.session, shop.settings, home, doing) or ())
+    until = time.monotonic() + WAIT_S
     for disk in copies:
-        if _file(disk.target) not in files and not await _copy(shop, spec, disk, files, doing):
+        if _file(disk.target) in files:
+            continue
+        if time.monotonic() > until or not await _copy(shop, spec, disk, files, doing):
             return False
     await shop.session.do(lambda api: _attach(api, machine, copies), doing)
     log.info("vsphere.disks_attached", machine=spec.name, count=len(copies))

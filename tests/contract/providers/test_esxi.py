@@ -112,6 +112,32 @@ async def test_a_host_that_does_not_answer_for_a_moment_is_asked_after_the_same_
     assert proxy.calls["CopyVirtualDisk_Task"] == 1
 
 
+async def test_create_comes_back_while_the_host_copies_and_goes_on_when_it_is_asked_again(
+    target: HostTarget, proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("libs.providers.vsphere.copying.WAIT_S", 0.2)
+    copying: list[str] = []
+
+    def show(method: str, text: str) -> bytes:
+        """The copy's task is not at its end yet."""
+        if method == "CopyVirtualDisk_Task":
+            copying.extend(re.findall(r">([^<]+)</returnval>", text))
+        if any(f">{task}<" in text for task in copying):
+            text = re.sub(r"(info\.state</name>\s*<val[^>]*>)success", r"\1running", text)
+        return text.encode()
+
+    proxy.rules.mutate = show
+    spec = target.make_spec()
+    await target.provider.create(spec)
+    await target.provider.create(spec)
+    machine = await seen(target, spec.name)
+    assert machine is not None
+    assert not machine.configured
+    proxy.rules.mutate = None
+    assert (await deploy(target, spec)).configured
+    assert proxy.calls["CopyVirtualDisk_Task"] == 1
+
+
 async def test_the_first_disk_grows_to_the_size_that_is_asked_for(target: HostTarget) -> None:
     template = await target.provider.find_template(target.template)
     assert template is not None
