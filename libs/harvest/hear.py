@@ -99,9 +99,17 @@ def _note(state: State, sample: Sample, datastore: Datastore) -> State:
         state,
         disk_room=datastore.room,
         datastore_short=datastore.short,
+        exposed=_read_exposure(state, sample),
         short_since=(state.short_since or sample.at) if datastore.short else None,
         interval_s=number(sample.interval_s),
     )
+
+
+def _read_exposure(state: State, sample: Sample) -> str | None:
+    """Why ours do not give way by themselves now; history does not tell."""
+    if sample.quality is Quality.BACKFILLED:
+        return state.exposed
+    return None if sample.exposed is None else str(sample.exposed)
 
 
 def _find_pace(policy: Policy, state: State, sample: Sample, facts: Facts) -> Pace:

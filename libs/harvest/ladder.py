@@ -20,13 +20,15 @@ class Push:
     busy_now: bool
     """A busy signal in this very sample, before any dwell."""
     busy: bool
+    exposed: bool
+    """Ours do not give way by themselves: nothing but their limits holds them back."""
     may_descend: bool
     """Only a fresh, believable sample leads down."""
     verdict: Verdict
 
     @property
     def presses(self) -> bool:
-        return self.busy or self.closed
+        return self.busy or self.closed or self.exposed
 
 
 def read_push(policy: Policy, state: State, facts: Facts, at: datetime, *, fresh: bool) -> Push:
@@ -38,6 +40,7 @@ def read_push(policy: Policy, state: State, facts: Facts, at: datetime, *, fresh
         unknown=state.verdict is Verdict.UNKNOWN,
         busy_now=state.busy_since is not None,
         busy=state.verdict is Verdict.BUSY,
+        exposed=state.exposed is not None,
         may_descend=fresh,
         verdict=state.verdict,
     )

@@ -19,6 +19,8 @@ def name_owner_reason(
     push: Push,
 ) -> Reason | None:
     """Why nothing more is lent than is, by a judged state; None: nothing but the count decides."""
+    if state.exposed is not None:
+        return Reason(ReasonCode.EXPOSED, state.exposed)
     if not signals:
         return Reason(ReasonCode.HOSTS, "connected", 0.0, float(len(loads)))
     if push.closed:

@@ -38,7 +38,8 @@ def to_json(state: State) -> dict[str, Any]:
     if state.reason is not None:
         reason = state.reason
         document["reason"] = [reason.code.value, reason.signal, reason.value, reason.bound, reason.host]
-    plain = {"wanted": state.wanted or None, "disk": state.disk_room, "short": state.datastore_short or None}
+    plain: dict[str, Any] = {"wanted": state.wanted or None, "disk": state.disk_room, "ex": state.exposed}
+    plain["short"] = state.datastore_short or None
     return document | {short: value for short, value in plain.items() if value is not None}
 
 
@@ -56,6 +57,7 @@ def from_json(document: Mapping[str, Any]) -> State:
             wanted=int(document.get("wanted", 0)),
             disk_room=document.get("disk"),
             datastore_short=bool(document.get("short", False)),
+            exposed=document.get("ex"),
             interval_s=None if "iv" not in document else float(document["iv"]),
             reason=None if reason is None else Reason(ReasonCode(reason[0]), *reason[1:]),
             **times,

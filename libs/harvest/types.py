@@ -175,6 +175,7 @@ class ReasonCode(StrEnum):
     IMPOSSIBLE = "impossible"
     STALE = "stale"
     HOSTS = "hosts"
+    EXPOSED = "exposed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,6 +236,8 @@ class State:
     """Further machines that the datastore can hold; None: not measured."""
     datastore_short: bool = False
     short_since: datetime | None = None
+    exposed: str | None = None
+    """Why ours do not give way by themselves, as the newest sample had it; None: they do."""
     stuck_since: datetime | None = None
     """Since when the cluster has been idle and a suspended machine had no room to wake up."""
     interval_s: float | None = None

@@ -22,6 +22,12 @@ _FAULTS = {
     "above_capacity": "the CPU use is far above the capacity",
     "ours_above_total": "our machines' CPU use is above the total",
 }
+_EXPOSED = {
+    "no_pools": "DRS was switched off in the cluster, which deleted our resource pool",
+    "pool_gone": "our resource pool is gone: it was deleted, renamed or moved",
+    "pool_altered": "our resource pool was edited and gives way to nobody",
+    "outside_pool": "a machine of ours was moved out of our resource pool",
+}
 
 
 def explain(decision: Decision, policy: Policy, names: Mapping[str, str] | None = None) -> str:
@@ -60,6 +66,11 @@ def _name_threshold(thresholds: Thresholds | None, bound: float | None) -> str:
 def _tell_impossible(reason: Reason, policy: Policy, place: str) -> str:
     what = _FAULTS.get(reason.signal, "the sample cannot be believed")
     return what.format(value=reason.value or 0.0) + place
+
+
+def _tell_exposed(reason: Reason, policy: Policy, place: str) -> str:
+    what = _EXPOSED.get(reason.signal, "our machines no longer give way by themselves")
+    return f"{what}, so nothing but limits protects the owner's machines until it is mended"
 
 
 def _tell_missing(reason: Reason, policy: Policy, place: str) -> str:
@@ -124,6 +135,7 @@ _SENTENCES: Mapping[ReasonCode, Callable[[Reason, Policy, str], str]] = {
         f"the newest sample is {_seconds(reason.value)} old, more than {_seconds(reason.bound)}"
     ),
     ReasonCode.HOSTS: _tell_hosts,
+    ReasonCode.EXPOSED: _tell_exposed,
 }
 
 

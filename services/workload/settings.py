@@ -25,6 +25,8 @@ class Pace:
     """How long giving back rests at most where the refusal may pass: the owner waits for it."""
     look_every_s: float = 10.0
     """How often the inventory is read where every machine is as wanted."""
+    check_every_s: float = 300.0
+    """How often limits that should hold are asked for all the same: what holds them may have been edited by hand."""
     silence_every_s: float = 5.0
     keep_every_s: float = 3600.0
     parallel_clones: int = 4

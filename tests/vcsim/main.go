@@ -3,8 +3,11 @@
 //
 //	POST /lab/host {"host":"host-21","cpuMhz":2000,"memMb":3000}     summary.quickStats of a host
 //	POST /lab/vm   {"vm":"vm-57","cpuMhz":300,"memMb":512}           summary.quickStats of a machine
+//	POST /lab/connection {"host":"host-21","state":"notResponding"}  as vCenter shows a host that it lost
 //	POST /lab/perf {"entity":"host-21","counters":{"2":9000}}        QueryPerf answers these values, constantly
 //	POST /lab/ahead {"seconds":20}                                   QueryPerf's times run ahead by so much more
+//
+// What administrators do, and the simulator does not know, is in administrator.go.
 package main
 
 import (
@@ -148,6 +151,16 @@ func openDoors(mux *http.ServeMux, counters *perf) {
 		})
 		return nil
 	})
+	door(mux, "/lab/connection", func(wish struct{ Host, State string }) error {
+		host, err := find[*simulator.HostSystem]("HostSystem", wish.Host)
+		if err != nil {
+			return err
+		}
+		simulator.Map.WithLock(host, func() {
+			host.Runtime.ConnectionState = types.HostSystemConnectionState(wish.State)
+		})
+		return nil
+	})
 	type series struct {
 		Entity   string
 		Counters map[int32]int64
@@ -268,6 +281,7 @@ func run() error {
 	openDoors(mux, counters)
 	m.Service.ServeMux = mux
 	server := m.Service.NewServer()
+	server.Config.Handler = administrate(server.Config.Handler)
 	defer server.Close()
 	fmt.Printf("ready: %s\n", server.URL.Redacted())
 

@@ -21,7 +21,7 @@ from cryptography.x509.oid import NameOID
 from libs.common.clock import WallClock
 from tools.parts import PartMissing, debian, slots
 
-SOURCE = Path(__file__).parents[2] / "tests" / "vcsim" / "main.go"
+SOURCES = sorted((Path(__file__).parents[2] / "tests" / "vcsim").glob("*.go"))
 LIBRARY = Path("usr/share/gocode")
 PACKAGES = ["golang-go", "golang-github-vmware-govmomi-dev"]
 UNPACKED = [
@@ -156,6 +156,10 @@ class Vcsim:
         """Set `summary.quickStats` of a machine: its CPU use and its guest memory."""
         await self._post("/lab/vm", {"vm": vm_ref, "cpuMhz": cpu_mhz, "memMb": mem_mb})
 
+    async def set_connection(self, host_ref: str, state: str) -> None:
+        """Show a host as `connected`, `notResponding` or `disconnected`."""
+        await self._post("/lab/connection", {"host": host_ref, "state": state})
+
     async def set_perf(self, entity: str, counters: Mapping[int, int]) -> None:
         """QueryPerf answers these constant values for the entity; other counters keep their series."""
         await self._post(
@@ -182,7 +186,8 @@ def find_program() -> Path:
     known = os.environ.get("TIDES_TEST_VCSIM_PROGRAM")
     if known:
         return Path(known)
-    program = debian.cache_folder() / f"vcsim-{hashlib.sha256(SOURCE.read_bytes()).hexdigest()[:16]}"
+    digest = hashlib.sha256(b"".join(source.read_bytes() for source in SOURCES)).hexdigest()[:16]
+    program = debian.cache_folder() / f"vcsim-{digest}"
     with (debian.cache_folder() / "vcsim.lock").open("a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not program.exists():
@@ -194,7 +199,7 @@ def _build(program: Path) -> None:
     go, library = _find_go()
     half = program.with_suffix(".new")
     env = os.environ | {"GOPATH": str(library), "GO111MODULE": "off", "CGO_ENABLED": "0", "GOFLAGS": ""}
-    command = [go, "build", "-ldflags", "-s -w", "-o", str(half), str(SOURCE)]
+    command = [go, "build", "-ldflags", "-s -w", "-o", str(half), *map(str, SOURCES)]
     result = subprocess.run(command, env=env, cwd="/", capture_output=True, text=True, check=False)
     if result.returncode != 0:
         raise PartMissing(f"vcsim could not be built: {(result.stderr or result.stdout).strip()[-2000:]}")

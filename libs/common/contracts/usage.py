@@ -27,6 +27,19 @@ class Quality(StrEnum):
     PARTIAL = "partial"
 
 
+class Exposure(StrEnum):
+    """Why a machine of ours that runs would compete with the owner's as an equal, were it not for its limit."""
+
+    NO_POOLS = "no_pools"
+    """The cluster has no pools any more (DRS was switched off), and the machine's own shares are not the least yet."""
+    POOL_GONE = "pool_gone"
+    """Our pool was deleted, renamed or moved."""
+    POOL_ALTERED = "pool_altered"
+    """Our pool was edited: its shares are no longer custom, it reserves something, or its limit was taken away."""
+    OUTSIDE_POOL = "outside_pool"
+    """A machine was moved out of our pool."""
+
+
 @dataclass(frozen=True, slots=True)
 class Sample:
     """One interval of one cluster; `hosts` names the columns and every other tuple has its length.
@@ -63,6 +76,8 @@ class Sample:
     datastore_uncommitted_gib: float | None = None
     """What the thin disks of our machines may still take of the free space; None: not measured."""
     quality: Quality = Quality.MEASURED
+    exposed: Exposure | None = None
+    """Why ours do not give way by themselves just now; None: they do, or it is not measured."""
 
 
 class UsageSampled(Event):

@@ -15,6 +15,7 @@ from libs.providers.vsphere.hardware import (
     config_spec,
     device_changes,
     find_network,
+    make_shares,
     read_devices,
 )
 from libs.providers.vsphere.inventory import Cluster, find_cluster
@@ -137,6 +138,6 @@ def _move(api: Api, shop: Workshop, spec: MachineSpec, cluster: Cluster, machine
 def _reconfigure(api: Api, shop: Workshop, spec: MachineSpec, cluster: Cluster, machine: Machine) -> Any:
     network = find_network(api, cluster, network_of(shop, spec))
     changes = device_changes(read_devices(api, machine.ref), spec, network, shop.settings.disk_iops)
-    config = config_spec(spec, changes)
+    config = config_spec(spec, changes, make_shares(least=not cluster.pools_possible))
     config.vAppConfig = environment_spec(read_properties(api, machine.ref), spec)
     return machine.ref.ReconfigVM_Task(config)

@@ -23,6 +23,10 @@ from libs.providers.vsphere.marks import PREFIX, Label, read_label
 from libs.providers.vsphere.settings import VSphereSettings
 from libs.providers.vsphere.soap import Leaves, Ref
 
+LEAST_SHARES = 1
+"""Of a machine where there is no pool: far below 1 % of the smallest that an owner's can have (500 for one vCPU), so
+that nothing has to be counted anew when the owner's machines change."""
+_SHARES = tuple(f"config.{kind}Allocation.shares" for kind in ("cpu", "memory"))
 MACHINE_LEAVES: Leaves = {
     "name": str,
     "runtime.host": Ref,
@@ -30,6 +34,9 @@ MACHINE_LEAVES: Leaves = {
     "runtime.connectionState": str,
     "config.template": bool,
     "config.cpuAllocation.limit": int,
+    **{f"{shares}.level": str for shares in _SHARES},
+    **{f"{shares}.shares": int for shares in _SHARES},
+    "resourcePool": Ref,
     "summary.quickStats.overallCpuUsage": int,
     "summary.quickStats.hostMemoryUsage": int,
 }
@@ -51,6 +58,12 @@ class Machine:
     quick_cpu_mhz: float
     quick_memory_mib: float
     connection: str
+    pool_id: str | None = None
+    """The resource pool that it lies in."""
+    has_least_shares: bool = False
+    """Whether it gives way to everybody beside it, whatever pool it is in."""
+    has_low_shares: bool = True
+    """Whether it has the shares of a machine inside our pool."""
 
     @property
     def id(self) -> str:
@@ -149,6 +162,13 @@ def _make_machine(row: Row, label: Label) -> Machine:
         quick_cpu_mhz=float(got.get("summary.quickStats.overallCpuUsage") or 0),
         quick_memory_mib=float(got.get("summary.quickStats.hostMemoryUsage") or 0),
         connection=str(got.get("runtime.connectionState", "connected")),
+        pool_id=None if got.get("resourcePool") is None else ref_id(got["resourcePool"]),
+        has_least_shares=all(
+            str(got.get(f"{shares}.level")) == "custom"
+            and int(got.get(f"{shares}.shares") or 0) <= LEAST_SHARES
+            for shares in _SHARES
+        ),
+        has_low_shares=all(str(got.get(f"{shares}.level")) == "low" for shares in _SHARES),
     )
 
 

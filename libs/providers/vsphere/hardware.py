@@ -8,6 +8,7 @@ from pyVmomi import vim
 
 from libs.providers.base import Cause, MachineSpec, Rejected
 from libs.providers.vsphere.api import Api
+from libs.providers.vsphere.fleet import LEAST_SHARES
 from libs.providers.vsphere.inventory import Cluster, read_objects, read_related
 from libs.providers.vsphere.marks import annotation, finished_options, identity_options
 from libs.providers.vsphere.pools import whole_mhz
@@ -47,15 +48,16 @@ def clone_spec(spec: MachineSpec, place: Place) -> Any:
     )
 
 
-def config_spec(spec: MachineSpec, changes: Sequence[Any]) -> Any:
+def config_spec(spec: MachineSpec, changes: Sequence[Any], shares: Any) -> Any:
     """The whole configuration in one change; the mark says that it is done."""
-    low = vim.SharesInfo(level=vim.SharesInfo.Level.low, shares=0)
     return vim.vm.ConfigSpec(
         numCPUs=spec.vcpus,
         memoryMB=spec.memory_mib,
         annotation=annotation(spec.mark),
-        cpuAllocation=vim.ResourceAllocationInfo(reservation=0, limit=whole_mhz(spec.limit_mhz), shares=low),
-        memoryAllocation=vim.ResourceAllocationInfo(reservation=0, limit=-1, shares=low),
+        cpuAllocation=vim.ResourceAllocationInfo(
+            reservation=0, limit=whole_mhz(spec.limit_mhz), shares=shares
+        ),
+        memoryAllocation=vim.ResourceAllocationInfo(reservation=0, limit=-1, shares=shares),
         deviceChange=list(changes),
         extraConfig=finished_options(spec),
     )
@@ -117,7 +119,8 @@ def shell_spec(spec: MachineSpec, vmx_path: str, template: Mapping[str, Any]) ->
     """A machine like the template but without disks and cards, that bears the mark and the limit."""
     boot = template.get("config.bootOptions")
     secure = bool(getattr(boot, "efiSecureBootEnabled", False))
-    made = config_spec(spec, _new_controllers(template.get("config.hardware.device") or ()))
+    controllers = _new_controllers(template.get("config.hardware.device") or ())
+    made = config_spec(spec, controllers, make_shares(least=False))
     made.extraConfig = identity_options(spec.mark)
     made.name = spec.name
     # A copy that somebody makes of it gets another UUID: that is how look-alikes are told apart here.
@@ -165,9 +168,20 @@ def attach_spec(disks: Iterable[tuple[str, int, int | None, int]]) -> Any:
     return vim.vm.ConfigSpec(deviceChange=changes)
 
 
-def limit_spec(limit_mhz: float) -> Any:
-    """A change of nothing but the CPU limit."""
-    return vim.vm.ConfigSpec(cpuAllocation=vim.ResourceAllocationInfo(limit=whole_mhz(limit_mhz)))
+def make_shares(*, least: bool) -> Any:
+    """Shares of a machine of ours: low inside our pool, and where it is in none the least that there is."""
+    if least:
+        return vim.SharesInfo(level=vim.SharesInfo.Level.custom, shares=LEAST_SHARES)
+    return vim.SharesInfo(level=vim.SharesInfo.Level.low, shares=0)
+
+
+def limit_spec(limit_mhz: float | None, shares: Any) -> Any:
+    """A change of CPU limit (None: as it is) and shares; what somebody reserved for the machine is given back."""
+    limit = None if limit_mhz is None else whole_mhz(limit_mhz)
+    return vim.vm.ConfigSpec(
+        cpuAllocation=vim.ResourceAllocationInfo(reservation=0, limit=limit, shares=shares),
+        memoryAllocation=vim.ResourceAllocationInfo(reservation=0, limit=-1, shares=shares),
+    )
 
 
 def read_devices(api: Api, vm: Any) -> list[Any]:

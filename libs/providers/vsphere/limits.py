@@ -1,4 +1,4 @@
-"""Budgets and caps: the newest wish wins, and only what really differs is changed."""
+"""Budgets, caps and shares: the newest wish wins, and only what really differs is changed."""
 
 import asyncio
 import math
@@ -9,12 +9,13 @@ from typing import Any
 import structlog
 from pyVmomi import vim, vmodl
 
-from libs.providers.base import Cause, ProviderError, Rejected
+from libs.providers.base import Cause, Power, ProviderError, Rejected
 from libs.providers.vsphere.actions import Yard
 from libs.providers.vsphere.api import Api
 from libs.providers.vsphere.fleet import Machine, find_folders, read_fleet
-from libs.providers.vsphere.hardware import limit_spec
+from libs.providers.vsphere.hardware import limit_spec, make_shares
 from libs.providers.vsphere.inventory import Cluster, find_cluster, find_folder, read_objects
+from libs.providers.vsphere.keeping import Home, bring_home
 from libs.providers.vsphere.pools import (
     Pool,
     Shares,
@@ -44,6 +45,7 @@ class Limits:
         self._yard = yard
         self._shares = shares
         self._wishes: dict[str, Wishes] = {}
+        self._homes: dict[str, Home] = {}
 
     async def set(self, cluster_id: str, cap_mhz: float, machines: Mapping[str, float]) -> int:
         """Number of objects changed. Raises NOT_FOUND for absent machines after all others were set."""
@@ -66,24 +68,27 @@ class Limits:
         session = self._yard.session
         doing = f"setting limits of {cluster_id}"
         cluster, ours = await session.call(lambda api: self._look(api, cluster_id), doing)
+        aims = {name: wanted.get(name, machine.limit_mhz) for name, machine in ours.items()}
         different = [
-            machine
-            for name, machine in ours.items()
-            if name in wanted and machine.limit_mhz != whole_mhz(wanted[name])
+            machine for machine in ours.values() if _is_to_change(cluster, machine, aims[machine.name])
         ]
         # Two cuts that belong together: machines first, since their limits act within seconds.
         results = await asyncio.gather(
-            *(self._set_one(machine, wanted[machine.name]) for machine in different),
+            *(
+                self._set_one(machine, aims[machine.name], least=_needs_least(cluster, machine))
+                for machine in different
+            ),
             self._set_cap(cluster, cap_mhz),
             return_exceptions=True,
         )
         for result in results:
             if isinstance(result, BaseException):
                 raise result
+        brought = await self._bring_home(cluster, ours, aims)
         absent = sorted(set(wanted) - set(ours))
         if absent:
             raise Rejected(Cause.NOT_FOUND, f"no machine of ours in {cluster_id}: {', '.join(absent[:5])}")
-        return sum(1 for result in results if result is True)
+        return sum(1 for result in results if result is True) + brought
 
     def _look(self, api: Api, cluster_id: str) -> tuple[Cluster, dict[str, Machine]]:
         cluster = find_cluster(api, self._yard.settings, cluster_id)
@@ -95,10 +100,11 @@ class Limits:
             if machine.host_id in hosts and machine.label.mark.installation_id == self._yard.installation_id
         }
 
-    async def _set_one(self, machine: Machine, mhz: float) -> bool:
+    async def _set_one(self, machine: Machine, mhz: float | None, *, least: bool) -> bool:
         doing = f"setting the limit of {machine.name}"
+        spec = limit_spec(mhz, make_shares(least=least))
         try:
-            await self._yard.session.do(lambda api: machine.ref.ReconfigVM_Task(limit_spec(mhz)), doing)
+            await self._yard.session.do(lambda api: machine.ref.ReconfigVM_Task(spec), doing)
         except ProviderError as refusal:
             log.info(
                 "vsphere.limit_refused", machine=machine.name, cause=refusal.cause, reason=refusal.detail
@@ -108,6 +114,7 @@ class Limits:
 
     async def _set_cap(self, cluster: Cluster, cap_mhz: float) -> bool:
         if not cluster.pools_possible:
+            self._homes.pop(cluster.id, None)
             return False
         doing = f"setting the cap of {cluster.name}"
         return await self._yard.session.call(lambda api: self._cap(api, cluster, cap_mhz), doing)
@@ -115,9 +122,12 @@ class Limits:
     def _cap(self, api: Api, cluster: Cluster, cap_mhz: float) -> bool:
         shares = self._shares(api, cluster)
         pool = read_pools(api, [cluster], self._yard.settings).get(cluster.id)
+        home = self._homes.setdefault(cluster.id, Home())
         if pool is None:
-            ensure_pool(api, cluster, self._yard.settings, cap_mhz, shares)
+            home.note(ensure_pool(api, cluster, self._yard.settings, cap_mhz, shares).ref)
+            log.warning("vsphere.pool_made", cluster=cluster.name, pool=self._yard.settings.pool)
             return True
+        home.note(pool.ref)
         try:
             return update_pool(pool, cap_mhz, shares)
         except vim.fault.ConcurrentAccess:
@@ -125,6 +135,34 @@ class Limits:
             log.info("vsphere.pool_edited_meanwhile", cluster=cluster.id, pool=self._yard.settings.pool)
             pools = read_pools(api, [cluster], self._yard.settings)
             return cluster.id in pools and update_pool(pools[cluster.id], cap_mhz, shares)
+
+    async def _bring_home(
+        self, cluster: Cluster, ours: Mapping[str, Machine], aims: Mapping[str, float | None]
+    ) -> int:
+        """Machines of ours that lie elsewhere move into our pool, and have a machine's usual shares there."""
+        home = self._homes.get(cluster.id)
+        if home is None or home.pool is None:
+            return 0
+        moved = await bring_home(self._yard, cluster, home, ours.values())
+        odd = [machine for machine in ours.values() if _may_change(machine) and not machine.has_low_shares]
+        await asyncio.gather(*(self._set_one(each, aims[each.name], least=False) for each in odd))
+        return moved + len(odd)
+
+
+def _may_change(machine: Machine) -> bool:
+    """A suspended machine is left alone: what is wrong with its shares is seen again when it wakes up."""
+    return machine.power is not Power.SUSPENDED
+
+
+def _needs_least(cluster: Cluster, machine: Machine) -> bool:
+    """Without a pool it has to give way alone; one that does so goes on until it is in our pool again."""
+    return not cluster.pools_possible or machine.has_least_shares
+
+
+def _is_to_change(cluster: Cluster, machine: Machine, mhz: float | None) -> bool:
+    if mhz is not None and machine.limit_mhz != whole_mhz(mhz):
+        return True
+    return not cluster.pools_possible and _may_change(machine) and not machine.has_least_shares
 
 
 async def release_cluster(yard: Yard, cluster_id: str) -> None:

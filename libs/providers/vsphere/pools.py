@@ -33,9 +33,10 @@ _ALLOCATION: Leaves = {
 POOL_LEAVES: Leaves = {
     "name": str,
     "parent": Ref,
-    "config.changeVersion": str,
     **{f"config.{kind}Allocation.{leaf}": holds for kind in _KINDS for leaf, holds in _ALLOCATION.items()},
 }
+_CHANGED: Leaves = {**POOL_LEAVES, "config.changeVersion": str}
+"""With which change it has seen last: only who is about to change it asks."""
 _MACHINE_PATHS = (
     "config.hardware.numCPU",
     "config.hardware.memoryMB",
@@ -73,6 +74,15 @@ class Pool:
         limit = self._get("cpu", "limit")
         return None if limit is None or limit < 0 else float(limit)
 
+    @property
+    def gives_way(self) -> bool:
+        """Whether what is in it gives way, as far as one look tells; the number of its shares is a sum's business."""
+        return (
+            self.cap_mhz is not None
+            and not any(self._get(kind, "reservation") for kind in _KINDS)
+            and all(str(self._get(kind, "shares.level")) == "custom" for kind in _KINDS)
+        )
+
     def fits(self, cap_mhz: int, shares: Shares) -> bool:
         """Whether it is set exactly so."""
         return (
@@ -96,7 +106,7 @@ def read_pools(api: Api, clusters: Iterable[Cluster], settings: VSphereSettings)
     """Our pools by cluster id, as far as they exist."""
     able = [cluster for cluster in clusters if cluster.pools_possible]
     roots = [cluster.root_pool for cluster in able]
-    rows = read_related(api, "inventory", roots, "resourcePool", {vim.ResourcePool: POOL_LEAVES})
+    rows = read_related(api, "inventory", roots, "resourcePool", {vim.ResourcePool: _CHANGED})
     return choose_pools(rows, able, settings)
 
 
@@ -157,7 +167,7 @@ def ensure_pool(
         )
     except vim.fault.DuplicateName as taken:
         ref = taken.object
-    rows = read_objects(api, "inventory", [ref], {vim.ResourcePool: POOL_LEAVES})
+    rows = read_objects(api, "inventory", [ref], {vim.ResourcePool: _CHANGED})
     if not rows:
         raise Rejected(Cause.CONFLICT, f"the pool {settings.pool!r} went away while it was made")
     return Pool(rows[0])

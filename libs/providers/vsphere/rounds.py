@@ -20,6 +20,7 @@ from libs.providers.vsphere.session import Session
 from libs.providers.vsphere.settings import NATIVE_INTERVAL_S, VSphereSettings
 from libs.providers.vsphere.soap import Line, Readings
 from libs.providers.vsphere.usage import Surroundings, is_measured, make_samples
+from libs.providers.vsphere.yielding import find_exposure
 
 log = structlog.get_logger()
 
@@ -60,14 +61,19 @@ class Rounds:
         contention = await self._contend(line, clusters, machines, now)
         _tell_left_out(line, readings)
         views = [
-            (cluster, self._look_around(cluster, pools.get(cluster.id), contention, now))
+            (cluster, self._look_around(cluster, machines, pools.get(cluster.id), contention, now))
             for cluster in clusters
         ]
         # An hour of many hosts takes a while: the loop goes on meanwhile.
         return await asyncio.to_thread(_judge, views, machines, readings, since)
 
     def _look_around(
-        self, cluster: Cluster, pool: Pool | None, contention: dict[str, float], now: datetime
+        self,
+        cluster: Cluster,
+        machines: Sequence[Machine],
+        pool: Pool | None,
+        contention: dict[str, float],
+        now: datetime,
     ) -> Surroundings:
         return Surroundings(
             cap_mhz=pool.cap_mhz if pool is not None else None,
@@ -75,6 +81,7 @@ class Rounds:
             contention_percent=contention,
             now=now,
             interval_s=self._settings.interval_s,
+            exposed=find_exposure(cluster, machines, pool),
         )
 
     async def _count(self) -> Counters:

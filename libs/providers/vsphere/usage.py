@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from operator import attrgetter
 
-from libs.common.contracts.usage import HostState, Quality, Sample
+from libs.common.contracts.usage import Exposure, HostState, Quality, Sample
 from libs.providers.base import Power
 from libs.providers.vsphere.fleet import Machine
 from libs.providers.vsphere.inventory import Cluster, Datastore, Host
@@ -29,6 +29,7 @@ class Surroundings:
     contention_percent: Mapping[str, float]
     now: datetime
     interval_s: int
+    exposed: Exposure | None = None
 
 
 def is_measured(host: Host) -> bool:
@@ -125,6 +126,7 @@ class _Columns:
             datastore_capacity_gib=store.capacity_gib if store else None,
             datastore_free_gib=store.free_gib if store else None,
             quality=quality,
+            exposed=self._around.exposed if quality is not Quality.BACKFILLED else None,
         )
 
     def _cpu_used(self, host: Host, tick: int, quality: Quality) -> float:

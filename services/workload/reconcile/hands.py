@@ -64,6 +64,8 @@ class Hands:
     """When each resource's inventory was last read, at which of its revisions, and whether all was settled then."""
     resting_until: dict[UUID, tuple[UUID | None, datetime]] = field(default_factory=dict)
     """Clusters whose limits were refused: which wish (None: any), and not asked again before."""
+    checked: dict[UUID, tuple[datetime | None, datetime]] = field(default_factory=dict)
+    """When the limits of each cluster were last asked for, and upon which sample that showed ours exposed."""
     refused: dict[tuple[str, str], tuple[int, datetime]] = field(default_factory=dict)
     """Acts on machines, and releases of clusters, that were refused: how often, and not asked again before."""
     is_ours: bool = False
@@ -107,6 +109,18 @@ class Hands:
         until = self.clock.now() + timedelta(seconds=self.pace.refused_rest_s)
         wish = None if error.cause is Cause.TIMEOUT else due.action_id
         self.resting_until[due.cluster_id] = (wish, until)
+
+    def may_check(self, due: LimitsDue) -> bool:
+        """Whether limits that should hold are asked for all the same: once for a sample that shows ours exposed, and
+        now and then. Who has just begun waits that long first."""
+        now = self.clock.now()
+        exposed_at, at = self.checked.setdefault(due.cluster_id, (None, now))
+        is_news = due.exposed_at is not None and due.exposed_at != exposed_at
+        return is_news or now >= at + timedelta(seconds=self.pace.check_every_s)
+
+    def note_check(self, due: LimitsDue) -> None:
+        """The limits are being asked for."""
+        self.checked[due.cluster_id] = (due.exposed_at, self.clock.now())
 
     def may_try(self, name: str, act: str) -> bool:
         """Whether an act may be asked for; one that was refused is, ever more rarely: each try is seen there."""

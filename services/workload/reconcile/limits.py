@@ -17,7 +17,8 @@ log = structlog.get_logger(__name__)
 
 
 async def apply_limits(hands: Hands, resource: Claimed) -> None:
-    """Ask for every limit that is due; a refusal about one cluster is its own, the others go on.
+    """Ask for every limit that is due, and now and then for those that should hold: somebody may have edited what holds
+    them. A refusal about one cluster is its own, the others go on.
 
     Raises LeaseLost before the first call that is no longer ours to make, ProviderError where the endpoint fails.
     """
@@ -26,7 +27,8 @@ async def apply_limits(hands: Hands, resource: Claimed) -> None:
     async with hands.database.transaction() as session:
         due = await limits_due(session, resource.resource_id)
     for limits in due:
-        if not hands.is_resting(limits):
+        if not hands.is_resting(limits) and (limits.is_known_due or hands.may_check(limits)):
+            hands.note_check(limits)
             await _apply(hands, resource, limits)
 
 
@@ -51,11 +53,12 @@ async def _set_limits(hands: Hands, turn: Turn, resource: Claimed, due: LimitsDu
     except ProviderError as error:
         log.warning("limits.refused", **about, cause=error.cause.value, error=error.detail)
         return error
-    log.info(
-        "limits.applied",
-        **about,
-        cap_mhz=due.cap_mhz,
-        limits_mhz=dict(due.limits_mhz),
-        changes=changes,
-    )
+    if due.is_known_due or changes:
+        log.info(
+            "limits.applied",
+            **about,
+            cap_mhz=due.cap_mhz,
+            limits_mhz=dict(due.limits_mhz),
+            changes=changes,
+        )
     return changes

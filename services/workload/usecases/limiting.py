@@ -19,7 +19,7 @@ from services.workload.usecases.recording import record
 
 @dataclass(frozen=True, slots=True)
 class LimitsDue:
-    """Limits of a cluster that the cloud does not have yet."""
+    """Limits of a cluster as they are desired."""
 
     cluster_id: UUID
     cluster: str
@@ -28,10 +28,14 @@ class LimitsDue:
     cap_mhz: float
     limits_mhz: Mapping[str, float]
     reason: str
+    is_known_due: bool = True
+    """Whether the cloud is known not to have them; else it is only worth a look, now and then."""
+    exposed_at: datetime | None = None
+    """The newest sample, if it showed that ours do not give way by themselves: what does that is to be set anew."""
 
 
 async def limits_due(session: Session, resource_id: UUID) -> list[LimitsDue]:
-    """Clusters of a resource whose desired limits are newer than, or other than, what the cloud has.
+    """Limits of a resource's clusters, and whether they are newer than, or other than, what the cloud has.
 
     Every machine that may run has one, also where its deletion is refused; with the cluster that shows it, where
     something of ours may be.
@@ -47,21 +51,27 @@ async def limits_due(session: Session, resource_id: UUID) -> list[LimitsDue]:
         if takes_limit(machine.state, is_on=machine.power == Power.ON):
             where = machine.cluster_id if machine.seen_in is None else by_ref.get(machine.seen_in)
             machines.setdefault(where, []).append(machine)
-    due = (_due(row, machines[row.id]) for row in clusters if row.id in machines)
-    return [limits for limits in due if limits is not None]
+    return [_due(row, machines[row.id]) for row in clusters if row.id in machines]
 
 
-def _due(cluster: Cluster, machines: Sequence[Machine]) -> LimitsDue | None:
+def _due(cluster: Cluster, machines: Sequence[Machine]) -> LimitsDue:
     ours = [
         Limited(machine.name, machine.host, machine.vcpus, lends=machine.state in COUNTED)
         for machine in machines
     ]
     wanted = share_budgets(cluster.budgets_mhz, ours, cluster.floor_mhz_per_vcpu)
     is_stale = any(differs(wanted[machine.name], machine.limit_mhz) for machine in machines)
-    if cluster.limits_id == cluster.limits_applied_id and not is_stale:
-        return None
+    is_exposed = (cluster.sample or {}).get("exposed") is not None
     return LimitsDue(
-        cluster.id, cluster.ref, cluster.name, cluster.limits_id, cluster.cap_mhz, wanted, cluster.reason
+        cluster_id=cluster.id,
+        cluster=cluster.ref,
+        name=cluster.name,
+        action_id=cluster.limits_id,
+        cap_mhz=cluster.cap_mhz,
+        limits_mhz=wanted,
+        reason=cluster.reason,
+        is_known_due=cluster.limits_id != cluster.limits_applied_id or is_stale,
+        exposed_at=cluster.sampled_at if is_exposed else None,
     )
 
 

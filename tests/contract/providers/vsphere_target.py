@@ -51,7 +51,7 @@ class BackDoor:
 
     async def names(self) -> list[str]:
         """Names of all machines, as often as they exist."""
-        return await self.run(lambda content: [name for _, name in _named(content, vim.VirtualMachine)])
+        return await self.run(lambda content: [name for _, name in named(content, vim.VirtualMachine)])
 
     async def add_machine(self, name: str, folder: str | None = None) -> None:
         """A machine that somebody else made; in a folder of this name, which is made on demand."""
@@ -70,7 +70,7 @@ def _all(content: Any, kind: Any) -> list[Any]:
         view.DestroyView()
 
 
-def _named(content: Any, kind: Any) -> Iterator[tuple[Any, str]]:
+def named(content: Any, kind: Any) -> Iterator[tuple[Any, str]]:
     """Everything of a kind with its name. After a move, vcsim's views still list machines that are gone."""
     for item in _all(content, kind):
         with suppress(vmodl.fault.ManagedObjectNotFound):
@@ -79,7 +79,7 @@ def _named(content: Any, kind: Any) -> Iterator[tuple[Any, str]]:
 
 def find(content: Any, kind: Any, name: str) -> Any:
     """The one object of this kind and name."""
-    return next(item for item, called in _named(content, kind) if called == name)
+    return next(item for item, called in named(content, kind) if called == name)
 
 
 def _add_machine(content: Any, name: str, folder: str | None) -> None:

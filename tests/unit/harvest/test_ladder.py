@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
+from libs.common.contracts.usage import Exposure, Quality
 from libs.harvest.types import Policy, ReasonCode, Rung, Verdict, Window
-from tests.unit.harvest.story import POLICY, START, Story, machine
+from tests.unit.harvest.story import FLOOR_MHZ, POLICY, START, Story, budgets, machine
 
 QUICK = replace(POLICY, sigma=0.0, rise_s=0.0)
 BUSY, CALM, MIDDLING = [0.9, 0.9], [0.1, 0.1], [0.55, 0.55]
@@ -55,6 +56,28 @@ def test_without_the_suspend_rung_draining_comes_in_its_place(policy: Policy) ->
         (220, Rung.DRAIN),
         (400, Rung.DESTROY),
     ]
+
+
+def test_machines_that_do_not_give_way_are_an_emergency() -> None:
+    story = lending()
+    lent = sum(budgets(story.decisions[-1]).values())
+    decision = story.hear(CALM, exposed=Exposure.NO_POOLS)
+    assert (decision.rung, decision.reason.code) == (Rung.FLOOR, ReasonCode.EXPOSED), "at once"
+    assert set(budgets(decision).values()) == {FLOOR_MHZ}
+    assert decision.wanted == 2, "nothing is given back yet"
+    assert story.miss(30).rung is Rung.FLOOR, "what is not heard changes nothing"
+    story.hear(CALM, exposed=None, quality=Quality.BACKFILLED)
+    assert story.decisions[-1].rung is Rung.FLOOR, "history does not tell what is now"
+    decision = story.hear(CALM)
+    assert decision.rung is Rung.LEND
+    assert sum(budgets(decision).values()) == lent
+
+
+def test_machines_that_never_give_way_again_are_given_back() -> None:
+    story = lending()
+    rungs = [story.hear(CALM, exposed=Exposure.OUTSIDE_POOL).rung for _ in range(40)]
+    assert [rungs.index(rung) * 20 for rung in sorted(set(rungs))] == [0, 60, 180, 480, 660]
+    assert story.decisions[-1].wanted == 0
 
 
 def test_a_short_datastore_holds_no_suspend_files() -> None:

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from libs.common.contracts.usage import HostState, Quality, Sample
+from libs.common.contracts.usage import Exposure, HostState, Quality, Sample
 from libs.harvest.budgets import bounded_floor
 from libs.harvest.decide import decide
 from libs.harvest.fleet import floor_mhz, group_by_host
@@ -234,6 +234,20 @@ def test_an_impossible_column_never_lends_more_than_a_good_one(
     _, honest = decide(policy, warmed, good, facts)
     _, disbelieved = decide(policy, warmed, bad, facts)
     assert at_most(disbelieved, honest)
+
+
+@every
+@given(histories(), st.data(), st.sampled_from(Exposure))
+def test_machines_that_do_not_give_way_never_get_more(
+    history: tuple[Policy, State, Facts], data: st.DataObject, exposure: Exposure
+) -> None:
+    policy, state, facts = history
+    good = data.draw(good_samples(facts.now))
+    _, exposed = decide(policy, state, replace(good, exposed=exposure), facts)
+    assert at_most(exposed, decide(policy, state, good, facts)[1])
+    assert exposed.rung >= Rung.FLOOR
+    least = floors(policy, facts)
+    assert all(budget <= least[host] for host, budget in budgets(exposed).items())
 
 
 @every

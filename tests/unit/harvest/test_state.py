@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 
+from libs.common.contracts.usage import Exposure
 from libs.harvest.state import from_json, to_json
 from libs.harvest.types import HostMemory, State
 from tests.unit.harvest.story import POLICY, Story, machine
@@ -16,6 +17,9 @@ def test_a_state_is_read_back_as_it_was() -> None:
     for owner in (0.13, 0.27, 0.95, 0.4, 0.31):
         story.hear_for(100, [owner, owner / 2], datastore_capacity_gib=900.0, datastore_free_gib=owner * 900)
         states.append(story.state)
+    story.hear([0.1, 0.1], exposed=Exposure.POOL_GONE)
+    states.append(story.state)
+    assert story.state.exposed == "pool_gone"
     story.miss(500)
     for state in [*states, story.state]:
         assert from_json(json.loads(json.dumps(to_json(state)))) == state

@@ -5,9 +5,9 @@ from datetime import time, timedelta
 
 import pytest
 
-from libs.common.contracts.usage import HostState
+from libs.common.contracts.usage import Exposure, HostState
 from libs.harvest.types import ReasonCode, Window
-from libs.harvest.words import _SENTENCES, explain
+from libs.harvest.words import _EXPOSED, _SENTENCES, explain
 from tests.unit.harvest.story import POLICY, Story, machine, sample
 
 QUICK = replace(POLICY, sigma=0.0, rise_s=0.0)
@@ -51,6 +51,21 @@ def test_what_is_said_of_silence_and_disbelief() -> None:
     assert "is 90 s old, more than 60 s" in said(story)
     story.hear([0.1, 0.1], cpu_used_mhz=(-1.0, 0.0))
     assert said(story).startswith("the CPU use is negative on esx-1; ")
+
+
+def test_what_is_said_when_drs_is_switched_off() -> None:
+    story = Story(QUICK, machines=(machine("m", "a"),))
+    story.hear_for(100, [0.1, 0.1])
+    story.hear([0.1, 0.1], exposed=Exposure.NO_POOLS)
+    assert said(story) == (
+        "DRS was switched off in the cluster, which deleted our resource pool, so nothing but limits protects "
+        "the owner's machines until it is mended; budgets at the floor"
+    )
+
+
+@pytest.mark.parametrize("exposure", list(Exposure))
+def test_every_exposure_has_a_sentence_of_its_own(exposure: Exposure) -> None:
+    assert exposure in _EXPOSED
 
 
 def test_an_unexpected_pause_reason_is_quoted_whole() -> None:
