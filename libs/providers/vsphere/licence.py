@@ -5,8 +5,7 @@ from pyVmomi import vim
 from libs.providers.vsphere.api import Api
 from libs.providers.vsphere.inventory import read_objects
 
-_FREE_EDITIONS = ("esxbasic",)
-_FREE_NAME = "hypervisor"
+_FREE_WORDS = ("esxbasic", "hypervisor", "free")
 _API_FEATURE = "vimapi"
 
 
@@ -19,13 +18,13 @@ def is_read_only(api: Api) -> bool:
         return False
     rows = read_objects(api, "inventory", [api.content.licenseManager], {vim.LicenseManager: ("licenses",)})
     licences = rows[0].properties.get("licenses") or () if rows else ()
-    return bool(licences) and all(_is_free(each) for each in licences)
+    return bool(licences) and all(is_free(each) for each in licences)
 
 
-def _is_free(licence: vim.LicenseManager.LicenseInfo) -> bool:
-    edition, name = str(licence.editionKey or "").lower(), str(licence.name or "").lower()
+def is_free(licence: vim.LicenseManager.LicenseInfo) -> bool:
+    """Whether a licence is one of the free ones, by edition or name, and does not list the API among its features."""
+    named = f"{licence.editionKey or ''} {licence.name or ''}".lower()
     features = {
         str(getattr(each.value, "key", "")) for each in licence.properties or () if each.key == "feature"
     }
-    free = edition.startswith(_FREE_EDITIONS) or _FREE_NAME in name
-    return free and _API_FEATURE not in features
+    return any(word in named for word in _FREE_WORDS) and _API_FEATURE not in features

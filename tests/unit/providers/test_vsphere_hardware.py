@@ -1,10 +1,10 @@
-"""What disks a machine has, whatever hangs where, and what of it is told to a host."""
+"""What disks a machine has, what of it is told to a host, and which guests and licences do not do."""
 
 from typing import Any
 from uuid import uuid4
 
 import pytest
-from pyVmomi import vim
+from pyVmomi import vim, vmodl
 
 from libs.providers.base import MachineSpec, Mark
 from libs.providers.vsphere.hardware import (
@@ -15,6 +15,7 @@ from libs.providers.vsphere.hardware import (
     shell_spec,
     slots_of,
 )
+from libs.providers.vsphere.licence import is_free
 from libs.providers.vsphere.templates import judge_guest
 
 _device = vim.vm.device
@@ -104,3 +105,28 @@ def test_windows_is_known_by_its_guest_id(guest: str) -> None:
 @pytest.mark.parametrize("guest", ["debian12_64Guest", "otherGuest64", "ubuntu64Guest", ""])
 def test_another_guest_is_let_pass(guest: str) -> None:
     assert judge_guest(guest) is None
+
+
+def make_licence(edition: str, name: str, *features: str) -> Any:
+    properties = [
+        vmodl.KeyAnyValue(key="feature", value=vim.KeyValue(key=feature, value=feature))
+        for feature in features
+    ]
+    return vim.LicenseManager.LicenseInfo(
+        licenseKey="0", editionKey=edition, name=name, total=0, costUnit="cpuPackage", properties=properties
+    )
+
+
+@pytest.mark.parametrize(
+    ("licence", "free"),
+    [
+        (make_licence("esxBasic", "VMware vSphere 7 Hypervisor", "vsmp:8"), True),
+        (make_licence("esx.hypervisor.cpuPackage", "VMware vSphere 8 Hypervisor"), True),
+        (make_licence("esx.hypervisor.cpuPackage", "VMware vSphere 8 Hypervisor", "vimapi"), False),
+        (make_licence("esx.enterprisePlus.cpuPackage", "VMware vSphere 8 Enterprise Plus", "vimapi"), False),
+        (make_licence("esx.standard.cpuPackage", "VMware vSphere 8 Standard"), False),
+        (make_licence("eval", "Evaluation Mode"), False),
+    ],
+)
+def test_a_free_licence_is_known_by_its_name_and_by_what_it_lacks(licence: Any, free: bool) -> None:
+    assert is_free(licence) is free
