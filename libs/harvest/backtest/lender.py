@@ -1,0 +1,158 @@
+"""Whoever lends in a replay: the engine here, others in the benchmark."""
+
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from typing import Protocol
+
+import numpy as np
+
+from libs.common.contracts.usage import HostState, Quality, Sample
+from libs.harvest.backtest.trace import Floats, Ints, Load
+from libs.harvest.decide import decide
+from libs.harvest.fleet import floor_mhz
+from libs.harvest.types import Decision, Facts, MachineFact, Policy, State
+
+BEGINNING = datetime(2013, 7, 1, tzinfo=UTC)
+"""A Monday: windows of a policy fall on the days of the trace."""
+
+
+@dataclass(frozen=True, slots=True)
+class Orders:
+    """What is to be true on the hosts from now on."""
+
+    ceilings: Floats
+    """Share of each host that may be lent; what only keeps machines alive is none."""
+    running: Ints
+    """Workers that should be powered on, by host."""
+    resident: Ints
+    """Workers that should exist, by host."""
+
+
+@dataclass(frozen=True, slots=True)
+class Crew:
+    """The workers of a replay: `most` of this many vCPUs on each host."""
+
+    vcpus: int
+    most: int
+
+
+class Lender(Protocol):
+    """Hears the owners' load and says what may be lent."""
+
+    crew: Crew
+
+    def hear(self, at_s: float, interval_s: float, owner: Floats, *, early: bool) -> Orders:
+        """Orders after an interval that ended at `at_s`. `early`: a fresh level amid the interval; only cuts count."""
+        ...
+
+
+class Engine:
+    """`decide` with the machines it asks for, which come and go as decided, at once."""
+
+    def __init__(self, policy: Policy, load: Load, *, resident: bool) -> None:
+        """`resident`: every host has its machines from the start, and keeps them."""
+        self.policy = policy
+        self.crew = Crew(policy.machine.vcpus, policy.machines_per_host)
+        self.state = State()
+        self.decision: Decision | None = None
+        self._capacity = tuple(float(cores * load.core_mhz) for cores in load.cores)
+        self._mhz = np.array(self._capacity)
+        self._names = tuple(f"host-{number:05}" for number in range(load.hosts))
+        self._machines: tuple[MachineFact, ...] = self._settle() if resident else ()
+        self._resident = resident
+        self._made = 0
+        self._template = self._blank()
+        self._floor = self._find_floor()
+
+    def hear(self, at_s: float, interval_s: float, owner: Floats, *, early: bool) -> Orders:
+        """Judge one sample and do at once what the decision says."""
+        at = BEGINNING + timedelta(seconds=at_s)
+        used = tuple((owner * self._mhz).tolist())
+        quality = Quality.BACKFILLED if early else Quality.MEASURED
+        sample = replace(self._template, at=at, interval_s=interval_s, cpu_used_mhz=used, quality=quality)
+        facts = Facts(at, self._machines, interval_s=interval_s)
+        self.state, self.decision = decide(self.policy, self.state, sample, facts)
+        if not self._resident and not early:
+            self._obey(self.decision)
+        return self._orders(self.decision)
+
+    def _orders(self, decision: Decision) -> Orders:
+        budgets = np.array([budget.budget_mhz for budget in decision.budgets])
+        ceilings = np.where(budgets > self._floor, budgets / self._mhz, 0.0)
+        return Orders(ceilings, self._running, self._count)
+
+    def _obey(self, decision: Decision) -> None:
+        excess = max(0, len(self._machines) - decision.wanted)
+        gone = set(decision.victims[:excess])
+        kept = [machine for machine in self._machines if machine.machine not in gone]
+        missing = max(0, decision.wanted - len(kept))
+        for host in decision.placements[:missing]:
+            self._made += 1
+            kept.append(self._make(host))
+        resting = set(decision.victims[excess:][: max(0, len(kept) - decision.running)])
+        states = tuple(
+            machine
+            if (machine.state == "suspended") == (machine.machine in resting)
+            else replace(machine, state="suspended" if machine.machine in resting else "running")
+            for machine in kept
+        )
+        if states != self._machines:
+            self._machines = states
+            self._floor = self._find_floor()
+
+    def _settle(self) -> tuple[MachineFact, ...]:
+        self._made = 0
+        machines = []
+        for name in self._names:
+            for _ in range(self.policy.machines_per_host):
+                self._made += 1
+                machines.append(self._make(name))
+        return tuple(machines)
+
+    def _make(self, host: str) -> MachineFact:
+        return MachineFact(f"m{self._made:06}", host, "running", self.policy.machine.vcpus, 0.0)
+
+    def _find_floor(self) -> Floats:
+        """The floor of each host; counts its machines on the way."""
+        places = {name: number for number, name in enumerate(self._names)}
+        fleet: list[list[MachineFact]] = [[] for _ in self._names]
+        for machine in self._machines:
+            fleet[places[machine.host or ""]].append(machine)
+        self._count = np.array([len(machines) for machines in fleet])
+        self._running = np.array([sum(one.state == "running" for one in machines) for machines in fleet])
+        return np.array([floor_mhz(self.policy, machines) for machines in fleet])
+
+    def _blank(self) -> Sample:
+        hosts = len(self._names)
+        zeros = (0.0,) * hosts
+        return Sample(
+            cluster="backtest",
+            name="backtest",
+            at=BEGINNING,
+            interval_s=1.0,
+            hosts=self._names,
+            host_names=self._names,
+            states=(HostState.CONNECTED,) * hosts,
+            cpu_capacity_mhz=self._capacity,
+            cpu_used_mhz=zeros,
+            cpu_ours_mhz=zeros,
+            cpu_limit_mhz=zeros,
+            memory_capacity_mib=zeros,
+            memory_used_mib=zeros,
+            memory_ours_mib=zeros,
+            contention_percent=(None,) * hosts,
+            machines=(0,) * hosts,
+        )
+
+
+class SplitEvenly:
+    """A lender whose ceilings become one for the cluster, which the hypervisor splits evenly."""
+
+    def __init__(self, lender: Lender, cores: Floats) -> None:
+        self.lender, self.crew, self._cores = lender, lender.crew, cores
+
+    def hear(self, at_s: float, interval_s: float, owner: Floats, *, early: bool) -> Orders:
+        """The lender's orders with its ceilings levelled."""
+        orders = self.lender.hear(at_s, interval_s, owner, early=early)
+        level = float((orders.ceilings * self._cores).sum() / self._cores.sum())
+        return Orders(np.full(owner.size, level), orders.running, orders.resident)
