@@ -27,7 +27,7 @@ def make_ticks(load: Load, seed: int) -> Load:
         )
     chance = np.random.default_rng(seed)
     hosts, steps = load.owner.shape
-    starts = chance.integers(0, _TICKS, hosts)
+    starts = chance.integers(0, _TICKS, size=(hosts,))
     spread = _CV_MEDIAN * np.exp(_CV_SIGMA * chance.standard_normal((hosts, steps)))
     noise = _autoregress(chance.standard_t(_TAIL, (hosts, steps * _TICKS)) / np.sqrt(_TAIL / (_TAIL - 2.0)))
     noise = noise.reshape(hosts, steps, _TICKS)
