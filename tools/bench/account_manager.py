@@ -167,11 +167,13 @@ async def _fill(url: str, machines: int, vault: Vault, signer: SigningKey) -> No
         *(project, URL, signer.sign(URL), now),
     )
     await connection.execute(
-        "INSERT INTO contribution VALUES ($1, $2, $3, 70, true, false, NULL, $4, 1, $5, $5)",
+        "INSERT INTO contribution (id, organisation_id, project_id, weight, active, gone, sealed_authenticator,"
+        " revision, created_at, updated_at) VALUES ($1, $2, $3, 70, true, false, $4, 1, $5, $5)",
         *(contribution, organisation, project, sealed, now),
     )
     rows = [(each, organisation, uuid4(), 4, 2, now) for each in ids]
-    await connection.copy_records_to_table("machine", records=rows)
+    columns = ["id", "organisation_id", "resource_id", "vcpus", "stage", "at"]
+    await connection.copy_records_to_table("machine", records=rows, columns=columns)
     columns = ["sha256", "machine_id", "standing", "rotates_at"]
     tokens = [(token_hash(_token(number)), each, 1, later) for number, each in enumerate(ids)]
     await connection.copy_records_to_table("guest_token", records=tokens, columns=columns)
