@@ -6,7 +6,7 @@ import hmac
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from enum import IntEnum
+from enum import IntEnum, StrEnum
 from uuid import UUID
 
 from libs.boinc.account import KeyKind, canonical_url, kind_of
@@ -143,6 +143,51 @@ def claim(counted_s: float, reported_s: float, vcpus: int, elapsed_s: float) -> 
     What is too much now is counted later, if it was true; a counter that falls counts nothing.
     """
     return possible_s(reported_s - counted_s, max(1, vcpus), elapsed_s)
+
+
+class Health(StrEnum):
+    """How a machine does, as its agent and its client tell."""
+
+    AWAITED = "awaited"
+    """Its agent has not enrolled yet."""
+    SILENT = "silent"
+    HELD = "held"
+    """BOINC was suspended in it, for nobody had been heard of."""
+    BROKEN = "broken"
+    """BOINC cannot be asked."""
+    WORKING = "working"
+    STARVED = "starved"
+    """It has nothing to do: its projects gave it no work."""
+    DRAINED = "drained"
+
+
+SILENT_AFTER = timedelta(seconds=4 * HEARTBEAT_S)
+
+
+@dataclass(frozen=True, slots=True)
+class Vitals:
+    """What an agent last told."""
+
+    beat_at: datetime | None
+    drained: bool
+    held: bool
+    boinc_error: bool
+    running: int
+
+
+def health_of(vitals: Vitals, now: datetime) -> Health:
+    """The first of these that is true, the worst first."""
+    if vitals.beat_at is None:
+        return Health.AWAITED
+    if vitals.drained:
+        return Health.DRAINED
+    if now - vitals.beat_at > SILENT_AFTER:
+        return Health.SILENT
+    if vitals.held:
+        return Health.HELD
+    if vitals.boinc_error:
+        return Health.BROKEN
+    return Health.WORKING if vitals.running else Health.STARVED
 
 
 def drain_deadline_s(grace_s: float | None, since: datetime, now: datetime) -> float:

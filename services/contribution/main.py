@@ -22,7 +22,7 @@ def build(runtime: Runtime) -> Service:
     database = runtime.open_database("contribution")
     app = create_app(
         "contribution",
-        routers=[lending.projects, lending.contributions, boinc.boinc, guests.guests],
+        routers=[lending.projects, lending.contributions, boinc.boinc, guests.guests, guests.health],
         settings=runtime.settings,
         verifier=runtime.verifier,
     )
@@ -35,7 +35,7 @@ def build(runtime: Runtime) -> Service:
         migrations="services.contribution.migrations",
         database=database,
         app=app,
-        prefixes=("/v1/projects", "/v1/contributions", "/boinc", "/guests"),
+        prefixes=("/v1/projects", "/v1/contributions", "/boinc", "/guests", "/v1/guests"),
         hears=[Hears(fact, usecases.learn_machine, once=False) for fact in facts],
         seals=(
             Sealed(

@@ -11,12 +11,13 @@ from uuid import UUID, uuid4
 
 import pytest
 
+from libs.common.auth import Role
 from libs.common.clock import WallClock
 from libs.common.contracts.action import MachineDestroyed, MachineDraining, MachineFact, MachineRequested
 from libs.common.contracts.supply import MachineDrained
 from services.contribution.domain import DEAD_MAN_S, HEARTBEAT_S
 from services.contribution.main import build
-from tests.service.lone_service import OURS, Answer, Lone, serve
+from tests.service.lone_service import OURS, THEIRS, Answer, Lone, serve
 from tests.support import until
 
 NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
@@ -129,6 +130,36 @@ async def test_an_outcome_that_nobody_asked_for_is_no_drain(house: House) -> Non
     await house.beat(outcomes={"drain": {"lost_cpu_s": 1.0}})
     await house.say(MachineDraining)
     assert len((await house.beat()).body["commands"]) == 1
+
+
+async def test_an_operator_sees_how_every_machine_of_the_organisation_does(house: House) -> None:
+    async def seen() -> dict[str, str]:
+        items = (await house.lone.ask("GET", "/v1/guests", role=Role.VIEWER)).body["items"]
+        return {item["machine_id"]: item["health"] for item in items}
+
+    first, second = map(str, MACHINES)
+    assert await seen() == {first: "awaited", second: "awaited"}
+    await house.enrol("token-0")
+    for told, health in (
+        ({"tasks": [{"executing": True}]}, "working"),
+        ({"tasks": []}, "starved"),
+        ({"boinc_error": "away\n"}, "broken"),
+        ({"held": True}, "held"),
+    ):
+        assert (await house.beat(**told)).status == 200
+        assert (await seen())[first] == health
+    house.clock.at += timedelta(seconds=121)
+    assert (await seen())[first] == "silent"
+    await house.say(MachineDraining)
+    await house.beat(outcomes={"drain": {}})
+    assert (await seen())[first] == "drained"
+    await house.say(MachineDestroyed)
+    assert await seen() == {second: "awaited"}
+    others = await house.lone.ask("GET", "/v1/guests", organisation=THEIRS)
+    assert others.body["items"] == []
+    one = await house.lone.ask("GET", "/v1/guests?limit=1", role=Role.ADMIN, organisation=THEIRS)
+    assert len(one.body["items"]) == 1
+    assert (await house.lone.ask("GET", "/v1/guests", role=None)).status == 401
 
 
 class Client:

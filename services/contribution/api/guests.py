@@ -1,21 +1,27 @@
 """Where the agents of machines report: their own tokens and secrets, nobody else's."""
 
+from datetime import datetime
 from typing import Annotated, Any
+from uuid import UUID
 
 import structlog
 from fastapi import APIRouter, Depends, Request
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
-from libs.common.auth import public
+from libs.common.auth import Principal, Role, allow, public
 from libs.common.errors import forbidden, unauthorised
+from libs.common.paging import Cursor, Limit, Page, page_of, read_cursor
 from services.contribution.api.door import HasDoor
-from services.contribution.domain import DEAD_MAN_S, HEARTBEAT_S
+from services.contribution.domain import DEAD_MAN_S, HEARTBEAT_S, Health, Vitals, health_of
+from services.contribution.models import Guest, Machine
 from services.contribution.usecases import guests as usecases
 from services.contribution.usecases.guests import Told
 
 log = structlog.get_logger(__name__)
 
 guests = APIRouter(prefix="/guests", tags=["guests"], dependencies=[Depends(public)])
+
+health = APIRouter(prefix="/v1/guests", tags=["guests"])
 
 Secret = Annotated[SecretStr, Field(min_length=32, max_length=200)]
 Version = Annotated[str, Field(max_length=16, pattern=r"^[0-9A-Za-z.+-]*$")]
@@ -58,6 +64,61 @@ class Orders(BaseModel):
     heartbeat_s: float = HEARTBEAT_S
     dead_man_s: float = DEAD_MAN_S
     commands: list[dict[str, Any]] = []
+
+
+class GuestView(BaseModel):
+    """A machine as its agent tells of it."""
+
+    machine_id: UUID
+    organisation_id: UUID
+    resource_id: UUID
+    health: Health
+    enrolled_at: datetime | None
+    beat_at: datetime | None
+    version: str
+    boinc_error: str | None
+    tasks: int
+    running: int
+    drained_at: datetime | None
+    lost_cpu_s: float | None
+    """CPU seconds that its drain lost."""
+
+
+@health.get("")
+async def list_guests(
+    who: Annotated[Principal, Depends(allow(Role.VIEWER))],
+    door: HasDoor,
+    cursor: Cursor = None,
+    limit: Limit = 50,
+) -> Page[GuestView]:
+    """How the machines of the organisation do, those that are gone left out."""
+    after = None if cursor is None else read_cursor(cursor, UUID)[0]
+    now = door.clock.now()
+    async with door.database.transaction() as session:
+        found = await usecases.guests(session, who, after, limit + 1)
+
+    def shown(row: tuple[Guest, Machine]) -> GuestView:
+        return _view(*row, now)
+
+    return page_of(found, limit, shown, lambda row: (str(row[0].machine_id),))
+
+
+def _view(guest: Guest, machine: Machine, now: datetime) -> GuestView:
+    is_broken, is_drained = guest.boinc_error is not None, guest.drained_at is not None
+    return GuestView(
+        machine_id=machine.id,
+        organisation_id=machine.organisation_id,
+        resource_id=machine.resource_id,
+        health=health_of(Vitals(guest.beat_at, is_drained, guest.held, is_broken, guest.running), now),
+        enrolled_at=guest.enrolled_at,
+        beat_at=guest.beat_at,
+        version=guest.version,
+        boinc_error=guest.boinc_error,
+        tasks=guest.tasks,
+        running=guest.running,
+        drained_at=guest.drained_at,
+        lost_cpu_s=guest.lost_cpu_s,
+    )
 
 
 @guests.post("/enrol")

@@ -1,6 +1,6 @@
 """The agents in machines: who enrols, what they tell, and what they shall do."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -9,6 +9,7 @@ from uuid import UUID
 from sqlalchemy import select
 from sqlalchemy.dialects.postgresql import insert
 
+from libs.common.auth import Principal, Role
 from libs.common.contracts.supply import MachineDrained
 from libs.common.db import Session
 from libs.common.ids import new_id
@@ -74,6 +75,24 @@ async def beat(session: Session, secret: str, told: Told, now: datetime) -> list
     if machine.stage != Stage.DRAINING or guest.drained_at is not None:
         return []
     return [{"id": DRAIN, "do": "drain", "deadline_s": drain_deadline_s(machine.grace_s, machine.at, now)}]
+
+
+async def guests(
+    session: Session, who: Principal, after: UUID | None, limit: int
+) -> Sequence[tuple[Guest, Machine]]:
+    """Guests of machines that are not gone, of the caller's organisation (an admin: of all), in order of machine id."""
+    query = (
+        select(Guest, Machine)
+        .join(Machine, Machine.id == Guest.machine_id)
+        .where(Machine.stage < Stage.DESTROYED)
+        .order_by(Guest.machine_id)
+        .limit(limit)
+    )
+    if who.role is not Role.ADMIN:
+        query = query.where(Machine.organisation_id == who.organisation_id)
+    if after is not None:
+        query = query.where(Guest.machine_id > after)
+    return [(guest, machine) for guest, machine in (await session.execute(query)).all()]
 
 
 def _note_drained(
