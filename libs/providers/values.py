@@ -97,7 +97,9 @@ class MachineSeen:
     """False while the clone or its configuration is unfinished: call `create` again."""
     limit_mhz: float | None
     task: str | None = None
-    """A task of the cloud that is still running on it."""
+    """A task of the cloud that is still running on it, or that is making it."""
+    progress: int | None = None
+    """How far that task is, in percent, where the cloud says so."""
     error: str | None = None
 
 

@@ -220,6 +220,8 @@ class Machine(Base):
     """The cloud's reference of the cluster that shows it, where that is not its own."""
     limit_mhz: Mapped[float | None]
     """The limit that the cloud really has."""
+    progress: Mapped[int | None]
+    """How far the cloud is with what it does to it just now, in percent."""
     error: Mapped[str | None]
     sealed_guest_token: Mapped[str]
     overdue: Mapped[bool] = mapped_column(default=False)

@@ -13,9 +13,12 @@ from aiohttp import web
 
 from tests.faultproxy.host import Disks, license_freely, refuse_on_host
 from tests.faultproxy.rules import Rules, SoapFault
+from tests.faultproxy.sending import break_off, trickle, truncate
+from tests.faultproxy.sessions import Sessions
 from tests.faultproxy.strict import CHANGE_VERSION, Strictness
+from tests.faultproxy.tasks import Tasks
 from tests.faultproxy.texts import ENVELOPE, as_csv, deny, first, hide
-from tools.parts.vcsim import Vcsim
+from tools.parts.vcsim import PASSWORD, USERNAME, Vcsim
 
 _METHOD = re.compile(rb"Body>\s*<(?:\w+:)?(\w+)")
 V = TypeVar("V")
@@ -37,7 +40,10 @@ class FaultProxy:
         self._identity = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self._identity.load_cert_chain(cert_file, key_file)
         self._pages: dict[str, list[str]] = {}
-        self._strict = Strictness(self._ask)
+        self.sessions = Sessions()
+        self.tasks = Tasks(self._ask, self._own_cookie)
+        self._strict = Strictness(self._ask, self.tasks.holder)
+        self._cookie = ""
         self._http: aiohttp.ClientSession | None = None
         self._runner: web.AppRunner | None = None
 
@@ -76,12 +82,19 @@ class FaultProxy:
 
     async def stop(self) -> None:
         """Stop listening."""
+        await self.tasks.aclose()
+        self._cookie = ""
         if self._runner is not None:
             await self._runner.cleanup()
             self._runner = None
         if self._http is not None:
             await self._http.close()
             self._http = None
+
+    def restart(self) -> None:
+        """As a vCenter that was restarted: no session, collector or task is left, and every object keeps its id."""
+        self.sessions.end_all()
+        self.tasks.forget(running=True)
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:
         body = await request.read()
@@ -93,13 +106,52 @@ class FaultProxy:
         await asyncio.sleep(_pick(self.rules.delay_s, method) or 0)
         status = _pick(self.rules.status, method)
         if status is not None:
-            return web.Response(status=status, text="<html>out of order</html>", content_type="text/html")
-        fault = _pick(self.rules.faults, method) or refuse_on_host(self.rules, method)
+            headers = {"Retry-After": self.rules.retry_after} if self.rules.retry_after else None
+            return web.Response(
+                status=status, text="<html>out of order</html>", content_type="text/html", headers=headers
+            )
+        cookie = request.headers.get("Cookie", "")
+        fault = self.sessions.refuse(method, cookie, self.rules.expiry, self.rules.expiry_share)
+        fault = fault or _pick(self.rules.faults, method) or refuse_on_host(self.rules, method)
         fault = fault or await self._refuse(method, body, request)
         if fault is not None:
             return web.Response(status=500, text=fault.render(), content_type="text/xml")
-        answer = await self._answer(method, body, request)
-        return _cut(request) if _take(self.rules.reset_after, method) else answer
+        answer = await self._answer_late(method, body.decode(), cookie) or await self._answer(
+            method, body, request
+        )
+        return await self._send(method, request, answer)
+
+    async def _send(self, method: str, request: web.Request, answer: web.Response) -> web.StreamResponse:
+        """The answer, or what the rules leave of it."""
+        if _take(self.rules.reset_after, method):
+            return _cut(request)
+        if _take(self.rules.break_off, method):
+            return await break_off(request, answer)
+        size, slowly = _pick(self.rules.truncate, method), _pick(self.rules.trickle, method)
+        answer = answer if size is None else truncate(answer, size)
+        return answer if slowly is None else await trickle(request, answer, slowly)
+
+    async def _answer_late(self, method: str, body: str, cookie: str) -> web.Response | None:
+        """What is answered here instead of by vcsim: tasks that take their time, and questions about tasks."""
+        late = _pick(self.rules.late, method) if method.endswith("_Task") else None
+        found = (
+            self.tasks.begin(method, body, late) if late else await self.tasks.answer(method, body, cookie)
+        )
+        if isinstance(found, SoapFault):
+            return _xml(found.render(), 500)
+        return None if found is None else _xml(found)
+
+    async def _own_cookie(self) -> str:
+        """A session of the proxy's own: what a task does outlives the session that began it."""
+        if not self._cookie:
+            assert self._http is not None
+            call = (
+                '<Login xmlns="urn:vim25"><_this type="SessionManager">SessionManager</_this>'
+                f"<userName>{USERNAME}</userName><password>{PASSWORD}</password></Login>"
+            )
+            async with self._http.post(f"{self._upstream}/sdk", data=ENVELOPE.format(call)) as answer:
+                self._cookie = answer.headers["Set-Cookie"].partition(";")[0]
+        return self._cookie
 
     async def _answer(self, method: str, body: bytes, request: web.Request) -> web.Response:
         if method in ("ContinueRetrievePropertiesEx", "CancelRetrievePropertiesEx"):
@@ -129,6 +181,8 @@ class FaultProxy:
             text = deny(text, self.rules.lacking)
         if self.rules.free_licence:
             text = license_freely(text)
+        if b"<path>recentTask</path>" in body:
+            text = self.tasks.show_recent(body.decode(), text)
         if self.rules.drs_off:
             text = re.sub(r"(drsConfig\.enabled</name>\s*<val[^>]*>)true", r"\1false", text)
         if method == "RetrievePropertiesEx":

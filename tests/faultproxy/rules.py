@@ -1,10 +1,12 @@
 """What goes wrong, and how vSphere says no."""
 
+import random
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from xml.sax.saxutils import escape
 
+from tests.faultproxy.sending import Trickle
 from tests.faultproxy.texts import ENVELOPE
 
 
@@ -32,6 +34,15 @@ def no_permission(privilege: str) -> SoapFault:
     return SoapFault("NoPermission", "Permission to perform this operation was denied.", detail)
 
 
+@dataclass(frozen=True, slots=True)
+class Late:
+    """A task that runs for so long before anything happens; with a fault it ends in that instead."""
+
+    seconds: float
+    cancelable: bool = True
+    fault: SoapFault | None = None
+
+
 @dataclass(slots=True)
 class Rules:
     """What goes wrong, by SOAP method ("*" is any); counted ones run out. Change them at any time."""
@@ -39,6 +50,19 @@ class Rules:
     delay_s: dict[str, float] = field(default_factory=dict)
     status: dict[str, int] = field(default_factory=dict)
     """Answer with this HTTP status, without forwarding."""
+    retry_after: str | None = None
+    """The header that goes with such a status."""
+    late: dict[str, Late] = field(default_factory=dict)
+    """Tasks that take their time."""
+    truncate: dict[str, int] = field(default_factory=dict)
+    """Answers of so many bytes that are said to be whole."""
+    trickle: dict[str, Trickle] = field(default_factory=dict)
+    """Answers that come slowly."""
+    break_off: Counter[str] = field(default_factory=Counter)
+    """So many calls happen, and the connection goes in the middle of the answer."""
+    expiry: random.Random | None = None
+    """With it, `expiry_share` of all calls find that their session has just ended."""
+    expiry_share: float = 0.1
     reset_before: Counter[str] = field(default_factory=Counter)
     """So many calls are cut off before anything has happened."""
     reset_after: Counter[str] = field(default_factory=Counter)

@@ -14,10 +14,11 @@ Ask = Callable[[str, str], Awaitable[str]]
 
 
 class Strictness:
-    """Refuses; `ask` puts a SOAP body with a session's cookie to vcsim."""
+    """Refuses; `ask` puts a SOAP body with a session's cookie to vcsim, `holder` tells who has taken a name."""
 
-    def __init__(self, ask: Ask) -> None:
+    def __init__(self, ask: Ask, holder: Callable[[str], str | None]) -> None:
         self._ask = ask
+        self._holder = holder
         self._versions: Counter[str] = Counter()
 
     async def refuse(self, method: str, body: str, cookie: str) -> SoapFault | None:
@@ -79,7 +80,7 @@ class Strictness:
             f'<entity type="Folder">{escape(folder[1])}</entity><name>{name}</name></FindChild>',
             cookie,
         )
-        taken = first(r"<returnval[^>]*>([^<]+)<", found)
+        taken = self._holder(name) or first(r"<returnval[^>]*>([^<]+)<", found)
         if taken is None:
             return None
         detail = f'<name>{name}</name><object type="VirtualMachine">{taken}</object>'

@@ -192,3 +192,24 @@ async def test_a_paused_resource_keeps_its_machines_at_the_floor(house: House) -
 
     assert {machine.limit_mhz for machine in house.cloud.truth().machines} == {800}
     assert await house.states() == ["running", "running"]
+
+
+async def test_a_machine_being_cloned_shows_how_far_it_is_and_is_called_off_when_unwanted(
+    database_url: str,
+) -> None:
+    async with open_house(database_url, clone_s=300.0) as house:
+        await house.lend()
+        await house.run(60)
+        first = (await house.machines())[0]
+        assert first["state"] == "creating"
+        await house.run(60)
+        later = (await house.machines())[0]
+        assert 0 <= first["progress"] < later["progress"] < 100
+        await house.act(f"/v1/machines/{later['id']}/drain", {"reason": "moving out"})
+        await house.run(30)
+        gone = {machine["id"]: machine["state"] for machine in await house.machines(live=False)}
+        assert gone[later["id"]] == "destroyed"
+        assert later["name"] not in {machine.name for machine in house.cloud.truth().machines}
+        await house.run(300)
+        done = [machine for machine in await house.machines() if machine["state"] == "running"]
+        assert {machine["progress"] for machine in done} == {None}

@@ -1,5 +1,6 @@
 """An open session on a simulated cloud: the driver's contract over state, physics and faults."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import TypeVar
@@ -172,8 +173,15 @@ def _see(machine: MachineRecord, now_s: float) -> MachineSeen:
         configured=configured,
         limit_mhz=limit_of(machine, now_s) if configured else None,
         task=_task(machine, now_s),
+        progress=_progress(machine, now_s),
         error=machine.error,
     )
+
+
+def _progress(machine: MachineRecord, now_s: float) -> int | None:
+    if now_s >= machine.cloned_at_s:
+        return None
+    return math.floor(100.0 * (now_s - machine.created_at_s) / (machine.cloned_at_s - machine.created_at_s))
 
 
 def _task(machine: MachineRecord, now_s: float) -> str | None:

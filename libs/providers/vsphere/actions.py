@@ -41,6 +41,7 @@ def find_own(api: Api, yard: Yard, name: str) -> Machine | None:
 
 async def set_power(yard: Yard, name: str, power: Power) -> None:
     """Bring a machine to a power state. SHUTDOWN returns once the guest was asked; without its tools it is cut off."""
+    await yard.session.tasks.settle(name, f"powering {name} {power.value}")
     machine = await yard.session.call(lambda api: find_own(api, yard, name), f"finding {name}")
     if machine is None:
         raise Rejected(Cause.NOT_FOUND, f"no machine {name} of ours")
@@ -74,7 +75,7 @@ async def _switch(yard: Yard, machine: Machine, power: Power, doing: str) -> Non
         Power.SUSPENDED: machine.ref.SuspendVM_Task,
     }[power]
     try:
-        await yard.session.do(lambda api: start(), doing, POWER_WAIT_S)
+        await yard.session.do(lambda api: start(), doing, POWER_WAIT_S, machine.name)
     except ProviderError as refusal:
         # Somebody else may have been quicker: what counts is the state that it is in now.
         if refusal.cause is Cause.CONFLICT and await _power_of(yard, machine, doing) is power:
@@ -90,6 +91,7 @@ async def _power_of(yard: Yard, machine: Machine, doing: str) -> Power | None:
 async def delete_machine(yard: Yard, name: str) -> None:
     """Destroy a machine with its disks. Absent, or not ours, is success and touches nothing."""
     doing = f"deleting {name}"
+    await yard.session.tasks.settle(name, doing)
     machine = await yard.session.call(lambda api: find_own(api, yard, name), doing)
     alone = await yard.session.call(lambda api: api.on_host, doing)
     if machine is not None:
@@ -105,7 +107,7 @@ async def _destroy(yard: Yard, machine: Machine, alone: bool, doing: str) -> Non
             await _switch(yard, machine, Power.OFF, doing)
         if alone:
             await delete_copies(yard.session, yard.settings, machine, doing)
-        await yard.session.do(lambda api: machine.ref.Destroy_Task(), doing, DESTROY_WAIT_S)
+        await yard.session.do(lambda api: machine.ref.Destroy_Task(), doing, DESTROY_WAIT_S, machine.name)
     except Rejected as refusal:
         if refusal.cause is not Cause.NOT_FOUND or await _is_there(yard, machine, doing):
             raise

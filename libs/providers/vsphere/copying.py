@@ -152,21 +152,21 @@ def _plan(api: Api, shop: Workshop, spec: MachineSpec, machine: Machine) -> tupl
 async def _copy(shop: Workshop, spec: MachineSpec, disk: DiskCopy, files: set[str], doing: str) -> bool:
     session = shop.session
     try:
-        if spec.name not in shop.clones:
+        if spec.name not in shop.copies:
             if _file(disk.half) in files:
                 # Nobody knows whether it is whole. One that is still being written is locked: a later call deletes it.
                 await session.do(lambda api: _disks(api).DeleteVirtualDisk_Task(disk.half), doing)
-            shop.clones[spec.name] = await session.call(lambda api: _start_copy(api, disk), doing, CALL_S)
+            shop.copies[spec.name] = await session.call(lambda api: _start_copy(api, disk), doing, CALL_S)
             log.info("vsphere.copy_started", machine=spec.name, disk=_file(disk.target))
-        await session.finish(shop.clones[spec.name], doing, WAIT_S)
+        await session.finish(shop.copies[spec.name], doing, WAIT_S)
     except ProviderError as refusal:
-        if refusal.cause is Cause.TIMEOUT and spec.name in shop.clones:
+        if refusal.cause is Cause.TIMEOUT and spec.name in shop.copies:
             return False
         # A host that does not answer may still be copying: the next call asks after the same task.
         if refusal.cause is not Cause.UNREACHABLE:
-            shop.clones.pop(spec.name, None)
+            shop.copies.pop(spec.name, None)
         raise
-    del shop.clones[spec.name]
+    del shop.copies[spec.name]
     await session.do(
         lambda api: _disks(api).MoveVirtualDisk_Task(disk.half, None, disk.target, None, False), doing
     )

@@ -9,6 +9,7 @@ from pyVmomi import vim
 from libs.providers.base import Cause, MachineSpec, Power, ProviderError, Rejected, Unavailable
 from libs.providers.vsphere.api import Api
 from libs.providers.vsphere.copying import copy_disks, make_shell
+from libs.providers.vsphere.faults import translate
 from libs.providers.vsphere.fleet import Machine
 from libs.providers.vsphere.hardware import (
     clone_spec,
@@ -54,6 +55,10 @@ async def create_machine(shop: Workshop, spec: MachineSpec) -> None:
     """Make the machine, or go on where an earlier call stopped; returns early while the clone is still running."""
     check_spec(spec)
     doing = f"creating {spec.name}"
+    # A machine that is still being cloned may already be listed: what is known of the clone comes first.
+    if shop.clones.find(spec.name) is not None and not await _clone(shop, spec, doing):
+        return
+    await shop.session.tasks.settle(spec.name, doing)
     found = await shop.session.call(lambda api: find_ours(api, shop, spec), doing)
     alone = await shop.session.call(lambda api: api.on_host, doing)
     if found is None:
@@ -61,34 +66,43 @@ async def create_machine(shop: Workshop, spec: MachineSpec) -> None:
             return
         found = await shop.session.call(lambda api: find_ours(api, shop, spec), doing)
     if found is None:
-        shop.clones.pop(spec.name, None)
         raise Unavailable(Cause.CONFLICT, f"{doing}: the clone has ended and is not in our folder yet")
     if found.label.configured:
         return
     if alone and not await copy_disks(shop, spec, found, doing):
         return
-    shop.clones.pop(spec.name, None)
     await _configure(shop, spec, found, doing)
 
 
 async def _clone(shop: Workshop, spec: MachineSpec, doing: str) -> bool:
     """Clone, and wait a little. False while it still runs: accepted, the next call goes on."""
     try:
-        task = shop.clones.get(spec.name)
+        task = shop.clones.find(spec.name)
         if task is None:
             task = await shop.session.call(lambda api: _start_clone(api, shop, spec), doing, CLONE_CALL_S)
             if task is None:
                 return False
-            shop.clones[spec.name] = task
             log.info("vsphere.clone_started", machine=spec.name, cluster=spec.cluster, template=spec.template)
-        await shop.session.finish(task, doing, CLONE_WAIT_S)
-    except ProviderError as refusal:
-        if refusal.cause is Cause.TIMEOUT and spec.name in shop.clones:
+        if not await _has_ended(shop, spec, task, doing):
             return False
-        shop.clones.pop(spec.name, None)
+    except ProviderError as refusal:
         if refusal.cause is Cause.CONFLICT and "DuplicateName" in refusal.detail:
             return await _is_being_made(shop, spec, doing)
         raise
+    return True
+
+
+async def _has_ended(shop: Workshop, spec: MachineSpec, task: Any, doing: str) -> bool:
+    """Whether the clone is over, well or unknown. A clone is not forgotten before its end is seen."""
+    try:
+        end = await shop.session.tasks.end_of(task, doing, CLONE_WAIT_S)
+    except Unavailable as refusal:
+        if refusal.cause is not Cause.TIMEOUT:
+            raise
+        return False
+    shop.clones.forget(spec.name)
+    if end.fault is not None:
+        raise translate(end.fault, doing)
     return True
 
 
@@ -112,7 +126,9 @@ def _start_clone(api: Api, shop: Workshop, spec: MachineSpec) -> Any | None:
     if refuse_look_alike(api, shop, spec):
         return None
     place = make_place(api, shop, spec, cluster, template, host)
-    return template.ref.CloneVM_Task(place.folder, spec.name, clone_spec(spec, place))
+    task = template.ref.CloneVM_Task(place.folder, spec.name, clone_spec(spec, place))
+    shop.clones.note(spec, task)
+    return task
 
 
 async def _configure(shop: Workshop, spec: MachineSpec, machine: Machine, doing: str) -> None:
@@ -121,9 +137,11 @@ async def _configure(shop: Workshop, spec: MachineSpec, machine: Machine, doing:
         raise Rejected(Cause.CONFLICT, f"{spec.name} was powered on before it was configured")
     cluster = await shop.session.call(lambda api: find_cluster(api, shop.settings, spec.cluster), doing)
     if spec.host is not None and machine.host_id != spec.host:
-        await shop.session.do(lambda api: _move(api, shop, spec, cluster, machine), doing, CLONE_WAIT_S)
+        await shop.session.do(
+            lambda api: _move(api, shop, spec, cluster, machine), doing, CLONE_WAIT_S, spec.name
+        )
     await keep_in_place(shop.session, cluster, machine.ref)
-    await shop.session.do(lambda api: _reconfigure(api, shop, spec, cluster, machine), doing)
+    await shop.session.do(lambda api: _reconfigure(api, shop, spec, cluster, machine), doing, about=spec.name)
     await show_attribute(shop.session, machine.ref, spec.mark)
     log.info("vsphere.machine_configured", machine=spec.name, cluster=spec.cluster, host=spec.host)
 

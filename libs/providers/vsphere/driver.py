@@ -26,6 +26,7 @@ from libs.providers.base import (
 from libs.providers.vsphere.actions import Yard, delete_machine, set_power
 from libs.providers.vsphere.api import Api
 from libs.providers.vsphere.capabilities import LOOKING, learn_capabilities
+from libs.providers.vsphere.clones import Clones
 from libs.providers.vsphere.deploy import create_machine
 from libs.providers.vsphere.fleet import Labels, describe_fleet, find_folders, read_fleet
 from libs.providers.vsphere.inventory import Cluster, read_clusters
@@ -59,7 +60,10 @@ class VSphereProvider:
         self._rounds = Rounds(session, settings, self._labels)
         self._yard = Yard(session, settings, connection.installation_id, self._labels)
         self._limits = Limits(self._yard, self._shares)
-        self._workshop = Workshop(session, settings, self._labels, self._templates, self._shares, {})
+        self._clones = Clones(session)
+        self._workshop = Workshop(
+            session, settings, self._labels, self._templates, self._shares, self._clones, {}
+        )
         self._creating: dict[str, asyncio.Lock] = {}
 
     async def start(self) -> None:
@@ -98,9 +102,10 @@ class VSphereProvider:
 
     async def machines(self) -> Sequence[MachineSeen]:
         """Our machines in scope. Raises Unavailable when the inventory cannot be read."""
-        return await self._session.call(self._read_machines, "listing machines", ROUND_TIMEOUT_S)
+        seen = await self._session.call(self._read_machines, "listing machines", ROUND_TIMEOUT_S)
+        return self._clones.show(seen)
 
-    def _read_machines(self, api: Api) -> Sequence[MachineSeen]:
+    def _read_machines(self, api: Api) -> list[MachineSeen]:
         clusters = read_clusters(api, self._settings)
         fleet = read_fleet(api, find_folders(api, self._settings, clusters), self._labels)
         return describe_fleet(api, fleet, clusters)
@@ -123,7 +128,8 @@ class VSphereProvider:
                 self._creating.pop(spec.name, None)
 
     async def delete(self, name: str) -> None:
-        """Destroy our machine; absent is success."""
+        """Destroy our machine, and call off its clone; absent is success."""
+        await self._clones.call_off(name)
         await delete_machine(self._yard, name)
 
     async def set_power(self, name: str, power: Power) -> None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from pyVmomi import vim
 
@@ -186,18 +186,26 @@ def describe_fleet(api: Api, machines: Sequence[Machine], clusters: Sequence[Clu
             power=machine.power,
             configured=machine.label.configured,
             limit_mhz=machine.limit_mhz,
-            task=tasks.get(machine.id),
+            task=running.task if (running := tasks.get(machine.id)) else None,
+            progress=running.progress if running else None,
             error=None if machine.connection == "connected" else f"the machine is {machine.connection}",
         )
         for machine in sorted(mine, key=lambda machine: machine.name)
     ]
 
 
-def _running_tasks(api: Api, machines: Sequence[Machine]) -> dict[str, str]:
-    paths = {vim.Task: ("info.state", "info.descriptionId", "info.entity")}
+class _Running(NamedTuple):
+    task: str
+    progress: int | None
+
+
+def _running_tasks(api: Api, machines: Sequence[Machine]) -> dict[str, _Running]:
+    paths = {vim.Task: ("info.state", "info.descriptionId", "info.entity", "info.progress")}
     rows = read_related(api, "machines", [machine.ref for machine in machines], "recentTask", paths)
     return {
-        ref_id(row.properties["info.entity"]): str(row.properties.get("info.descriptionId"))
+        ref_id(row.properties["info.entity"]): _Running(
+            str(row.properties.get("info.descriptionId")), row.properties.get("info.progress")
+        )
         for row in rows
         if str(row.properties.get("info.state")) in ("running", "queued")
         and row.properties.get("info.entity") is not None

@@ -9,7 +9,7 @@ from typing import Any
 import structlog
 from pyVmomi import vim, vmodl
 
-from libs.providers.base import Cause, Power, ProviderError, Rejected
+from libs.providers.base import Cause, Power, ProviderError, Rejected, Unavailable
 from libs.providers.vsphere.actions import Yard
 from libs.providers.vsphere.api import Api
 from libs.providers.vsphere.fleet import Machine, find_folders, read_fleet
@@ -67,10 +67,13 @@ class Limits:
     async def _apply(self, cluster_id: str, cap_mhz: float, wanted: Mapping[str, float]) -> int:
         session = self._yard.session
         doing = f"setting limits of {cluster_id}"
+        unsettled = await self._settle(wanted, doing)
         cluster, ours = await session.call(lambda api: self._look(api, cluster_id), doing)
         aims = {name: wanted.get(name, machine.limit_mhz) for name, machine in ours.items()}
         different = [
-            machine for machine in ours.values() if _is_to_change(cluster, machine, aims[machine.name])
+            machine
+            for name, machine in ours.items()
+            if name not in unsettled and _is_to_change(cluster, machine, aims[name])
         ]
         # Two cuts that belong together: machines first, since their limits act within seconds.
         results = await asyncio.gather(
@@ -81,7 +84,7 @@ class Limits:
             self._set_cap(cluster, cap_mhz),
             return_exceptions=True,
         )
-        for result in results:
+        for result in (*results, *unsettled.values()):
             if isinstance(result, BaseException):
                 raise result
         brought = await self._bring_home(cluster, ours, aims)
@@ -89,6 +92,18 @@ class Limits:
         if absent:
             raise Rejected(Cause.NOT_FOUND, f"no machine of ours in {cluster_id}: {', '.join(absent[:5])}")
         return sum(1 for result in results if result is True) + brought
+
+    async def _settle(self, wanted: Mapping[str, float], doing: str) -> dict[str, ProviderError]:
+        """Machines on which an earlier task of ours still runs; nobody waits for them, and the others go on."""
+        unsettled: dict[str, ProviderError] = {}
+        for name in wanted:
+            try:
+                await self._yard.session.tasks.settle(name, doing, 0.0)
+            except Unavailable as refusal:
+                if refusal.cause is not Cause.TIMEOUT:
+                    raise
+                unsettled[name] = refusal
+        return unsettled
 
     def _look(self, api: Api, cluster_id: str) -> tuple[Cluster, dict[str, Machine]]:
         cluster = find_cluster(api, self._yard.settings, cluster_id)
@@ -102,9 +117,9 @@ class Limits:
 
     async def _set_one(self, machine: Machine, mhz: float | None, *, least: bool) -> bool:
         doing = f"setting the limit of {machine.name}"
-        spec = limit_spec(mhz, make_shares(least=least))
+        session, spec = self._yard.session, limit_spec(mhz, make_shares(least=least))
         try:
-            await self._yard.session.do(lambda api: machine.ref.ReconfigVM_Task(spec), doing)
+            await session.do(lambda api: machine.ref.ReconfigVM_Task(spec), doing, about=machine.name)
         except ProviderError as refusal:
             log.info(
                 "vsphere.limit_refused", machine=machine.name, cause=refusal.cause, reason=refusal.detail

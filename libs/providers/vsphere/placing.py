@@ -9,6 +9,7 @@ from pyVmomi import vim
 
 from libs.providers.base import Cause, MachineSpec, Rejected
 from libs.providers.vsphere.api import Api
+from libs.providers.vsphere.clones import Clones
 from libs.providers.vsphere.faults import translate
 from libs.providers.vsphere.fleet import Labels, Machine, bears_id, find_machine
 from libs.providers.vsphere.hardware import Place
@@ -38,8 +39,10 @@ class Workshop:
     labels: Labels
     templates: Templates
     shares: Callable[[Api, Cluster], Shares]
-    clones: dict[str, Any]
-    """Clone tasks that were still running when `create` returned, by machine name."""
+    clones: Clones
+    """Those that were still running when `create` returned."""
+    copies: dict[str, Any]
+    """Tasks that copy a disk on a single host and were still running then, by machine name."""
 
 
 def find_ours(api: Api, shop: Workshop, spec: MachineSpec) -> Machine | None:

@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from http.client import HTTPException
 from typing import Any, TypeVar
@@ -17,16 +17,16 @@ from pyVmomi.VmomiSupport import GetWsdlName
 
 from libs.providers.base import Cause, Unavailable
 from libs.providers.vsphere.api import Api
-from libs.providers.vsphere.faults import Refused, TaskFailed, refuse_login, translate, untrusted
-from libs.providers.vsphere.inventory import read_objects, ref_id
+from libs.providers.vsphere.faults import Refused, refuse_login, translate, untrusted
+from libs.providers.vsphere.inventory import ref_id
 from libs.providers.vsphere.settings import Endpoint
 from libs.providers.vsphere.soap import Access, Line, Pace, Ref, Wire
+from libs.providers.vsphere.tasks import Tasks
 from libs.providers.vsphere.transport import THREADS, Stub, Trust, choose_version, see_thumbprint
 
 CALL_TIMEOUT_S = 20.0
-_POLL_FIRST_S = 0.1
-_POLL_MOST_S = 2.0
 _MARGIN_S = 1.0
+_LOGOUT_S = 5.0
 
 T = TypeVar("T")
 log = structlog.get_logger()
@@ -55,6 +55,8 @@ class Session:
         self._line: tuple[Api, Line] | None = None
         self.pace = Pace()
         """How many reads go over the raw wire at once; rounds adjust it."""
+        self._long_wire = Wire(endpoint, trust)
+        self.tasks = Tasks(self, self._long_wire)
         self.closed = False
 
     async def call(self, work: Callable[[Api], T], doing: str, timeout_s: float = CALL_TIMEOUT_S) -> T:
@@ -117,10 +119,13 @@ class Session:
     def _connect(self, lost: Api | None, deadline: float) -> Api:
         """The session's api; logs in when there is none, or when it is still the one that was lost."""
         with self._lock:
+            if self.closed:
+                raise Unavailable(Cause.UNREACHABLE, "the session is closed")
             if self._api is not None and self._api is not lost:
                 return self._api
             self._api = None
             self._wire.prepare()
+            self._long_wire.prepare()
             if self._stub is None:
                 version = choose_version(self._endpoint, self._trust, deadline)
                 self._stub = Stub(self._endpoint, self._trust, version)
@@ -139,38 +144,41 @@ class Session:
 
     async def finish(self, task: Any, doing: str, timeout_s: float = CALL_TIMEOUT_S) -> Any:
         """Wait for a task and return its result. Raises ProviderError; Unavailable(TIMEOUT) while it still runs."""
-        until = time.monotonic() + timeout_s
-        pause = _POLL_FIRST_S
-        while True:
-            state, result = await self.call(lambda api: _look_at(api, task), doing)
-            if state == "success":
-                return result
-            if state == "error":
-                raise translate(TaskFailed(result), doing)
-            if time.monotonic() >= until:
-                raise Unavailable(Cause.TIMEOUT, f"{doing}: still {state} after {timeout_s:.0f} s")
-            await asyncio.sleep(pause)
-            pause = min(_POLL_MOST_S, pause * 1.5)
+        return await self.tasks.finish(task, doing, timeout_s)
 
-    async def do(self, start: Callable[[Api], Any], doing: str, timeout_s: float = CALL_TIMEOUT_S) -> Any:
-        """Start a task and wait for it."""
-        return await self.finish(await self.call(start, doing), doing, timeout_s)
+    async def do(
+        self,
+        start: Callable[[Api], Any],
+        doing: str,
+        timeout_s: float = CALL_TIMEOUT_S,
+        about: str | None = None,
+    ) -> Any:
+        """Start a task and wait for it; one that outlasts its deadline stays known by the machine it is `about`."""
+        return await self.tasks.do(start, doing, timeout_s, about)
 
     async def aclose(self) -> None:
-        """Log out, as far as the server lets us, and let go of threads and connections."""
+        """Log out, as far as the server lets us, and let go of threads and connections. Nothing logs in any more."""
         if self.closed:
             return
-        api = self._api
-        if api is not None:
-            try:
-                await self.call(_log_out, "logging out", timeout_s=5)
-            except Exception as error:  # the session is going away either way
-                log.info("vsphere.logout_failed", endpoint=self._endpoint.text, reason=str(error))
         self.closed = True
+        await self.tasks.aclose()
+        try:
+            async with asyncio.timeout(_LOGOUT_S + _MARGIN_S):
+                await self._in_thread(self._log_out, time.monotonic() + _LOGOUT_S)
+        except Exception as error:  # the session is going away either way
+            log.info("vsphere.logout_failed", endpoint=self._endpoint.text, reason=str(error))
         await self._wire.aclose()
         self._threads.shutdown(wait=False, cancel_futures=True)
         if self._stub is not None:
             self._stub.drop()
+
+    def _log_out(self, deadline: float) -> None:
+        """End the session, also one whose login is just under way."""
+        with self._lock:
+            api, self._api = self._api, None
+        if api is not None:
+            with api.stub.deadline(deadline), suppress(vim.fault.NotAuthenticated):
+                api.content.sessionManager.Logout()
 
 
 def _access_of(api: Api) -> Access:
@@ -187,21 +195,3 @@ def _access_of(api: Api) -> Access:
     )
     cookie, action = str(api.stub.cookie).partition(";")[0], str(api.stub.versionId)
     return Access(cookie, action, root, collector, views, performance, search, api.on_host)
-
-
-def _log_out(api: Api) -> None:
-    try:
-        api.content.sessionManager.Logout()
-    except vim.fault.NotAuthenticated:
-        return
-
-
-def _look_at(api: Api, task: Any) -> tuple[str, Any]:
-    """State and result (or fault) of a task, by leaf paths: `task.info` as a whole cannot be read for file tasks."""
-    paths = {vim.Task: ("info.state", "info.result", "info.error")}
-    rows = read_objects(api, "tasks", [task], paths)
-    if not rows:
-        raise Unavailable(Cause.UNKNOWN, "the cloud no longer knows the task: its outcome must be read back")
-    properties = rows[0].properties
-    state = str(properties.get("info.state"))
-    return state, properties.get("info.error") if state == "error" else properties.get("info.result")

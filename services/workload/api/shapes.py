@@ -83,6 +83,8 @@ class MachineOut(BaseModel):
     state: str
     state_since: datetime
     power: str | None
+    progress: int | None
+    """How far the cloud is with what it does to it just now, in percent, where it says so."""
     limit_mhz: float | None
     vcpus: int
     memory_mib: int

@@ -207,6 +207,7 @@ async def _may_be_made(session: Session, resource: Resource, machine: Machine) -
 
 
 def _look_at(scene: _Scene, machine: Machine, shown: MachineSeen | None) -> Act | None:
+    machine.progress = None if shown is None else shown.progress
     if shown is None:
         machine.missing += 1
     else:

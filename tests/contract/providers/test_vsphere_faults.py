@@ -94,18 +94,6 @@ async def test_two_creations_at_once_make_one_machine(target: VSphereTarget, pro
     assert proxy.calls["CloneVM_Task"] == 1
 
 
-async def test_a_clone_that_takes_long_is_accepted_and_finished_later(
-    target: VSphereTarget, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("libs.providers.vsphere.deploy.CLONE_WAIT_S", -1.0)
-    monkeypatch.setattr("libs.providers.vsphere.session._look_at", lambda api, task: ("running", None))
-    spec = target.make_spec()
-    await target.provider.create(spec)
-    monkeypatch.undo()
-    assert (await deploy(target, spec)).configured
-    assert (await target.back_door.names()).count(spec.name) == 1
-
-
 async def test_a_missing_permission_is_named(target: VSphereTarget, proxy: FaultProxy) -> None:
     proxy.rules.faults["CloneVM_Task"] = no_permission("VirtualMachine.Provisioning.DeployTemplate")
     with pytest.raises(Rejected) as refusal:

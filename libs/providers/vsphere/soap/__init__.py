@@ -5,6 +5,7 @@ from libs.providers.vsphere.soap.envelope import Ref, Step, write_start
 from libs.providers.vsphere.soap.line import MOST_METRICS, Access, Line, Paths, Question, View
 from libs.providers.vsphere.soap.metrics import Readings, Series
 from libs.providers.vsphere.soap.pace import Pace
+from libs.providers.vsphere.soap.updates import TaskNews, TaskWatch
 from libs.providers.vsphere.soap.values import Found, Leaves
 from libs.providers.vsphere.soap.wire import Wire
 
@@ -22,6 +23,8 @@ __all__ = [
     "Ref",
     "Series",
     "Step",
+    "TaskNews",
+    "TaskWatch",
     "View",
     "Wire",
     "write_start",

@@ -1,0 +1,100 @@
+"""Clones under way: which machine each will be, how far it is, and how it is called off."""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import structlog
+
+from libs.providers.base import Cause, MachineSeen, MachineSpec, Mark, Power, Unavailable
+from libs.providers.vsphere.session import Session
+from libs.providers.vsphere.tasks import Followed
+
+CANCEL_WAIT_S = 10.0
+TASK = "VirtualMachine.clone"
+log = structlog.get_logger()
+
+
+@dataclass(slots=True)
+class Clone:
+    """A clone task that was still running when it was last looked at."""
+
+    task: Any
+    name: str
+    mark: Mark
+    cluster: str
+    host: str | None
+    followed: Followed | None = None
+
+
+class Clones:
+    """The clones that this session began and has not seen the end of, by machine name."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._known: dict[str, Clone] = {}
+
+    def note(self, spec: MachineSpec, task: Any) -> None:
+        """A clone has begun; may be called from any thread, the moment that the cloud has said so."""
+        self._known[spec.name] = Clone(task, spec.name, spec.mark, spec.cluster, spec.host)
+
+    def find(self, name: str) -> Any | None:
+        """The clone's task."""
+        known = self._known.get(name)
+        return known.task if known is not None else None
+
+    def forget(self, name: str) -> None:
+        """The clone has ended, and what came of it is looked at."""
+        self._known.pop(name, None)
+
+    def show(self, seen: list[MachineSeen]) -> list[MachineSeen]:
+        """What is seen, and the machines that are only being cloned: on each the task that runs, and how far it is."""
+        running = {
+            clone.name: clone
+            for clone in list(self._known.values())
+            if not self._follow(clone).ended.is_set()
+        }
+        shown = [
+            replace(machine, task=TASK, progress=self._follow(running.pop(machine.name)).progress)
+            if machine.name in running
+            else machine
+            for machine in seen
+        ]
+        return shown + [
+            MachineSeen(
+                name=clone.name,
+                mark=clone.mark,
+                cluster=clone.cluster,
+                host=clone.host,
+                power=Power.OFF,
+                configured=False,
+                limit_mhz=None,
+                task=TASK,
+                progress=self._follow(clone).progress,
+            )
+            for clone in running.values()
+        ]
+
+    async def call_off(self, name: str) -> None:
+        """End the clone of a machine that is no longer wanted. What it has made all the same is there to be deleted.
+
+        Raises Unavailable while it still runs: the machine is not gone before it is known what became of it.
+        """
+        clone = self._known.get(name)
+        if clone is None:
+            return
+        followed, doing = self._follow(clone), f"calling off the clone of {name}"
+        if not followed.ended.is_set() and followed.cancelable is not False:
+            await self._session.tasks.cancel(clone.task, doing)
+        try:
+            end = await self._session.tasks.end_of(clone.task, doing, CANCEL_WAIT_S)
+        except Unavailable as refusal:
+            if refusal.cause is Cause.TIMEOUT and not followed.ended.is_set():
+                raise Unavailable(Cause.CONFLICT, f"{name} is still being cloned: {refusal.detail}") from None
+            raise
+        log.info("vsphere.clone_ended", machine=name, reason=end.fault and str(end.fault))
+        self.forget(name)
+
+    def _follow(self, clone: Clone) -> Followed:
+        if clone.followed is None:
+            clone.followed = self._session.tasks.follow(clone.task)
+        return clone.followed
