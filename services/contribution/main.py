@@ -6,6 +6,7 @@ from libs.common.contracts.action import (
     MachineDestroyed,
     MachineDraining,
     MachineRequested,
+    MachineResumed,
 )
 from libs.common.contracts.supply import ContributionChanged
 from libs.common.secrets import authenticator_context
@@ -36,7 +37,10 @@ def build(runtime: Runtime) -> Service:
         database=database,
         app=app,
         prefixes=("/v1/projects", "/v1/contributions", "/boinc", "/guests", "/v1/guests"),
-        hears=[Hears(fact, usecases.learn_machine, once=False) for fact in facts],
+        hears=[
+            *(Hears(fact, usecases.learn_machine, once=False) for fact in facts),
+            Hears(MachineResumed, usecases.call_off_drain, once=False),
+        ],
         seals=(
             Sealed(
                 Contribution.sealed_authenticator,

@@ -147,5 +147,7 @@ class Guest(Base):
     running: Mapped[int]
     held: Mapped[bool]
     """BOINC was suspended because nobody had been heard of."""
+    resume_at: Mapped[datetime | None] = mapped_column(Utc)
+    """When a drain was called off that the agent does not know of yet."""
     drained_at: Mapped[datetime | None] = mapped_column(Utc)
     lost_cpu_s: Mapped[float | None]

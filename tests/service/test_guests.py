@@ -13,7 +13,13 @@ import pytest
 
 from libs.common.auth import Role
 from libs.common.clock import WallClock
-from libs.common.contracts.action import MachineDestroyed, MachineDraining, MachineFact, MachineRequested
+from libs.common.contracts.action import (
+    MachineDestroyed,
+    MachineDraining,
+    MachineFact,
+    MachineRequested,
+    MachineResumed,
+)
 from libs.common.contracts.supply import MachineDrained
 from services.contribution.domain import DEAD_MAN_S, HEARTBEAT_S
 from services.contribution.main import build
@@ -130,6 +136,29 @@ async def test_an_outcome_that_nobody_asked_for_is_no_drain(house: House) -> Non
     await house.beat(outcomes={"drain": {"lost_cpu_s": 1.0}})
     await house.say(MachineDraining)
     assert len((await house.beat()).body["commands"]) == 1
+
+
+async def test_a_drain_that_is_called_off_is_undone_by_the_agent_and_can_come_again(house: House) -> None:
+    await house.enrol("token-0")
+    await house.say(MachineDraining)
+    await house.beat(outcomes={"drain": {"lost_cpu_s": 1.0}})
+    house.clock.at += timedelta(seconds=5)
+    await house.say(MachineResumed)
+    house.clock.at -= timedelta(seconds=5)
+    await house.say(MachineDraining)  # the same word once more
+    house.clock.at += timedelta(seconds=5)
+
+    [command] = (await house.beat()).body["commands"]
+    assert command["do"] == "resume"
+    assert (await house.beat()).body["commands"] == [command]
+    assert (await house.beat(outcomes={command["id"]: {"done": True}})).body["commands"] == []
+    house.clock.at += timedelta(seconds=5)
+    await house.say(MachineDraining)
+    [again] = (await house.beat()).body["commands"]
+    assert again["do"] == "drain"
+    house.clock.at -= timedelta(seconds=6)
+    await house.say(MachineResumed)  # an old word comes late
+    assert [each["do"] for each in (await house.beat()).body["commands"]] == ["drain"]
 
 
 async def test_an_operator_sees_how_every_machine_of_the_organisation_does(house: House) -> None:

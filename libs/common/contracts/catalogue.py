@@ -74,7 +74,7 @@ CATALOGUE: tuple[Entry, ...] = (
     _entry(action.MachineRequested, "workload", "contribution stats", Kind.FACT, _BY_ID),
     _entry(action.MachineDeployed, "workload", "contribution stats", Kind.FACT, _BY_ID),
     _entry(action.MachineSuspended, "workload", "stats", Kind.FACT, _BY_ID),
-    _entry(action.MachineResumed, "workload", "stats", Kind.FACT, _BY_ID),
+    _entry(action.MachineResumed, "workload", "contribution stats", Kind.FACT, _BY_ID),
     _entry(action.MachineDraining, "workload", "contribution stats", Kind.FACT, _BY_ID),
     _entry(action.MachineDestroyed, "workload", "contribution stats", Kind.FACT, _BY_ID),
     _entry(action.MachineFailed, "workload", "stats", Kind.FACT, _BY_ID),

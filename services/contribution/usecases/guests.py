@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import select
+from sqlalchemy import select, update
 from sqlalchemy.dialects.postgresql import insert
 
 from libs.common.auth import Principal, Role
@@ -45,6 +45,12 @@ async def expect(session: Session, machine_id: UUID, token_sha256: str) -> None:
     await session.execute(row.on_conflict_do_nothing())
 
 
+async def resume(session: Session, machine_id: UUID, now: datetime) -> None:
+    """The drain of the machine is called off."""
+    mine = update(Guest).where(Guest.machine_id == machine_id)
+    await session.execute(mine.values(resume_at=now, drained_at=None, lost_cpu_s=None))
+
+
 async def enrol(session: Session, token: str, secret: str, version: str, now: datetime) -> None:
     """Let the machine in by the secret that it drew. The same pair again is the same enrolment. Raises Unknown."""
     known = select(Guest).where(Guest.token_sha256 == token_hash(token)).with_for_update()
@@ -72,6 +78,13 @@ async def beat(session: Session, secret: str, told: Told, now: datetime) -> list
     outcome = told.outcomes.get(DRAIN)
     if outcome is not None and guest.drained_at is None and machine.stage == Stage.DRAINING:
         _note_drained(session, machine, guest, outcome, now)
+    if machine.stage == Stage.DRAINING:
+        guest.resume_at = None
+    if guest.resume_at is not None:
+        number = f"resume-{guest.resume_at.timestamp():.0f}"
+        if number not in told.outcomes:
+            return [{"id": number, "do": "resume"}]
+        guest.resume_at = None
     if machine.stage != Stage.DRAINING or guest.drained_at is not None:
         return []
     return [{"id": DRAIN, "do": "drain", "deadline_s": drain_deadline_s(machine.grace_s, machine.at, now)}]

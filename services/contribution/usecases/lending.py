@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import delete, func, select
+from sqlalchemy import delete, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import IntegrityError
 
@@ -18,6 +18,7 @@ from libs.common.contracts.action import (
     MachineDraining,
     MachineFact,
     MachineRequested,
+    MachineResumed,
 )
 from libs.common.contracts.supply import ContributionChanged
 from libs.common.db import Session
@@ -27,7 +28,7 @@ from libs.common.secrets import Vault, authenticator_context
 from services.contribution.domain import MOST_PER_ORGANISATION, RefusedKey, Stage, check_key, works_for
 from services.contribution.models import Contribution, Machine, Project
 from services.contribution.settings import Manager
-from services.contribution.usecases.guests import expect
+from services.contribution.usecases.guests import expect, resume
 from services.contribution.usecases.managing import give_token
 
 BATCH = 100
@@ -261,6 +262,9 @@ async def learn_machine(session: Session, event: MachineFact) -> None:
     moved: dict[str, Any] = {"stage": stage, "at": event.at}
     if isinstance(event, MachineDraining) and event.grace_s > 0:
         moved["grace_s"] = event.grace_s
+    further = Machine.stage < stage
+    if stage == Stage.DRAINING:
+        further &= Machine.at <= event.at  # an old word of a drain that was called off
     row = insert(Machine).values(
         id=event.machine_id,
         organisation_id=event.organisation_id,
@@ -268,12 +272,18 @@ async def learn_machine(session: Session, event: MachineFact) -> None:
         vcpus=event.vcpus,
         **moved,
     )
-    await session.execute(
-        row.on_conflict_do_update(index_elements=["id"], set_=moved, where=Machine.stage < stage)
-    )
+    await session.execute(row.on_conflict_do_update(index_elements=["id"], set_=moved, where=further))
     if isinstance(event, MachineRequested) and event.guest_token_sha256:
         await give_token(session, event.machine_id, event.guest_token_sha256, event.at)
         await expect(session, event.machine_id, event.guest_token_sha256)
+
+
+async def call_off_drain(session: Session, event: MachineResumed) -> None:
+    """The machine is wanted again: its client may fetch work, and its agent undoes the drain."""
+    draining = (Machine.id == event.machine_id) & (Machine.stage == Stage.DRAINING) & (Machine.at < event.at)
+    back = update(Machine).where(draining).values(stage=Stage.RUNNING, at=event.at).returning(Machine.id)
+    if await session.scalar(back) is not None:
+        await resume(session, event.machine_id, event.at)
 
 
 async def _say(session: Session, contribution: Contribution, now: datetime) -> None:
