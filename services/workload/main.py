@@ -5,7 +5,7 @@ from uuid import UUID, uuid5
 
 from libs.common.app import create_app
 from libs.common.contracts.resource import InventoryChanged, ResourceChanged
-from libs.common.contracts.supply import ContributionChanged, PolicyAssigned, TemplateChanged
+from libs.common.contracts.supply import ContributionChanged, MachineDrained, PolicyAssigned, TemplateChanged
 from libs.common.contracts.usage import UsageSampled
 from libs.common.ids import new_id
 from libs.common.lanes import Lanes
@@ -86,4 +86,5 @@ def _ears(means: Means, sample_ttl_s: float, acting: Wake) -> tuple[Hears, ...]:
         Hears(PolicyAssigned, projections.remember_policy, once=False),
         Hears(TemplateChanged, projections.remember_template, once=False, wakes=wakes),
         Hears(ContributionChanged, projections.remember_contribution, once=False),
+        Hears(MachineDrained, projections.remember_drained, once=False, wakes=wakes),
     )

@@ -223,6 +223,10 @@ class Machine(Base):
     progress: Mapped[int | None]
     """How far the cloud is with what it does to it just now, in percent."""
     error: Mapped[str | None]
+    drained_at: Mapped[datetime | None]
+    """When its guest had ended its work."""
+    lost_cpu_s: Mapped[float | None]
+    """CPU seconds that the guest says were lost by that."""
     sealed_guest_token: Mapped[str]
     overdue: Mapped[bool] = mapped_column(default=False)
 

@@ -1,12 +1,14 @@
 """What a machine is given to come to work: by files, or with Tides as account manager and an agent that reports."""
 
 import json
+from uuid import uuid4
 
 import pytest
 import yaml
 
 from libs.boinc.signing import SigningKey
 from libs.common.contracts.action import MachineDraining, MachineRequested
+from libs.common.contracts.supply import MachineDrained
 from libs.common.settings import InvalidSettings, Settings
 from services.workload.settings import guests_of
 from tests.service.workload_house import open_house
@@ -43,7 +45,7 @@ async def test_a_machine_of_an_account_manager_gets_no_project_and_no_key_but_it
         assert len({document["hostname"] for document in documents}) == 2
 
 
-async def test_a_drain_says_how_long_it_may_take(database_url: str) -> None:
+async def test_a_drain_says_how_long_it_may_take_and_ends_when_the_guest_is_done(database_url: str) -> None:
     async with open_house(database_url) as house:
         await house.lend()
         await house.run(40)
@@ -53,6 +55,19 @@ async def test_a_drain_says_how_long_it_may_take(database_url: str) -> None:
         await house.run(10)
         [event] = house.heard(MachineDraining)
         assert event.grace_s > 0
+
+        await house.run(20)
+        known = "select state, reason from machine where id = $1::uuid"
+        assert (await house.fetch(known, event.machine_id))[0]["state"] == "draining"
+        done = MachineDrained(
+            id=uuid4(), at=house.clock.now(), machine_id=event.machine_id, organisation_id=event.organisation_id,
+            resource_id=event.resource_id, lost_cpu_s=12.4, tasks=2, took_s=9.0,
+        )  # fmt: skip
+        await house.tell(done)
+        await house.run(30)
+        [gone] = await house.fetch(known, event.machine_id)
+        assert gone["state"] == "destroyed"
+        assert "lost 12 CPU seconds" in gone["reason"]
 
 
 @pytest.mark.parametrize(

@@ -62,7 +62,7 @@ CATALOGUE: tuple[Entry, ...] = (
     _entry(supply.PolicyAssigned, "policy", "workload", Kind.STATE, _BY_REVISION),
     _entry(supply.TemplateChanged, "templates", "workload", Kind.STATE, _BY_REVISION),
     _entry(supply.ContributionChanged, "contribution", "workload", Kind.STATE, _BY_REVISION),
-    _entry(supply.MachineDrained, "contribution", "", Kind.FACT, _BY_ID),
+    _entry(supply.MachineDrained, "contribution", "workload", Kind.FACT, _BY_ID),
     _entry(
         supply.TokenRevoked,
         "identity",

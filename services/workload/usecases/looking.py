@@ -100,6 +100,9 @@ class _Scene:
             return cluster.reason
         if away := _why_elsewhere(self, machine) or _why_away(cluster, machine.host):
             return away
+        drained_at = machine.drained_at
+        if machine.state is MachineState.DRAINING and drained_at and drained_at >= machine.state_since:
+            return f"its guest has ended its work and lost {machine.lost_cpu_s or 0:.0f} CPU seconds"
         grace = timedelta(seconds=cluster.drain_grace_s)
         is_over = machine.state is MachineState.DRAINING and self.now >= machine.state_since + grace
         return f"its grace of {cluster.drain_grace_s:.0f} s is over" if is_over else None

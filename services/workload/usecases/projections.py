@@ -6,7 +6,13 @@ from sqlalchemy import select, update
 from sqlalchemy.dialects.postgresql import insert
 
 from libs.common.contracts.resource import InventoryChanged, ResourceChanged
-from libs.common.contracts.supply import ContributionChanged, PolicyAssigned, TemplateChanged, TemplateState
+from libs.common.contracts.supply import (
+    ContributionChanged,
+    MachineDrained,
+    PolicyAssigned,
+    TemplateChanged,
+    TemplateState,
+)
 from libs.common.db import Session
 from services.workload.domain.states import LIVE, Wanted
 from services.workload.domain.words import revoked
@@ -93,6 +99,12 @@ async def remember_contribution(session: Session, event: ContributionChanged) ->
     ids = None if event.resource_ids is None else [str(resource_id) for resource_id in event.resource_ids]
     more = {"active": event.active and not event.gone, "resource_ids": ids}
     await _take(session, Contribution, {"id": event.contribution_id}, row | more)
+
+
+async def remember_drained(session: Session, event: MachineDrained) -> None:
+    """The guest has ended its work: the rest of the grace saves nothing."""
+    machine = update(Machine).where(Machine.id == event.machine_id)
+    await session.execute(machine.values(drained_at=event.at, lost_cpu_s=event.lost_cpu_s))
 
 
 async def _take(session: Session, table: type[Base], key: dict[str, Any], row: dict[str, Any]) -> bool:
