@@ -133,6 +133,18 @@ class Client:
                 async for told in _read_events(answer.content):
                     yield told
 
+    async def lines(self, path: str, body: Any) -> AsyncIterator[Any]:
+        """What a POST answers, one value of JSON a line, as the lines come."""
+        headers = {"Authorization": f"Bearer {await self._token()}"}
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_WITHIN_S)
+        url = self._target.url_of(path)
+        with _explained(url):
+            async with self._http.post(url, json=body, headers=headers, timeout=timeout) as answer:
+                if answer.status >= 400:
+                    raise _refused(answer.status, await answer.text())
+                async for line in answer.content:
+                    yield json.loads(line)
+
     async def _token(self) -> str:
         async with self._renewing:
             if monotonic() >= self._good_until:

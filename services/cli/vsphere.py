@@ -1,12 +1,18 @@
-"""`tides vsphere`: what a vCenter's administrator needs before a resource is registered. Asks no service."""
+"""`tides vsphere`: what a vCenter's administrator needs: the rights, and a trial of every call."""
 
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from rich import box
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
 
 from services.cli import show
-from services.cli.client import Failed
+from services.cli.access import ask
+from services.cli.client import Client, Failed, plain
+from services.cli.names import RESOURCE, find
 from services.cli.watching import AsJson
 
 vsphere = typer.Typer(no_args_is_help=True, help="For a vCenter's administrator: rights and checks.")
@@ -58,3 +64,47 @@ def list_privileges(json_: AsJson = False) -> None:
         show.as_json([{"on": on, "privilege": name, "disables": why} for on, name, why in rows])
         return
     show.table(["on", "privilege", "without it there is no"], rows)
+
+
+@vsphere.command("check")
+def check(
+    context: typer.Context,
+    resource: Annotated[str, typer.Option(help="A registered resource, in mode observe.")],
+    template: Annotated[
+        str | None, typer.Option(help="A template's name in the cloud; without one nothing is made.")
+    ] = None,
+    cluster: Annotated[str | None, typer.Option(help="Name; else the first with a connected host.")] = None,
+    json_: AsJson = False,
+) -> None:
+    """Try every call that Tides makes, on one machine in its own folder and pool, and take all of it away again."""
+    steps = ask(context, lambda client: _check(client, resource, template, cluster, quiet=json_))
+    if json_:
+        show.as_json(steps)
+    failed = [step["call"] for step in steps if not step["ok"]]
+    if failed:
+        raise Failed(f"{len(failed)} of {len(steps)} calls failed: {', '.join(failed)}")
+
+
+async def _check(
+    client: Client, resource: str, template: str | None, cluster: str | None, *, quiet: bool
+) -> list[dict[str, Any]]:
+    """The steps; drawn while they come."""
+    known = await find(client, RESOURCE, resource)
+    asked = {key: text for key, text in (("template", template), ("cluster", cluster)) if text is not None}
+    steps: list[dict[str, Any]] = []
+    lines = client.lines(f"/v1/resources/{known['id']}/check", asked)
+    with Live(_draw(steps), console=show.console(), auto_refresh=False, transient=quiet) as live:
+        async for step in lines:
+            steps.append(step)
+            live.update(_draw(steps if not quiet else []), refresh=True)
+    return steps
+
+
+def _draw(steps: list[dict[str, Any]]) -> Table:
+    table = Table(box=box.SIMPLE_HEAD)
+    for name in ("call", "", "ms", "note"):
+        table.add_column(name, justify="right" if name == "ms" else "left")
+    for step in steps:
+        sign = Text("ok", style="green") if step["ok"] else Text("failed", style="red")
+        table.add_row(plain(step["call"]), sign, f"{step['ms']:,.0f}", Text(plain(step["note"])))
+    return table

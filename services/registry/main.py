@@ -10,6 +10,7 @@ from libs.common.contracts.resource import (
 )
 from libs.common.service import Hears, Runtime, Sealed, Service, Tells
 from services.registry.api import routers
+from services.registry.api.trials import Trials
 from services.registry.models import Base, Resource
 from services.registry.usecases import hearing
 
@@ -18,14 +19,17 @@ NAME = "registry"
 
 def build(runtime: Runtime) -> Service:
     """The service on this runtime."""
-    database = runtime.open_database(NAME)
+    database, trials = runtime.open_database(NAME), Trials(runtime)
     return Service(
         name=NAME,
         metadata=Base.metadata,
         migrations="services.registry.migrations",
         database=database,
         app=create_app(
-            NAME, routers=routers(database, runtime), settings=runtime.settings, verifier=runtime.verifier
+            NAME,
+            routers=routers(database, runtime, trials),
+            settings=runtime.settings,
+            verifier=runtime.verifier,
         ),
         prefixes=("/v1/resources",),
         hears=(
@@ -36,5 +40,6 @@ def build(runtime: Runtime) -> Service:
             Hears(ResourceReleased, hearing.note_released),
         ),
         tells=(Tells(ResourceChanged, hearing.read_states),),
+        closes=(trials.aclose,),
         seals=(Sealed(Resource.sealed_secret, hearing.secret_context, hearing.tell_resealed),),
     )

@@ -3,18 +3,20 @@
 from typing import Annotated, Any
 from uuid import UUID
 
-from fastapi import APIRouter, Depends, Query, Response
+from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi.responses import StreamingResponse
 
 from libs.common.auth import Principal, Role, allow
 from libs.common.contracts.resource import Mode
 from libs.common.db import Database
-from libs.common.errors import forbidden, invalid
+from libs.common.errors import conflict, forbidden, invalid
 from libs.common.paging import Cursor, IfMatch, Limit, Page, page_of, read_cursor, require_match, set_etag
 from libs.common.repeats import HasOnce
 from libs.common.service import Runtime
 from libs.providers.base import ProviderError, sealing_context
 from services.registry.api.probe import ask_cloud, check_endpoint, check_name, explain, failed_validation
 from services.registry.api.shapes import (
+    CheckGiven,
     ModeGiven,
     ResourceChange,
     ResourceGiven,
@@ -22,6 +24,7 @@ from services.registry.api.shapes import (
     ValidationShown,
     show,
 )
+from services.registry.api.trials import Trials
 from services.registry.domain import Endpoint, Seen
 from services.registry.models import Resource
 from services.registry.usecases import registering
@@ -34,9 +37,9 @@ Validate = Annotated[bool, Query(description="False: keep it without asking the 
 _ENDPOINT = ("url", "username", "ca_pem", "thumbprint", "settings")
 
 
-def routers(database: Database, runtime: Runtime) -> list[APIRouter]:
+def routers(database: Database, runtime: Runtime, trials: Trials) -> list[APIRouter]:
     """Everything of registry."""
-    doors = _Doors(database, runtime)
+    doors = _Doors(database, runtime, trials)
     router = APIRouter(prefix="/v1/resources", tags=["resources"])
     router.post("", status_code=201, summary="Register a cloud")(doors.create)
     router.get("", summary="List resources")(doors.list)
@@ -47,6 +50,12 @@ def routers(database: Database, runtime: Runtime) -> list[APIRouter]:
     router.post("/{resource_id}/validate", summary="Ask the cloud what it is and what it lacks")(
         doors.validate
     )
+    router.post(
+        "/{resource_id}/check",
+        summary="Try every call of the driver on one machine, which is taken away again",
+        response_class=StreamingResponse,
+        responses={200: {"content": {"application/x-ndjson": {}}, "description": "A line for each step."}},
+    )(doors.check)
     router.delete("/{resource_id}/alarm", summary="Acknowledge the sweeper's alarm")(doors.clear_alarm)
     return [router]
 
@@ -54,8 +63,9 @@ def routers(database: Database, runtime: Runtime) -> list[APIRouter]:
 class _Doors:
     """The routes; each is one or two transactions, with the network between them."""
 
-    def __init__(self, database: Database, runtime: Runtime) -> None:
+    def __init__(self, database: Database, runtime: Runtime, trials: Trials) -> None:
         self._database = database
+        self._trials = trials
         self._runtime = runtime
 
     async def create(
@@ -157,6 +167,19 @@ class _Doors:
         async with self._database.transaction() as session:
             await registering.keep_validation(session, (known.id, known.revision), seen)
         return ValidationShown.model_validate(seen.validation)
+
+    async def check(
+        self, resource_id: UUID, body: CheckGiven, who: Operator, request: Request
+    ) -> StreamingResponse:
+        """Only while the resource observes. Lines of JSON: `call`, `ok`, `ms`, `note`; who hangs up ends it cleanly."""
+        async with self._database.transaction() as session:
+            known = await registering.find(session, who, resource_id)
+        if known.mode is not Mode.OBSERVE or known.deleting:
+            raise conflict(
+                f"The resource is in mode {known.mode.value}.", "Set it to `observe` before it is tried out."
+            )
+        lines = self._trials.lines(request, _endpoint_of(known), body.cluster, body.template)
+        return StreamingResponse(lines, media_type="application/x-ndjson")
 
     async def clear_alarm(self, resource_id: UUID, who: Operator, response: Response) -> ResourceShown:
         """The alarm is no longer shown; what the sweeper may do is said to workload."""

@@ -44,6 +44,23 @@ class ResourceChange(_Given):
     interval_s: float | None = Field(default=None, ge=1, le=300)
 
 
+class CheckGiven(_Given):
+    """What a trial is made with."""
+
+    template: str | None = Field(
+        default=None,
+        min_length=1,
+        max_length=400,
+        description="The cloud's own name or id of a template; without one only what looks is tried.",
+    )
+    cluster: str | None = Field(
+        default=None,
+        min_length=1,
+        max_length=200,
+        description="Name or reference; else the first that is up.",
+    )
+
+
 class ModeGiven(_Given):
     """How far Tides may go from now on."""
 
