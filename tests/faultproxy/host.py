@@ -23,8 +23,8 @@ VCENTER_ONLY = frozenset(
     }
 )
 _READS = re.compile(
-    r"(Fetch|Retrieve|Continue|Cancel|Query|Find|Search|Has|Current|Login|Logout|Destroy(View|PropertyCollector)"
-    r"|Create(ContainerView|PropertyCollector|Filter)|WaitFor|GET|POST)"
+    r"(Fetch|Retrieve|Continue|Cancel|Query|Find|Search|Has|Current|Login|Logout"
+    r"|Destroy(View|PropertyCollector|PropertyFilter)|Create(ContainerView|PropertyCollector|Filter)|WaitFor|GET|POST)"
 )
 
 
