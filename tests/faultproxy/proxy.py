@@ -31,6 +31,8 @@ class FaultProxy:
     def __init__(self, upstream_url: str, ca_file: Path, cert_file: Path, key_file: Path) -> None:
         self.rules = Rules()
         self.calls: Counter[str] = Counter()
+        self.obeyed: Counter[str] = Counter()
+        """The calls that were not refused."""
         self.disks = Disks()
         self.listener: Callable[[str, str], None] | None = None
         """Is told of every call that is passed on."""
@@ -119,6 +121,7 @@ class FaultProxy:
         answer = await self._answer_late(method, body.decode(), cookie) or await self._answer(
             method, body, request
         )
+        self.obeyed[method] += answer.status == 200
         return await self._send(method, request, answer)
 
     async def _send(self, method: str, request: web.Request, answer: web.Response) -> web.StreamResponse:

@@ -236,9 +236,9 @@ class Rounds:
         if refusal.cause is Cause.TIMEOUT:
             watch.backlog.timed_out()
         now = self._runtime.clock.now()
-        pause_s = domain.pause_s(
-            watch.failures, resource.interval_s, login_refused=refusal.cause is Cause.AUTH
-        )
+        # A session that has just ended is no refused login: the next one may be as good as ever.
+        is_refused = isinstance(refusal, Rejected) and refusal.cause is Cause.AUTH
+        pause_s = domain.pause_s(watch.failures, resource.interval_s, login_refused=is_refused)
         watch.due_at = now + timedelta(seconds=pause_s)
         log.warning(
             "monitor.round_failed",

@@ -9,7 +9,7 @@ from sqlalchemy import String, cast, func, or_, select, update
 
 from libs.common.contracts.resource import Mode
 from libs.common.db import Session
-from libs.providers.base import Cause, Connection, ProviderError
+from libs.providers.base import Cause, Connection, ProviderError, Rejected
 from services.workload.domain.states import LIVE, MachineState, Wanted
 from services.workload.models import Cluster, Machine, Resource
 
@@ -19,8 +19,9 @@ RENEW_BELOW = timedelta(seconds=28)
 """More than the deadline of a call and the time between two beats."""
 CLAIM_AT_ONCE = 100
 LONGEST_PAUSE_S = 30.0
-LONGEST_AUTH_PAUSE_S = 300.0
-"""A wrong password tried too often locks the account out of its vCenter."""
+FIRST_AUTH_PAUSE_S, LONGEST_AUTH_PAUSE_S = 120.0, 900.0
+"""A wrong password tried too often locks the account out of its vCenter, usually at five in three minutes, and others
+try it too: one try, then a long pause. A new password is tried at once."""
 
 
 class LeaseLost(Exception):
@@ -165,6 +166,8 @@ def is_of_endpoint(error: ProviderError) -> bool:
 def back_off(resource: Resource, error: Exception, now: datetime) -> None:
     """The cloud did not answer or refused: rest a little, and long where the password may be wrong."""
     resource.failures += 1
-    is_auth = isinstance(error, ProviderError) and error.cause is Cause.AUTH
-    longest_s = LONGEST_AUTH_PAUSE_S if is_auth else LONGEST_PAUSE_S
-    resource.retry_at = now + timedelta(seconds=min(longest_s, 2.0 ** min(resource.failures, 10)))
+    # A session that has just ended is no refused login: the next one may be as good as ever.
+    is_refused = isinstance(error, Rejected) and error.cause is Cause.AUTH
+    first_s, longest_s = (FIRST_AUTH_PAUSE_S, LONGEST_AUTH_PAUSE_S) if is_refused else (2.0, LONGEST_PAUSE_S)
+    pause_s = min(longest_s, first_s * 2.0 ** min(resource.failures - 1, 10))
+    resource.retry_at = now + timedelta(seconds=pause_s)
