@@ -6,13 +6,14 @@ from typing import Annotated, Any
 import typer
 import yaml
 
-from services.cli import show
+from services.cli import backtest, show
 from services.cli.access import ask
 from services.cli.client import Client, Failed
 from services.cli.names import CLUSTER, POLICY, RESOURCE, find
 from services.cli.watching import AsJson
 
 policies = typer.Typer(no_args_is_help=True, help="Rules by which a cluster lends.")
+policies.command("backtest")(backtest.backtest)
 File = Annotated[Path, typer.Option("--file", "-f", help="YAML, or JSON by its ending.")]
 Name = Annotated[str, typer.Argument(help="Name or id.")]
 _LARGEST = 1_048_576

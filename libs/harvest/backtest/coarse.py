@@ -7,7 +7,7 @@ import numpy as np
 
 from libs.harvest.backtest.figures import SHARED, Figures, Tally
 from libs.harvest.backtest.lender import Crew, Lender, Orders
-from libs.harvest.backtest.trace import DAY_S, Floats, Ints, Load
+from libs.harvest.backtest.trace import DAY_S, Floats, Ints, Load, count_memory_bound
 
 BOOT_S = 180.0
 RESUME_S = 30.0
@@ -91,6 +91,8 @@ class Coarse:
     def figures(self) -> Figures:
         """Of the days that are done."""
         owner = self.load.owner[:, 1 : 1 + self._seen]
+        crew, end = self.lender.crew, 1 + self._seen
+        self.tally.memory_bound = count_memory_bound(self.load, 1, end, crew.memory_mib / crew.vcpus)
         oracle = find_oracle(owner, self.load, self.lender.crew)
         return self.tally.figures(oracle)
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from libs.harvest.backtest.figures import Figures, Tally
 from libs.harvest.backtest.lender import Lender
-from libs.harvest.backtest.trace import DAY_S, Floats, Load
+from libs.harvest.backtest.trace import DAY_S, Floats, Load, count_memory_bound
 
 _SAME = 1e-9
 
@@ -39,6 +39,8 @@ class Fine:
 
     def figures(self) -> Figures:
         """Of the days that are done."""
+        crew, end = self.lender.crew, 1 + self.tally.steps
+        self.tally.memory_bound = count_memory_bound(self.load, 1, end, crew.memory_mib / crew.vcpus)
         return self.tally.figures(None)
 
     def _run(self, begin: int, end: int) -> None:

@@ -34,6 +34,7 @@ class Crew:
 
     vcpus: int
     most: int
+    memory_mib: int = 4096
 
 
 class Lender(Protocol):
@@ -52,7 +53,7 @@ class Engine:
     def __init__(self, policy: Policy, load: Load, *, resident: bool) -> None:
         """`resident`: every host has its machines from the start, and keeps them."""
         self.policy = policy
-        self.crew = Crew(policy.machine.vcpus, policy.machines_per_host)
+        self.crew = Crew(policy.machine.vcpus, policy.machines_per_host, policy.machine.memory_mib)
         self.state = State()
         self.decision: Decision | None = None
         self._capacity = tuple(float(cores * load.core_mhz) for cores in load.cores)

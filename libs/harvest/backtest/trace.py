@@ -64,6 +64,15 @@ class Load:
         return replace(self, owner=self.owner[:, a:b], memory=memory)
 
 
+def count_memory_bound(load: Load, begin: int, end: int, mib_per_vcpu: float) -> float | None:
+    """Host-steps in which memory below 90 % holds fewer vCPUs of ours than CPU below 90 % would feed."""
+    if load.memory is None:
+        return None
+    cores = np.maximum(0.0, 0.9 - load.owner[:, begin:end]) * load.cores[:, None]
+    room_mib = np.maximum(0.0, 0.9 - load.memory[:, begin:end]) * load.memory_mib
+    return float((room_mib < cores * mib_per_vcpu).sum())
+
+
 def hold(values: Floats, step_s: float, beyond: float) -> Floats:
     """The values with gaps up to an hour filled with the last one, and `beyond` in longer ones."""
     missing = ~np.isfinite(values)
