@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 from pyVmomi import vim
 
-from tests.contract.providers.vsphere_target import BackDoor, find
+from tests.contract.providers.vsphere_target import TEMPLATE, BackDoor, find
 from tests.faultproxy import no_permission
-from tests.service.whole_house import TEMPLATE, Cloudy, open_cloudy
+from tests.service.whole_house import Cloudy, open_cloudy
 from tests.support import until
 from tools.parts.vcsim import Vcsim
 

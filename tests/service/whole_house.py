@@ -24,7 +24,7 @@ from libs.providers.simulated import driver as simulated
 from services.cli.run import builders
 from services.identity.main import build as build_identity
 from services.identity.usecases.passwords import Passwords
-from tests.contract.providers.vsphere_target import NETWORK
+from tests.contract.providers.vsphere_target import NETWORK, TEMPLATE
 from tests.faultproxy import FaultProxy
 from tests.service.identity_support import QUICK, ShiftedClock
 from tests.service.lone_service import OURS, Answer
@@ -34,7 +34,6 @@ from tools.parts.vcsim import Vcsim
 
 WEAK_KEY = "17_a2d3122f4a70a8a03d05fef689443657"
 PASSWORD = "correct horse"
-TEMPLATE = "DC0_C0_RP0_VM0"
 TICK_REAL_S = 0.5
 POLICY: dict[str, Any] = {
     "name": "quick",

@@ -3,12 +3,11 @@
 from dataclasses import dataclass
 from typing import Any
 
-from tests.contract.providers.vsphere_target import NETWORK
+from tests.contract.providers.vsphere_target import NETWORK, TEMPLATE
 from tests.support import until
 from tests.system.lab import Lab
 from tests.system.processes import Deployment
 
-TEMPLATE = "DC0_C0_RP0_VM0"
 POLICY: dict[str, Any] = {
     "name": "quick",
     "cpu": {"idle": 0.5, "stop_new": 0.65, "reclaim": 0.8},
