@@ -4,7 +4,7 @@
     wrong thumbprint                                    test_bad_input_cloud::test_a_wrong_thumbprint_is_named_with_the_right_one_before_anything_is_sent
     unreachable host                                    test_bad_input_cloud::test_nobody_at_the_address_is_told_at_once
     unreachable host that says nothing                  test_bad_input_cloud::test_a_host_that_says_nothing_is_given_up_in_time
-    read-only account                                   test_bad_input_lending::test_a_read_only_account_is_told_and_lending_fails_with_the_privilege_and_rests
+    read-only account                                   test_bad_input_lending::test_a_read_only_account_is_told_and_cannot_lend_and_one_that_is_refused_later_rests
     changed endpoint without the secret                 test_bad_input_cloud::test_a_changed_endpoint_without_the_secret_is_refused_and_never_asked
     a cluster that vanishes                             test_bad_input_lending::test_a_cluster_that_vanishes_goes_to_the_floor_and_the_other_goes_on
     crossed thresholds                                  test_policy::test_a_wrong_document_is_told_by_its_field
