@@ -2,7 +2,8 @@
 
 One run against one vcsim: all hosts and all machines, the same 8 leaf paths and the same 4 counters on every side
 but vmware_exporter's, which is compared on its own counters. Each side is a process of its own. Before the ratios
-are told, every value of ours is compared with pyVmomi's. `--many` measures 20 vCenters on one monitor instead.
+are told, every value of ours is compared with pyVmomi's. `--many` measures 20 vCenters on one monitor
+instead, and `--day` how far off the computed owner load is on a day that is driven in.
 """
 
 import argparse
@@ -21,6 +22,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from tools.bench import _vsphere_day as day
 from tools.bench import _vsphere_exporter as exporter
 from tools.bench import _vsphere_many as many
 from tools.parts import vcsim as part
@@ -141,10 +143,15 @@ if __name__ == "__main__":
     parser.add_argument("--vms", type=int, default=10_000)
     parser.add_argument("--quick", action="store_true", help="a tenth of the size")
     parser.add_argument("--many", action="store_true", help="20 vCenters of 100 hosts on one monitor")
+    parser.add_argument(
+        "--day", action="store_true", help="owner load of a driven day against what is computed"
+    )
     arguments = parser.parse_args()
     began = time.monotonic()
     if arguments.many:
         asyncio.run(many.main())
+    elif arguments.day:
+        asyncio.run(day.main())
     else:
         asyncio.run(main(*(QUICK if arguments.quick else (arguments.hosts, arguments.vms))))
     print(f"took {time.monotonic() - began:.0f} s", file=sys.stderr)

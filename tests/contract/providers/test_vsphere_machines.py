@@ -15,7 +15,7 @@ from pyVmomi import vim
 
 from libs.common.contracts.usage import HostState, Quality
 from libs.providers.base import Cause, Power, Rejected
-from tests.contract.providers.target import bring, deploy, newest, seen
+from tests.contract.providers.target import bring, delete_and_wait, deploy, newest, seen
 from tests.contract.providers.vsphere_target import (
     CPU_COUNTER,
     MEMORY_COUNTER,
@@ -24,6 +24,7 @@ from tests.contract.providers.vsphere_target import (
     TEMPLATE,
     VSphereTarget,
     find,
+    named,
     opened,
 )
 from tools.parts.vcsim import Vcsim
@@ -342,6 +343,23 @@ async def test_an_hour_that_was_missed_is_filled_back(target: VSphereTarget) -> 
     assert samples[-1].quality is Quality.MEASURED
     assert len(samples) in (30, 31, 32)
     assert all((later.at - earlier.at).total_seconds() == 20 for earlier, later in pairwise(samples))
+
+
+async def test_snapshots_that_others_left_go_with_our_machine_and_no_others(target: VSphereTarget) -> None:
+    spec = target.make_spec()
+    await deploy(target, spec)
+
+    def take(content: Any) -> None:
+        for name in (spec.name, target.template):
+            find(content, vim.VirtualMachine, name).CreateSnapshot_Task("backup", "", False, False)
+
+    await target.back_door.run(take)
+    await delete_and_wait(target, spec.name)
+
+    def snapshots(content: Any) -> list[str]:
+        return [name for vm, name in named(content, vim.VirtualMachine) if vm.rootSnapshot]
+
+    assert await target.back_door.run(snapshots) == [target.template]
 
 
 async def test_a_stand_alone_host_is_a_cluster_of_one(vcsim: Vcsim) -> None:
