@@ -24,7 +24,6 @@ from tests.contract.providers.vsphere_target import (
     TEMPLATE,
     VSphereTarget,
     find,
-    named,
     opened,
 )
 from tools.parts.vcsim import Vcsim
@@ -356,10 +355,12 @@ async def test_snapshots_that_others_left_go_with_our_machine_and_no_others(targ
     await target.back_door.run(take)
     await delete_and_wait(target, spec.name)
 
-    def snapshots(content: Any) -> list[str]:
-        return [name for vm, name in named(content, vim.VirtualMachine) if vm.rootSnapshot]
+    def template_snapshots(content: Any) -> list[str]:
+        template = find(content, vim.VirtualMachine, target.template)
+        return [each.name for each in template.snapshot.rootSnapshotList]
 
-    assert await target.back_door.run(snapshots) == [target.template]
+    assert spec.name not in await target.back_door.names()
+    assert await target.back_door.run(template_snapshots) == ["backup"]
 
 
 async def test_a_stand_alone_host_is_a_cluster_of_one(vcsim: Vcsim) -> None:
