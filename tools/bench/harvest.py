@@ -88,7 +88,7 @@ def _months(model: Model, trace: MachinesTrace | Load, given: argparse.Namespace
 def _table(title: str, trace: MachinesTrace | Load, options: Options, given: argparse.Namespace) -> None:
     load = read_load(trace, options)
     print(f"\n{title}: {load.hosts} hosts, {load.days:.1f} days, owner load {100 * load.owner.mean():.1f} %")
-    print(f"{'':34}oracle%  fluid%  cont.%   hard%   over‰ dep/hd chg/hh waste%  floor%    s")
+    print(f"{'':34}oracle%  fluid%  cont.%   hard%   over‰ dep/hd chg/hh waste%    s")
     for name, make, chosen in _rows(load, options, given):
         began = time.perf_counter()
         replay = replay_of(make(load), load, chosen)
@@ -144,7 +144,7 @@ def _print(name: str, found: Figures, seconds: float) -> None:
         f"{name:34}{oracle} {found.harvest_fluid_percent:7.1f} {found.contention_percent:7.3f}"
         f" {found.hard_percent:7.3f} {found.over_permille:7.3f} {found.deploys_per_host_day:6.2f}"
         f" {found.limit_changes_per_host_hour:6.1f} {found.waste_percent:6.2f}"
-        f" {found.floor_contended_percent:7.2f} {seconds:4.0f}",
+        f" {seconds:4.0f}",
         flush=True,
     )
 

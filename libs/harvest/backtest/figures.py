@@ -38,8 +38,6 @@ class Figures:
     """Where memory would have bounded what CPU alone allowed; None: the trace has no memory."""
     above_90_minutes: float
     """Host-minutes of contention in all."""
-    floor_contended_percent: float
-    """Where machines were only kept alive at their floor on a host whose owner left no room even for that."""
     hosts: int
     days: float
 
@@ -66,7 +64,6 @@ class Tally:
     changes: int = 0
     deploys: int = 0
     wasted: float = 0.0
-    floor_contended: float = 0.0
     memory_bound: float | None = None
 
     def take(self, owner: Floats, ceilings: Floats, lent: Floats, weight: float = 1.0) -> None:
@@ -104,7 +101,6 @@ class Tally:
             fluid_core_hours=fluid,
             memory_bound_percent=None if self.memory_bound is None else _percent(self.memory_bound, time),
             above_90_minutes=self.contended * self.step_s / 60.0,
-            floor_contended_percent=_percent(self.floor_contended, time),
             hosts=hosts,
             days=self.steps * self.step_s / 86_400.0,
         )
