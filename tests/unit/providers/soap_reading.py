@@ -7,6 +7,7 @@ from typing import Any
 from libs.providers.vsphere.soap.answer import Answer, ScannedAnswer
 from libs.providers.vsphere.soap.envelope import Ref
 from libs.providers.vsphere.soap.metrics import Metrics, Readings
+from libs.providers.vsphere.soap.updates import TaskNews, read_updates
 from libs.providers.vsphere.soap.values import Found, Objects, prepare
 from tests.unit.providers import soap_writing as soap
 
@@ -27,6 +28,12 @@ TRUE_OBJECTS = {
         "summary.quickStats.overallCpuUsage": 1000 + number,
     }
     for number in range(4)
+}
+TRUE_NEWS = {
+    Ref("Task", f"task-{number}"): TaskNews(state, progress, cancelable)
+    for number, (state, progress, cancelable) in enumerate(
+        [("queued", 0, True), ("running", 40, True), ("success", 100, False)]
+    )
 }
 TRUE_METRICS = {f"vm-{number}": {6: 2000 + number, 98: 3000 + number} for number in range(4)}
 
@@ -75,3 +82,31 @@ def read_metrics(data: bytes, cuts: Sequence[int] = (), scanned: bool = True) ->
 
 def plain(row: Found) -> dict[str, Any]:
     return {path: tuple(value) if isinstance(value, Ref) else value for path, value in row.values.items()}
+
+
+def updates_answer() -> str:
+    """An UpdateSet that tells of every task."""
+    values = ("info.state", "info.progress", "info.cancelable")
+    told = "".join(
+        f'<objectSet><kind>enter</kind><obj type="Task">{ref.id}</obj>'
+        + "".join(
+            f"<changeSet><name>{path}</name><op>assign</op><val>{str(value).lower()}</val></changeSet>"
+            for path, value in zip(values, (news.state, news.progress, news.cancelable), strict=True)
+        )
+        + "</objectSet>"
+        for ref, news in TRUE_NEWS.items()
+    )
+    inside = f"<returnval><version>7</version><filterSet>{told}</filterSet></returnval>"
+    return soap.answer("WaitForUpdatesEx", inside)
+
+
+def read_news(data: bytes, cuts: Sequence[int] = ()) -> dict[Ref, TaskNews]:
+    found: list[tuple[str, dict[Ref, TaskNews]]] = []
+    feed(
+        Answer("WaitForUpdatesEx", "returnval", lambda element: found.append(read_updates(element))),
+        data,
+        cuts,
+    )
+    [(version, news)] = found or [("", {})]
+    assert version in ("", "7")
+    return news

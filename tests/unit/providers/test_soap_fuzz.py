@@ -6,19 +6,24 @@ from typing import Any
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from libs.providers.vsphere.faults import Refused
 from libs.providers.vsphere.soap.answer import FaultSeen, Garbled
+from libs.providers.vsphere.soap.updates import TaskNews
 from libs.providers.vsphere.soap.values import parse_int, parse_time
 from tests.unit.providers import soap_writing as soap
 from tests.unit.providers.soap_reading import (
     COUNTERS,
     LEAVES,
     TRUE_METRICS,
+    TRUE_NEWS,
     TRUE_OBJECTS,
     metrics_answer,
     objects_answer,
     plain,
     read_metrics,
+    read_news,
     read_objects,
+    updates_answer,
 )
 
 MORE_TIME = settings(max_examples=250, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -30,7 +35,7 @@ portions = st.lists(numbers, max_size=4)
 def outcome(read: Callable[[], Any]) -> Any:
     try:
         return read()
-    except (Garbled, FaultSeen):
+    except (Garbled, FaultSeen, Refused):
         return None
 
 
@@ -74,6 +79,23 @@ def test_no_change_of_a_measurement_makes_a_wrong_value(
     numbers_of = {name: number for number, name in COUNTERS.items()}
     for (ref, name), series in ways[0].series.items():
         assert series in ({}, {soap.TICK: float(TRUE_METRICS[ref][numbers_of[name]])})
+
+
+def test_tasks_are_read_as_they_are_told() -> None:
+    assert read_news(updates_answer().encode()) == TRUE_NEWS
+
+
+@MORE_TIME
+@given(change=changes, choice=numbers, word=st.sampled_from(soap.NO_NUMBERS), cuts=portions)
+def test_no_change_of_what_is_told_of_tasks_makes_a_wrong_end(
+    change: str, choice: int, word: str, cuts: list[int]
+) -> None:
+    news = outcome(lambda: read_news(soap.mutate(updates_answer(), change, choice, word), cuts))
+    for ref, found in (news or {}).items():
+        true = TRUE_NEWS.get(ref, TaskNews())
+        for name in ("state", "progress", "cancelable"):
+            assert getattr(found, name) in (getattr(true, name), None) or ref not in TRUE_NEWS
+        assert not found.is_gone, "nobody said that a task is unknown"
 
 
 @MORE_TIME
