@@ -107,6 +107,5 @@ def read_news(data: bytes, cuts: Sequence[int] = ()) -> dict[Ref, TaskNews]:
         data,
         cuts,
     )
-    [(version, news)] = found or [("", {})]
-    assert version in ("", "7")
+    [(_, news)] = found or [("", {})]
     return news

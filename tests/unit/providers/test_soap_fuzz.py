@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -85,17 +86,28 @@ def test_tasks_are_read_as_they_are_told() -> None:
     assert read_news(updates_answer().encode()) == TRUE_NEWS
 
 
-@MORE_TIME
-@given(change=changes, choice=numbers, word=st.sampled_from(soap.NO_NUMBERS), cuts=portions)
-def test_no_change_of_what_is_told_of_tasks_makes_a_wrong_end(
-    change: str, choice: int, word: str, cuts: list[int]
-) -> None:
+def check_news(change: str, choice: int, word: str, cuts: list[int]) -> None:
+    """Whatever is said of a task is true, or nothing is said."""
     news = outcome(lambda: read_news(soap.mutate(updates_answer(), change, choice, word), cuts))
     for ref, found in (news or {}).items():
         true = TRUE_NEWS.get(ref, TaskNews())
         for name in ("state", "progress", "cancelable"):
             assert getattr(found, name) in (getattr(true, name), None) or ref not in TRUE_NEWS
         assert not found.is_gone, "nobody said that a task is unknown"
+
+
+@MORE_TIME
+@given(change=changes, choice=numbers, word=st.sampled_from(soap.NO_NUMBERS), cuts=portions)
+def test_no_change_of_what_is_told_of_tasks_makes_a_wrong_end(
+    change: str, choice: int, word: str, cuts: list[int]
+) -> None:
+    check_news(change, choice, word, cuts)
+
+
+@pytest.mark.parametrize("word", soap.NO_NUMBERS)
+def test_no_word_in_place_of_another_makes_a_wrong_end_of_a_task(word: str) -> None:
+    for choice in range(60):
+        check_news("say", choice, word, [])
 
 
 @MORE_TIME
