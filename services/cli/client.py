@@ -24,7 +24,7 @@ _SERVICES = {
     "registry": ("resources",),
     "policy": ("policies",),
     "templates": ("templates",),
-    "contribution": ("projects", "contributions"),
+    "contribution": ("projects", "contributions", "guests", "claims"),
     "monitor": ("monitors",),
     "workload": ("clusters", "workloads", "machines", "decisions", "events", "sweeps"),
     "stats": ("stats",),

@@ -11,7 +11,7 @@ from libs.common.contracts.action import (
 from libs.common.contracts.supply import ContributionChanged
 from libs.common.secrets import authenticator_context
 from libs.common.service import Hears, Runtime, Sealed, Service, Tells
-from services.contribution.api import boinc, guests, lending
+from services.contribution.api import boinc, claims, guests, lending
 from services.contribution.api.door import Contacts, Door
 from services.contribution.models import Base, Contribution
 from services.contribution.settings import manager_of
@@ -23,7 +23,14 @@ def build(runtime: Runtime) -> Service:
     database = runtime.open_database("contribution")
     app = create_app(
         "contribution",
-        routers=[lending.projects, lending.contributions, boinc.boinc, guests.guests, guests.health],
+        routers=[
+            lending.projects,
+            lending.contributions,
+            boinc.boinc,
+            guests.guests,
+            guests.health,
+            claims.router,
+        ],
         settings=runtime.settings,
         verifier=runtime.verifier,
     )
@@ -36,7 +43,7 @@ def build(runtime: Runtime) -> Service:
         migrations="services.contribution.migrations",
         database=database,
         app=app,
-        prefixes=("/v1/projects", "/v1/contributions", "/boinc", "/guests", "/v1/guests"),
+        prefixes=("/v1/projects", "/v1/contributions", "/boinc", "/guests", "/v1/guests", "/v1/claims"),
         hears=[
             *(Hears(fact, usecases.learn_machine, once=False) for fact in facts),
             Hears(MachineResumed, usecases.call_off_drain, once=False),

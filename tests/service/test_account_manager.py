@@ -26,7 +26,7 @@ from libs.common.clock import WallClock
 from libs.common.contracts.action import MachineDestroyed, MachineDraining, MachineFact, MachineRequested
 from services.contribution.domain import FIRST_REPEAT_S, REPEAT_S, TROUBLE_REPEAT_S
 from services.contribution.main import build
-from tests.service.lone_service import OURS, Lone, serve
+from tests.service.lone_service import OURS, THEIRS, Lone, serve
 
 NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
 KEY = SigningKey.generate()
@@ -241,13 +241,20 @@ async def test_hours_come_from_the_clients_counters_and_no_machine_claims_more_t
     house.clock.pass_by(300)
     await house.come(token, attached(url, cpu_s=50.0))
 
-    async with house.lone.run.services[0].database.transaction() as session:
-        rows = (
-            await session.execute(text("SELECT day::text, cpu_s, credit FROM claimed ORDER BY day"))
-        ).all()
-    counted = [(day, cpu_s) for day, cpu_s, _ in rows]
-    assert counted == [("2026-11-20", 500 + 400 + 600), ("2026-11-21", 200 + 50)]
-    assert rows[0].credit == pytest.approx(1500 * 4e9 * 200 / 86_400e9)
+    path = "/v1/claims?since=2026-11-01&until=2026-12-01&by="
+    days = (await house.lone.ask("GET", f"{path}day")).body
+    hours = {"2026-11-20": (500 + 400 + 600) / 3600, "2026-11-21": (200 + 50) / 3600}
+    assert {item["of"]: item["core_hours"] for item in days["items"]} == pytest.approx(hours, abs=0.001)
+    assert days["items"][0]["credit"] == pytest.approx(1500 * 4e9 * 200 / 86_400e9, abs=0.001)
+    assert days["core_hours"] == pytest.approx(sum(hours.values()), abs=0.001)
+    for by, of in (("project", house.project_id), ("machine", str(MACHINE)), ("organisation", str(OURS))):
+        found = (await house.lone.ask("GET", path + by)).body
+        assert [(item["of"], item["core_hours"]) for item in found["items"]] == [(of, days["core_hours"])]
+    assert (await house.lone.ask("GET", f"{path}day", organisation=THEIRS)).body["items"] == []
+    other = (await house.lone.ask("GET", f"{path}day&project_id={UUID(int=99)}")).body
+    assert (other["items"], other["core_hours"]) == ([], 0)
+    refused = await house.lone.ask("GET", "/v1/claims?since=2026-12-01&until=2026-11-01")
+    assert (refused.status, refused.field) == (422, "since")
 
 
 async def test_trouble_of_ours_is_no_error_for_a_client(house: House) -> None:
