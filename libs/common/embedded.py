@@ -40,6 +40,7 @@ SETTINGS = {
     "cluster_name": "tides",
 }
 THROW_AWAY = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
+THROW_AWAY |= {"max_connections": "300"}  # tests have several installations side by side
 INITDB = ["--username=postgres", "--auth=trust", "--encoding=UTF8", "--locale=C", "--no-instructions"]
 INITDB += ["--locale-provider=builtin", "--builtin-locale=C.UTF-8"]
 

@@ -93,6 +93,14 @@ ELSEWHERE: dict[str, str] = {
         "tests/service/test_late_joiners.py::"
         "test_a_service_that_lost_its_database_learns_what_is_there_and_what_is_gone"
     ),
+    "contribution action.machine_resumed.v1": (
+        "tests/service/test_guests.py::"
+        "test_a_drain_that_is_called_off_is_undone_by_the_agent_and_can_come_again"
+    ),
+    "workload contribution.machine_drained.v1": (
+        "tests/service/test_workload_guests.py::"
+        "test_a_drain_says_how_long_it_may_take_and_ends_when_the_guest_is_done"
+    ),
     "* reseal": "tests/service/test_rotation.py::test_every_secret_follows_the_newest_key",
     "registry action.sweep_stopped.v1": (
         "tests/service/test_registry.py::test_the_sweepers_alarm_stays_until_somebody_has_seen_it"

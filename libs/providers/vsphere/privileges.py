@@ -19,6 +19,21 @@ class Place:
     """Of several such objects, the account needs its rights on one."""
 
 
+_MACHINES = {
+    "VirtualMachine.Config.AddRemoveDevice": "giving machines one network card, whatever the template has",
+    "VirtualMachine.Config.AdvancedConfig": "marking machines as ours and giving them their user data",
+    "VirtualMachine.Config.Annotation": "explaining machines in their notes",
+    "VirtualMachine.Config.CPUCount": "sizing machines",
+    "VirtualMachine.Config.Settings": "giving machines an identity of their own",
+    "VirtualMachine.Config.Memory": "sizing machines",
+    "VirtualMachine.Config.DiskExtend": "sizing machines' disks",
+    "VirtualMachine.Config.Resource": "limiting machines' CPU: without it nothing may be lent",
+    "VirtualMachine.Config.EditDevice": "putting machines into their own network",
+    "VirtualMachine.Interact.PowerOn": "starting machines",
+    "VirtualMachine.Interact.PowerOff": "stopping machines",
+    "VirtualMachine.Interact.Suspend": "suspending machines when the owner needs the host",
+}
+"""On machines of ours, wherever they are."""
 FOLDER = Place(
     "folder",
     True,
@@ -29,18 +44,7 @@ FOLDER = Place(
         "VirtualMachine.Inventory.CreateFromExisting": "deploying machines",
         "VirtualMachine.Inventory.Delete": "destroying machines",
         "VirtualMachine.Config.AddNewDisk": "deploying machines with their disks",
-        "VirtualMachine.Config.AddRemoveDevice": "giving machines one network card, whatever the template has",
-        "VirtualMachine.Config.AdvancedConfig": "marking machines as ours and giving them their user data",
-        "VirtualMachine.Config.Annotation": "explaining machines in their notes",
-        "VirtualMachine.Config.CPUCount": "sizing machines",
-        "VirtualMachine.Config.Settings": "giving machines an identity of their own",
-        "VirtualMachine.Config.Memory": "sizing machines",
-        "VirtualMachine.Config.DiskExtend": "sizing machines' disks",
-        "VirtualMachine.Config.Resource": "limiting machines' CPU: without it nothing may be lent",
-        "VirtualMachine.Config.EditDevice": "putting machines into their own network",
-        "VirtualMachine.Interact.PowerOn": "starting machines",
-        "VirtualMachine.Interact.PowerOff": "stopping machines",
-        "VirtualMachine.Interact.Suspend": "suspending machines when the owner needs the host",
+        **_MACHINES,
     },
 )
 TEMPLATE = Place(
@@ -83,18 +87,7 @@ HOST = Place(
         "VirtualMachine.Inventory.Delete": "destroying machines",
         "VirtualMachine.Config.AddExistingDisk": "giving machines their disks",
         "VirtualMachine.Config.AddNewDisk": "giving machines their disks",
-        "VirtualMachine.Config.AddRemoveDevice": "giving machines one network card, whatever the template has",
-        "VirtualMachine.Config.AdvancedConfig": "marking machines as ours and giving them their user data",
-        "VirtualMachine.Config.Annotation": "explaining machines in their notes",
-        "VirtualMachine.Config.CPUCount": "sizing machines",
-        "VirtualMachine.Config.Settings": "giving machines an identity of their own",
-        "VirtualMachine.Config.Memory": "sizing machines",
-        "VirtualMachine.Config.DiskExtend": "sizing machines' disks",
-        "VirtualMachine.Config.Resource": "limiting machines' CPU: without it nothing may be lent",
-        "VirtualMachine.Config.EditDevice": "putting machines into their own network",
-        "VirtualMachine.Interact.PowerOn": "starting machines",
-        "VirtualMachine.Interact.PowerOff": "stopping machines",
-        "VirtualMachine.Interact.Suspend": "suspending machines when the owner needs the host",
+        **_MACHINES,
         "Resource.AssignVMToPool": "making machines",
         "Resource.CreatePool": "the pool that gives way to everyone else",
         "Resource.EditPool": "capping the pool",
