@@ -42,6 +42,19 @@ async def test_a_second_start_registers_no_second_token(database_url: str) -> No
         assert len(users["items"]) == 1
 
 
+async def test_a_locked_out_installation_is_opened_by_a_fresh_bootstrap_token(database_url: str) -> None:
+    first, second = personal_tokens.fresh(), personal_tokens.fresh()
+    async with identity_site(database_url, token=first) as site:
+        _, listed = await site.admin.call("GET", "/v1/tokens")
+        [only] = listed["items"]
+        assert (await site.admin.call("DELETE", f"/v1/tokens/{only['id']}"))[0] == 204
+    for token, status in ((first, 401), (second, 200)):
+        settings = settings_for(database_url, bootstrap_admin_token=token)
+        async with running([build_identity], settings) as run, aiohttp.ClientSession(run.url) as http:
+            await _beat(run.services[0])
+            assert (await Caller(http).call("POST", "/v1/tokens/exchange", {"token": token}))[0] == status
+
+
 async def _beat(service: object) -> None:
     beats = {beat.name: beat for beat in service.beats}  # type: ignore[attr-defined]
     await beats["keep"].run()

@@ -5,13 +5,14 @@ import json
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import aiohttp
 import pytest
 
 from libs.common.auth import Principal, Role
 from libs.common.contracts.action import ClusterPaused
+from libs.common.contracts.supply import TokenRevoked
 from services.workload.usecases.recording import record
 from tests.service.lone_service import OURS, THEIRS
 from tests.service.workload_house import House, open_house
@@ -30,10 +31,10 @@ async def house(database_url: str) -> AsyncIterator[House]:
 
 @asynccontextmanager
 async def following(
-    house: House, last: str | None = None, **wish: Any
+    house: House, last: str | None = None, token_id: UUID | None = None, **wish: Any
 ) -> AsyncIterator[AsyncIterator[dict[str, Any]]]:
     """Events as a reader gets them; `id` is where to resume."""
-    who = Principal(uuid4(), "Ada", Role.VIEWER, wish.pop("organisation", OURS), uuid4())
+    who = Principal(uuid4(), "Ada", Role.VIEWER, wish.pop("organisation", OURS), token_id or uuid4())
     headers = {"Authorization": f"Bearer {house.signer.sign(who)}"} | (
         {"Last-Event-ID": last} if last else {}
     )
@@ -198,3 +199,13 @@ async def test_a_reader_does_not_keep_the_service_from_stopping_and_its_stream_e
             assert loop.time() - began < 3
             for stream in events:
                 assert [event async for event in stream] == []
+
+
+async def test_a_stream_ends_with_the_token_that_opened_it(house: House) -> None:
+    token_id = uuid4()
+    async with following(house, token_id=token_id) as events:
+        await say(house, 1)
+        assert len(await take(events, 1)) == 1
+        await house.tell(TokenRevoked(at=house.clock.now(), token_id=token_id))
+        await say(house, 2)
+        assert [event async for event in events] == []

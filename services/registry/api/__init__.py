@@ -146,7 +146,7 @@ class _Doors:
     async def set_mode(
         self, resource_id: UUID, body: ModeGiven, who: Operator, response: Response
     ) -> ResourceShown:
-        """`observe` and `paused` take nothing away from machines that run; `draining` destroys them."""
+        """`paused` takes nothing away from machines that run; `observe` and `draining` give them back with grace."""
         registering.check_force(body.mode, body.force)
         async with self._database.transaction() as session:
             now = self._runtime.clock.now()

@@ -6,7 +6,9 @@ from collections.abc import AsyncIterator
 
 from fastapi import Request
 
+from libs.common.auth import Verifier, bearer_of
 from libs.common.db import Database
+from libs.common.errors import Problem
 from libs.common.paging import make_cursor, read_cursor
 from services.workload.api.shapes import EventOut
 from services.workload.models import ActionRecord
@@ -32,18 +34,20 @@ def make_position(row: ActionRecord) -> str:
 async def follow(
     request: Request, database: Database, after: Position | None, whose: Whose
 ) -> AsyncIterator[str]:
-    """Server-sent events from a position on (None: from now), until the reader goes away or the process stops.
+    """Server-sent events from a position on (None: from now), until reader, process or access token is gone.
 
     The first thing that a reader is told is the id of its place: who is cut off before any event misses none.
     """
     stopping: asyncio.Event = request.app.state.stopping
+    verifier: Verifier = request.app.state.verifier
+    token = bearer_of(request.headers)
     if after is None:
         async with database.transaction() as session:
             newest = await reading.events(session, None, whose, 1, newest=True)
         after = (newest[0].transaction, newest[0].number) if newest else (0, 0)
     yield f": following\nid: {make_cursor(*after)}\n\n"
     quiet_s = 0.0
-    while not stopping.is_set() and not await request.is_disconnected():
+    while not stopping.is_set() and not await request.is_disconnected() and _still_opens(verifier, token):
         async with database.transaction() as session:
             rows = await reading.events(session, after, whose, BATCH)
         for row in rows:
@@ -55,6 +59,15 @@ async def follow(
             yield ": still here\n\n"
         if len(rows) < BATCH:
             await _pause(stopping)
+
+
+def _still_opens(verifier: Verifier, token: str) -> bool:
+    """Whether the token is neither over nor revoked: a stream lives no longer than what it was opened with."""
+    try:
+        verifier.verify(token)
+    except Problem:
+        return False
+    return True
 
 
 def _frame(row: ActionRecord) -> str:

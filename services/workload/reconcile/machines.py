@@ -5,6 +5,7 @@ import asyncio
 import structlog
 
 from libs.common.contracts.resource import Mode
+from libs.common.secrets import Unsealable
 from libs.providers.base import Cause, Power, Provider, ProviderError, Rejected
 from services.workload.domain.steps import Act
 from services.workload.reconcile.hands import Hands
@@ -110,8 +111,8 @@ async def _act(hands: Hands, provider: Provider, due: Due) -> None:
                     spec = await spec_of(
                         session, due.machine_id, hands.installation_id, hands.vault, hands.guests
                     )
-                except ValueError as error:
-                    # Too much for a guest's context: that machine rests, and what else is due goes on.
+                except (ValueError, Unsealable) as error:
+                    # Too much for a guest's context, or a lost key: that machine rests, and what else is due goes on.
                     raise Rejected(Cause.INVALID, f"its user data cannot be written: {error}") from None
             if spec is not None:
                 await provider.create(spec)
