@@ -34,7 +34,10 @@ async def find(client: Client, kind: Kind, wanted: str) -> Item:
     if len(found) == 1:
         return found[0]
     if found:
-        ways = ", ".join(plain(_telling(kind, item)) for item in found)
+        told = [_telling(kind, item) for item in found]
+        if len(set(told)) < len(told):  # two resources may bear one name
+            told = [str(item["id"]) for item in found]
+        ways = ", ".join(plain(way) for way in told)
         raise Failed(f"{len(found)} things are called {plain(wanted)!r}; say which {kind.noun}: {ways}")
     names = ", ".join(sorted({plain(item["name"]) for item in items}))
     there = f"there are: {names}" if names else "there are none yet"
