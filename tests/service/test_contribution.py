@@ -56,6 +56,15 @@ def machine(
     )  # fmt: skip
 
 
+async def test_two_addresses_of_one_account_file_are_not_lent_to_at_once(contribution: Lone) -> None:
+    await lend(contribution, await add_project(contribution))
+    other = await add_project(contribution, "http://science.example/p/")
+    body = {"project_id": other, "weight": 1, "authenticator": WEAK}
+    refused = await contribution.ask("POST", "/v1/contributions", body)
+    assert (refused.status, refused.field) == (409, "project_id")
+    assert "https://science.example/p/" in refused.body["detail"]
+
+
 async def test_workload_hears_every_change_of_a_contribution_until_it_is_gone(contribution: Lone) -> None:
     project_id = await add_project(contribution)
     resource_id = uuid4()

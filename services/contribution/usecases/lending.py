@@ -10,7 +10,7 @@ from sqlalchemy import delete, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import IntegrityError
 
-from libs.boinc.account import canonical_url
+from libs.boinc.account import account_file_name, canonical_url
 from libs.common.auth import Principal, Role
 from libs.common.contracts.action import (
     MachineDeployed,
@@ -137,6 +137,7 @@ async def contribute(
     if project is None:
         raise invalid("project_id", "No project with this id is known.", "Add the project first.")
     await _insist_on_room(session, who)
+    await _refuse_same_file(session, who, project)
     contribution_id = new_id()
     contribution = Contribution(
         id=contribution_id,
@@ -317,6 +318,19 @@ async def _insist_on_room(session: Session, who: Principal) -> None:
         raise conflict(
             f"An organisation lends to at most {MOST_PER_ORGANISATION} projects.", "End another first."
         )
+
+
+async def _refuse_same_file(session: Session, who: Principal, project: Project) -> None:
+    """Raise 409: http and https of one project are one account file to a client, which has room for one of them."""
+    living = (Contribution.organisation_id == who.organisation_id) & Contribution.gone.is_(False)
+    others = select(Project).join(Contribution, Contribution.project_id == Project.id).where(living)
+    for other in await session.scalars(others.where(Project.id != project.id)):
+        if account_file_name(other.url) == account_file_name(project.url):
+            raise conflict(
+                f"Your organisation lends to {other.url} already, which BOINC takes for the same project.",
+                "End that contribution first.",
+                "project_id",
+            )
 
 
 def _check(authenticator: str) -> None:
