@@ -120,30 +120,34 @@ class Client:
 
         The first one has no data: the stream is open.
         """
-        headers = {"Authorization": f"Bearer {await self._token()}", "Accept": "text/event-stream"}
+        headers = {"Accept": "text/event-stream"}
         if last_id is not None:
             headers["Last-Event-ID"] = last_id
-        timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_WITHIN_S, sock_read=QUIET_FOR_S)
-        url = self._target.url_of(path)
-        with _explained(url):
-            async with self._http.get(url, params=_query(params), headers=headers, timeout=timeout) as answer:
-                if answer.status >= 400:
-                    raise _refused(answer.status, await answer.text())
-                yield Told("", "open", None)
-                async for told in _read_events(answer.content):
-                    yield told
+        asked = {"params": _query(params), "headers": headers}
+        async with self._opened("GET", path, QUIET_FOR_S, **asked) as content:
+            yield Told("", "open", None)
+            async for told in _read_events(content):
+                yield told
 
     async def lines(self, path: str, body: Any) -> AsyncIterator[Any]:
         """What a POST answers, one value of JSON a line, as the lines come."""
-        headers = {"Authorization": f"Bearer {await self._token()}"}
-        timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_WITHIN_S)
+        async with self._opened("POST", path, None, json=body, headers={}) as content:
+            async for line in content:
+                yield json.loads(line)
+
+    @asynccontextmanager
+    async def _opened(
+        self, method: str, path: str, quiet_s: float | None, *, headers: dict[str, str], **given: Any
+    ) -> AsyncIterator[aiohttp.StreamReader]:
+        """An answer that is read while it comes, however long it takes, but for a silence of `quiet_s`."""
+        sent = {"Authorization": f"Bearer {await self._token()}", **headers}
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_WITHIN_S, sock_read=quiet_s)
         url = self._target.url_of(path)
         with _explained(url):
-            async with self._http.post(url, json=body, headers=headers, timeout=timeout) as answer:
+            async with self._http.request(method, url, headers=sent, timeout=timeout, **given) as answer:
                 if answer.status >= 400:
                     raise _refused(answer.status, await answer.text())
-                async for line in answer.content:
-                    yield json.loads(line)
+                yield answer.content
 
     async def _token(self) -> str:
         async with self._renewing:

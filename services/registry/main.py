@@ -12,7 +12,7 @@ from libs.common.service import Hears, Runtime, Sealed, Service, Tells
 from services.registry.api import routers
 from services.registry.api.trials import Trials
 from services.registry.models import Base, Resource
-from services.registry.usecases import hearing
+from services.registry.usecases import hearing, registering
 
 NAME = "registry"
 
@@ -41,5 +41,5 @@ def build(runtime: Runtime) -> Service:
         ),
         tells=(Tells(ResourceChanged, hearing.read_states),),
         closes=(trials.aclose,),
-        seals=(Sealed(Resource.sealed_secret, hearing.secret_context, hearing.tell_resealed),),
+        seals=(Sealed(Resource.sealed_secret, registering.secret_context, hearing.tell_resealed),),
     )

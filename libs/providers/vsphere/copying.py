@@ -26,7 +26,14 @@ from libs.providers.vsphere.hardware import (
     slots_of,
 )
 from libs.providers.vsphere.inventory import find_cluster, read_clusters, read_objects
-from libs.providers.vsphere.placing import Workshop, find_host, make_place, network_of, refuse_look_alike
+from libs.providers.vsphere.placing import (
+    Workshop,
+    find_host,
+    find_template,
+    make_place,
+    network_of,
+    refuse_look_alike,
+)
 from libs.providers.vsphere.session import Session
 from libs.providers.vsphere.settings import VSphereSettings
 from libs.providers.vsphere.templates import Template
@@ -68,10 +75,10 @@ async def make_shell(shop: Workshop, spec: MachineSpec, doing: str) -> bool:
 
 def _start_shell(api: Api, shop: Workshop, spec: MachineSpec) -> Any | None:
     cluster = find_cluster(api, shop.settings, spec.cluster)
-    template = _find_template(api, shop, spec)
+    template = find_template(api, shop, spec)
     like = _read_template(api, template)
     find_network(api, cluster, network_of(shop, spec))
-    if refuse_look_alike(api, shop, spec):
+    if refuse_look_alike(api, shop, spec, cluster):
         return None
     place = make_place(api, shop, spec, cluster, template, find_host(cluster, spec.host))
     chosen = place.datastore
@@ -85,13 +92,6 @@ def _start_shell(api: Api, shop: Workshop, spec: MachineSpec) -> Any | None:
         log.info("vsphere.directory_found", machine=spec.name, datastore=store.name)
     config = shell_spec(spec, f"{home}/{spec.name}.vmx", like)
     return place.folder.CreateVM_Task(config, place.pool)
-
-
-def _find_template(api: Api, shop: Workshop, spec: MachineSpec) -> Template:
-    template = shop.templates.find(api, spec.template)
-    if template is None:
-        raise Rejected(Cause.NOT_FOUND, f"no template {spec.template!r} in scope")
-    return template
 
 
 def _read_template(api: Api, template: Template) -> dict[str, Any]:
@@ -134,7 +134,7 @@ async def copy_disks(shop: Workshop, spec: MachineSpec, machine: Machine, doing:
 def _plan(api: Api, shop: Workshop, spec: MachineSpec, machine: Machine) -> tuple[str, list[DiskCopy]]:
     """The machine's directory, and the copies of the template's disks that are not attached to it yet."""
     home, attached = _attached(api, machine)
-    template = _read_template(api, _find_template(api, shop, spec))
+    template = _read_template(api, find_template(api, shop, spec))
     copies = [
         DiskCopy(
             source=slot.file,

@@ -27,11 +27,12 @@ from libs.providers.vsphere.placing import (
     Workshop,
     find_host,
     find_ours,
+    find_pool,
+    find_template,
     make_place,
     network_of,
     refuse_look_alike,
 )
-from libs.providers.vsphere.pools import ensure_pool
 
 CLONE_CALL_S = 60.0
 CLONE_WAIT_S = 15.0
@@ -111,19 +112,18 @@ async def _is_being_made(shop: Workshop, spec: MachineSpec, doing: str) -> bool:
     found = await shop.session.call(lambda api: find_ours(api, shop, spec), doing)
     if found is not None:
         return True
-    await shop.session.call(lambda api: refuse_look_alike(api, shop, spec), doing)
+    cluster = await shop.session.call(lambda api: find_cluster(api, shop.settings, spec.cluster), doing)
+    await shop.session.call(lambda api: refuse_look_alike(api, shop, spec, cluster), doing)
     return False
 
 
 def _start_clone(api: Api, shop: Workshop, spec: MachineSpec) -> Any | None:
     """Start the clone; None when one of this name is being made already."""
     cluster = find_cluster(api, shop.settings, spec.cluster)
-    template = shop.templates.find(api, spec.template)
-    if template is None:
-        raise Rejected(Cause.NOT_FOUND, f"no template {spec.template!r} in scope")
+    template = find_template(api, shop, spec)
     host = find_host(cluster, spec.host)
     find_network(api, cluster, network_of(shop, spec))
-    if refuse_look_alike(api, shop, spec):
+    if refuse_look_alike(api, shop, spec, cluster):
         return None
     place = make_place(api, shop, spec, cluster, template, host)
     task = template.ref.CloneVM_Task(place.folder, spec.name, clone_spec(spec, place))
@@ -147,9 +147,7 @@ async def _configure(shop: Workshop, spec: MachineSpec, machine: Machine, doing:
 
 
 def _move(api: Api, shop: Workshop, spec: MachineSpec, cluster: Cluster, machine: Machine) -> Any:
-    pool = cluster.root_pool
-    if cluster.pools_possible:
-        pool = ensure_pool(api, cluster, shop.settings, spec.limit_mhz, shop.shares(api, cluster)).ref
+    pool = find_pool(api, shop, spec, cluster)
     return machine.ref.RelocateVM_Task(vim.vm.RelocateSpec(host=find_host(cluster, spec.host), pool=pool))
 
 

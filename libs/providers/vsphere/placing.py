@@ -16,7 +16,6 @@ from libs.providers.vsphere.hardware import Place
 from libs.providers.vsphere.inventory import (
     Cluster,
     choose_datastore,
-    find_cluster,
     find_folder,
     find_machines_named,
     read_objects,
@@ -55,9 +54,23 @@ def find_ours(api: Api, shop: Workshop, spec: MachineSpec) -> Machine | None:
     return machine
 
 
-def refuse_look_alike(api: Api, shop: Workshop, spec: MachineSpec) -> bool:
+def find_template(api: Api, shop: Workshop, spec: MachineSpec) -> Template:
+    """What the machine is made of. Raises Rejected(NOT_FOUND)."""
+    template = shop.templates.find(api, spec.template)
+    if template is None:
+        raise Rejected(Cause.NOT_FOUND, f"no template {spec.template!r} in scope")
+    return template
+
+
+def find_pool(api: Api, shop: Workshop, spec: MachineSpec, cluster: Cluster) -> Any:
+    """Our pool of the cluster, made on demand; the cluster's own where there can be none."""
+    if not cluster.pools_possible:
+        return cluster.root_pool
+    return ensure_pool(api, cluster, shop.settings, spec.limit_mhz, shop.shares(api, cluster)).ref
+
+
+def refuse_look_alike(api: Api, shop: Workshop, spec: MachineSpec, cluster: Cluster) -> bool:
     """Whether a VM of this name lies in our folder. Raises Rejected(CONFLICT) for one without our mark."""
-    cluster = find_cluster(api, shop.settings, spec.cluster)
     folder = find_folder(api, cluster.vm_folder, shop.settings.folder)
     vms = [] if folder is None else find_machines_named(api, folder, spec.name)
     paths = ("config.uuid", "config.instanceUuid", "config.extraConfig")
@@ -91,12 +104,9 @@ def make_place(
         raise Rejected(Cause.NOT_FOUND, f"cluster {cluster.name} has no datastore {settings.datastore!r}")
     obstacle = "a single ESXi host cannot clone" if api.on_host else None
     linked = decide_linked(settings, cluster, template, spec, obstacle)
-    pool = cluster.root_pool
-    if cluster.pools_possible:
-        pool = ensure_pool(api, cluster, settings, spec.limit_mhz, shop.shares(api, cluster)).ref
     return Place(
         folder=_ensure_folder(api, cluster.vm_folder, settings.folder),
-        pool=pool,
+        pool=find_pool(api, shop, spec, cluster),
         host=host,
         datastore=store.ref if store is not None else None,
         snapshot=template.snapshot if linked else None,

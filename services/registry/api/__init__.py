@@ -13,7 +13,7 @@ from libs.common.errors import conflict, forbidden, invalid
 from libs.common.paging import Cursor, IfMatch, Limit, Page, page_of, read_cursor, require_match, set_etag
 from libs.common.repeats import HasOnce
 from libs.common.service import Runtime
-from libs.providers.base import ProviderError, sealing_context
+from libs.providers.base import ProviderError
 from services.registry.api.probe import ask_cloud, check_endpoint, check_name, explain, failed_validation
 from services.registry.api.shapes import (
     CheckGiven,
@@ -210,7 +210,9 @@ class _Doors:
         endpoint = check_endpoint(
             known.provider, given, body.password, known.sealed_secret, self._runtime.vault
         )
-        if body.password is None and _context(endpoint) != _context(known):
+        if body.password is None and registering.secret_context(endpoint) != registering.secret_context(
+            known
+        ):
             raise invalid(
                 "password",
                 "Another address, authority or thumbprint needs the password again.",
@@ -245,10 +247,6 @@ def _endpoint_of(resource: Resource) -> Endpoint:
         thumbprint=resource.thumbprint,
         settings=resource.settings,
     )
-
-
-def _context(endpoint: Endpoint | Resource) -> bytes:
-    return sealing_context(endpoint.url, endpoint.ca_pem, endpoint.thumbprint)
 
 
 def _shown(resource: Resource, response: Response) -> ResourceShown:

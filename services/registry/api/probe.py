@@ -85,11 +85,11 @@ def check_endpoint(
     )
 
 
-async def ask_cloud(endpoint: Endpoint, resource_id: UUID | None, runtime: Runtime) -> Seen:
-    """Log in and validate, within 30 s. Raises ProviderError whatever goes wrong."""
-    connection = Connection(
-        resource_id=resource_id or UNSAID,
-        installation_id=runtime.settings.installation_id or UNSAID,
+def connect_to(endpoint: Endpoint, resource_id: UUID, installation_id: UUID) -> Connection:
+    """How a driver reaches the endpoint."""
+    return Connection(
+        resource_id=resource_id,
+        installation_id=installation_id,
         url=endpoint.url,
         username=endpoint.username,
         sealed_secret=endpoint.sealed_secret,
@@ -97,6 +97,12 @@ async def ask_cloud(endpoint: Endpoint, resource_id: UUID | None, runtime: Runti
         thumbprint=endpoint.thumbprint,
         settings=endpoint.settings,
     )
+
+
+async def ask_cloud(endpoint: Endpoint, resource_id: UUID | None, runtime: Runtime) -> Seen:
+    """Log in and validate, within 30 s. Raises ProviderError whatever goes wrong."""
+    installation_id = runtime.settings.installation_id or UNSAID
+    connection = connect_to(endpoint, resource_id or UNSAID, installation_id)
     driver = _driver(endpoint.provider)
     try:
         async with asyncio.timeout(WITHIN_S):

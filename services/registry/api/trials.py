@@ -10,9 +10,10 @@ from fastapi import Request
 
 from libs.common.ids import new_id
 from libs.common.service import Runtime
-from libs.providers.base import Connection, ProviderError
+from libs.providers.base import ProviderError
 from libs.providers.registry import find_driver
 from libs.providers.trial import Step, Trial, Wanted
+from services.registry.api.probe import connect_to
 from services.registry.domain import Endpoint
 
 log = structlog.get_logger(__name__)
@@ -60,16 +61,7 @@ class Trials:
             await asyncio.wait(self._running, timeout=STOP_WITHIN_S)
 
     async def _run(self, endpoint: Endpoint, wanted: Wanted, tell: Callable[[Step], None]) -> None:
-        connection = Connection(
-            resource_id=new_id(),
-            installation_id=wanted.installation_id,
-            url=endpoint.url,
-            username=endpoint.username,
-            sealed_secret=endpoint.sealed_secret,
-            ca_pem=endpoint.ca_pem,
-            thumbprint=endpoint.thumbprint,
-            settings=endpoint.settings,
-        )
+        connection = connect_to(endpoint, new_id(), wanted.installation_id)
         try:
             driver = find_driver(endpoint.provider)
             provider = await driver.open(connection, self._runtime.vault, self._runtime.clock)

@@ -16,7 +16,6 @@ from libs.common.contracts.resource import (
     ResourceRecovered,
 )
 from libs.common.db import Session
-from libs.providers.base import sealing_context
 from services.registry.domain import Health
 from services.registry.models import GoneResource, Resource
 from services.registry.usecases.registering import advance, announce, forget, state_of
@@ -72,11 +71,6 @@ async def tell_resealed(session: Session, resource: Resource, now: datetime) -> 
     """Tell everybody the secret under its new key."""
     advance(resource, now)
     announce(session, resource)
-
-
-def secret_context(resource: Resource) -> bytes:
-    """What a resource's secret is sealed for."""
-    return sealing_context(resource.url, resource.ca_pem, resource.thumbprint)
 
 
 async def read_states(session: Session, after: UUID | None) -> tuple[Sequence[ResourceChanged], UUID | None]:

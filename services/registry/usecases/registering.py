@@ -14,6 +14,7 @@ from libs.common.contracts.resource import Mode, ResourceChanged
 from libs.common.db import Session
 from libs.common.errors import Problem, conflict, invalid, not_found
 from libs.common.ids import new_id, state_id
+from libs.providers.base import sealing_context
 from services.registry.domain import Endpoint, Health, Seen
 from services.registry.models import GoneResource, Resource
 
@@ -234,6 +235,11 @@ def state_of(resource: Resource, *, gone: bool = False) -> ResourceChanged:
         force=resource.force,
         interval_s=resource.interval_s,
     )
+
+
+def secret_context(known: Endpoint | Resource) -> bytes:
+    """What the secret of an endpoint is sealed for."""
+    return sealing_context(known.url, known.ca_pem, known.thumbprint)
 
 
 def _drain(resource: Resource, force: bool, now: datetime) -> None:

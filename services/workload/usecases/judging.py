@@ -42,28 +42,36 @@ SILENCE_INTERVALS = 3
 SILENT_BATCH = 50
 
 
-class Inputs(BaseModel):
-    """Everything that a decision was made from and what it said, as it is stored."""
+class _Stored(BaseModel):
+    """What is written down as JSON, NaN as text: PostgreSQL keeps what the cloud said."""
 
     model_config = ConfigDict(ser_json_inf_nan="strings")
+
+    def as_json(self) -> dict[str, Any]:
+        """JSON values by field."""
+        stored: dict[str, Any] = json.loads(self.model_dump_json())
+        return stored
+
+
+class Inputs(_Stored):
+    """Everything that a decision was made from and what it said."""
+
     observation: Sample | Missing
     facts: Facts
     decision: Decision
 
-    def as_json(self) -> dict[str, dict[str, object]]:
-        """JSON values with NaN written as text, so that PostgreSQL keeps what the cloud said."""
-        stored: dict[str, dict[str, object]] = json.loads(self.model_dump_json())
-        return stored
 
-
-class _Decided(BaseModel):
-    model_config = ConfigDict(ser_json_inf_nan="strings")
+class _Decided(_Stored):
     decision: Decision
+
+
+class _Seen(_Stored):
+    sample: Sample
 
 
 def as_json(decision: Decision) -> dict[str, Any]:
     """A decision as it is stored."""
-    stored: dict[str, Any] = json.loads(_Decided(decision=decision).model_dump_json())["decision"]
+    stored: dict[str, Any] = _Decided(decision=decision).as_json()["decision"]
     return stored
 
 
@@ -114,7 +122,7 @@ async def judge_samples(means: Means, session: Session, event: UsageSampled) -> 
         case = _Case(means, rulebook, cluster, now)
         if sample.at <= case.there + FUTURE and _is_whole(sample):
             cluster.sampled_at, cluster.heard_at = sample.at, min(event.received_at, now)
-            cluster.sample = json.loads(_Seen(sample=sample).model_dump_json())["sample"]
+            cluster.sample = _Seen(sample=sample).as_json()["sample"]
         due.append((case, sample))
     await _judge_all(session, due)
 
@@ -149,11 +157,6 @@ def _is_whole(sample: Sample) -> bool:
     """Whether every column has one value per host; what is not so is judged, but cannot be shown."""
     columns = (getattr(sample, column.name) for column in fields(sample))
     return all(len(column) == len(sample.hosts) for column in columns if isinstance(column, tuple))
-
-
-class _Seen(BaseModel):
-    model_config = ConfigDict(ser_json_inf_nan="strings")
-    sample: Sample
 
 
 async def judge_silence(means: Means, session: Session) -> int:

@@ -23,6 +23,7 @@ CPU_COUNTER, READY_COUNTER, MEMORY_COUNTER = 6, 12, 98
 TEMPLATE = "DC0_C0_RP0_VM0"
 NETWORK = "DC0_DVPG0"
 T = TypeVar("T")
+V = TypeVar("V", bound="VSphereTarget")
 
 
 class BackDoor:
@@ -176,8 +177,13 @@ class VSphereTarget:
 @asynccontextmanager
 async def opened(vcsim: Vcsim, url: str | None = None) -> AsyncIterator[VSphereTarget]:
     """A target with an open session; `url` where something stands before vcsim."""
-    target = VSphereTarget(vcsim, url or vcsim.url, "")
-    target.provider = await target.open(vcsim.password)
+    async with _logged_in(VSphereTarget(vcsim, url or vcsim.url, "")) as target:
+        yield target
+
+
+@asynccontextmanager
+async def _logged_in(target: V) -> AsyncIterator[V]:
+    target.provider = await target.open(target.vcsim.password)
     try:
         target.cluster = (await target.provider.validate()).clusters[0].cluster
         yield target
@@ -228,10 +234,5 @@ def _list_files(content: Any, name: str) -> list[str] | None:
 @asynccontextmanager
 async def opened_host(vcsim: Vcsim, url: str | None = None) -> AsyncIterator[HostTarget]:
     """A target with an open session on a single ESXi host."""
-    target = HostTarget(vcsim, url or vcsim.url, "")
-    target.provider = await target.open(vcsim.password)
-    try:
-        target.cluster = (await target.provider.validate()).clusters[0].cluster
+    async with _logged_in(HostTarget(vcsim, url or vcsim.url, "")) as target:
         yield target
-    finally:
-        await target.provider.aclose()
