@@ -110,7 +110,7 @@ async def ask_cloud(endpoint: Endpoint, resource_id: UUID | None, runtime: Runti
             try:
                 found, capabilities = await provider.validate(), provider.capabilities
             finally:
-                await _close(provider)
+                await close(provider)
     except ProviderError:
         raise
     except Unsealable as error:
@@ -125,6 +125,13 @@ async def ask_cloud(endpoint: Endpoint, resource_id: UUID | None, runtime: Runti
         validation=_facts(found, runtime.clock.now()),
         capabilities=sorted(capability.value for capability in capabilities),
     )
+
+
+async def close(provider: Provider) -> None:
+    """End a session; a cloud that does not answer is left alone after a few seconds."""
+    with contextlib.suppress(Exception):
+        async with asyncio.timeout(CLOSE_WITHIN_S):
+            await provider.aclose()
 
 
 def failed_validation(error: ProviderError, now: datetime) -> dict[str, Any]:
@@ -238,9 +245,3 @@ def _facts(found: Validation, now: datetime) -> dict[str, Any]:
         "warnings": list(found.warnings),
         "blockers": [asdict(blocker) for blocker in found.blockers],
     }
-
-
-async def _close(provider: Provider) -> None:
-    with contextlib.suppress(Exception):
-        async with asyncio.timeout(CLOSE_WITHIN_S):
-            await provider.aclose()

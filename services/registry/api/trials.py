@@ -13,7 +13,7 @@ from libs.common.service import Runtime
 from libs.providers.base import ProviderError
 from libs.providers.registry import find_driver
 from libs.providers.trial import Step, Trial, Wanted
-from services.registry.api.probe import connect_to
+from services.registry.api.probe import close, connect_to
 from services.registry.domain import Endpoint
 
 log = structlog.get_logger(__name__)
@@ -74,4 +74,4 @@ class Trials:
             log.exception("resource.trial_failed", provider=endpoint.provider)
             tell(Step("the trial itself", False, 0.0, f"the driver failed: {type(error).__name__}"))
         finally:
-            await provider.aclose()
+            await close(provider)
