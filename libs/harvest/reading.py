@@ -1,4 +1,4 @@
-"""Reading a policy document from a request body, strictly and in bounds."""
+"""Reading a policy document, as sent or from a file, strictly and in bounds: the same text is the same policy."""
 
 import json
 import math

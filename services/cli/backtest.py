@@ -1,26 +1,23 @@
 """`tides policy backtest`: a policy on a recorded cluster, here, without a service."""
 
 import html
-import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-import yaml
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from libs.harvest.document import PRESETS, InvalidPolicy, parse
+from libs.harvest.reading import LARGEST_DOCUMENT_BYTES, Unreadable, read_document
 from libs.harvest.types import Policy
 from services.cli import show
 from services.cli.client import Failed
 from services.cli.watching import AsJson
 
 INTERRUPTED = 130
-_LARGEST_POLICY = 65_536
 _PRESET = "preset:"
 _ANY_MACHINE = {"template": "-", "vcpus": 1, "memory_mib": 1024, "disk_gib": 10.0}
 _WIDTH, _HEIGHT, _POINTS = 960, 260, 960
@@ -102,25 +99,15 @@ def _read_policy(name: str) -> tuple[Policy, bool]:
             raise Failed(f"--policy: no preset is called {preset!r}; there are: {', '.join(PRESETS)}")
         return parse({**PRESETS[preset], "machine": _ANY_MACHINE}), True
     path = Path(name)
+    kind = "application/json" if path.suffix == ".json" else "application/yaml"
     try:
-        if path.stat().st_size > _LARGEST_POLICY:
-            raise Failed(f"--policy: {path} is longer than {_LARGEST_POLICY // 1024} KiB")
-        text = path.read_text(encoding="utf-8")
-        document = json.loads(text) if path.suffix == ".json" else yaml.load(text, Loader=yaml.BaseLoader)
-        return parse(_plain(document)), False
+        with path.open("rb") as file:
+            document = read_document(file.read(LARGEST_DOCUMENT_BYTES + 1), kind)
+        return parse(document), False
     except OSError as error:
         raise Failed(f"--policy: {path}: {error.strerror}; a preset is named preset:balanced") from None
-    except InvalidPolicy as error:
+    except (InvalidPolicy, Unreadable) as error:
         raise Failed(f"--policy: {path}: {error}") from None
-    except (ValueError, RecursionError, yaml.YAMLError):
-        raise Failed(f"--policy: {path} is not valid YAML or JSON") from None
-
-
-def _plain(document: Any) -> Mapping[str, Any]:
-    """Without anything that YAML guesses: the policy's own types read the texts. `null` is nothing."""
-    if not isinstance(document, dict):
-        raise InvalidPolicy("", "a policy document is a mapping of names to values")
-    return {name: value for name, value in document.items() if value not in ("null", "~", "", None)}
 
 
 def _read_trace(path: Path, form: Form | None) -> Any:

@@ -17,9 +17,9 @@ from libs.common.errors import Problem
 from libs.common.paging import Cursor, IfMatch, Limit, Page, page_of, read_cursor, set_etag
 from libs.common.repeats import HasOnce
 from libs.harvest.document import PRESETS
+from libs.harvest.reading import LARGEST_DOCUMENT_BYTES, Unreadable, read_document
 from libs.harvest.types import MachineFact
 from services.policy import usecases
-from services.policy.domain.documents import LARGEST_DOCUMENT_BYTES, Unreadable, read_document
 from services.policy.domain.rehearsal import MOST_SAMPLES, Given, rehearse
 from services.policy.models import Assignment, Policy
 

@@ -1,1 +1,1 @@
-"""Reading documents, and rehearsing policies: pure."""
+"""Rehearsing policies: pure."""

@@ -117,6 +117,29 @@ def test_bad_input_is_one_line(traces: dict[str, Path], arguments: Sequence[str]
     assert "\n" not in str(raised.value)
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("name: &a lab\ncpu: *a\n", "anchors and aliases"),
+        ("- 1\n", "is a mapping of names to values"),
+        ("name: [\n", "is not valid YAML"),
+        ("x: " + "a" * 70_000, "at most 64 KiB"),
+        (
+            "name: lab\nmachine: {template: w, vcpus: 1, memory_mib: 1024, disk_gib: 1}\ncpu: {idle: no}\n",
+            "cpu.idle",
+        ),
+    ],
+)
+def test_a_policys_file_is_read_as_the_service_reads_it(
+    traces: dict[str, Path], tmp_path: Path, text: str, said: str
+) -> None:
+    file = tmp_path / "p.yaml"
+    file.write_text(text)
+    words = ["policy", "backtest", "--policy", str(file), "--trace", str(traces["t.csv"])]
+    with pytest.raises(Failed, match=said):
+        CliRunner().invoke(app, words, catch_exceptions=False)
+
+
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.sampled_from(Format), st.one_of(st.binary(max_size=200), st.text(max_size=200).map(str.encode)))
 def test_a_parser_refuses_nonsense_with_a_sentence(form: Format, data: bytes) -> None:
