@@ -31,15 +31,18 @@ POLICY: dict[str, Any] = {
 
 
 PROCESSES: dict[str, tuple[str, ...]] = {
+    "identity": ("identity",),
     "registry": ("registry",),
-    "supply": ("policy", "templates", "contribution"),
+    "policy": ("policy",),
+    "templates": ("templates",),
+    "contribution": ("contribution",),
     "stats": ("stats",),
     "monitor-1": ("monitor",),
     "monitor-2": ("monitor",),
     "workload-1": ("workload",),
     "workload-2": ("workload",),
 }
-"""An installation whose monitor and workload are replicated."""
+"""An installation of one process per service, whose monitor and workload are replicated."""
 
 
 @dataclass

@@ -13,6 +13,7 @@ from uuid import uuid4
 
 import aiohttp
 
+from libs.common import personal_tokens
 from libs.common.auth import Principal, Role, Signer, generate_signing_keys
 from libs.common.secrets import fresh_key
 from tests.support import until
@@ -109,6 +110,7 @@ class Deployment:
     def __post_init__(self) -> None:
         self._private, self._public = generate_signing_keys()
         self._sealing = f"t1:{fresh_key()}"
+        self._personal = personal_tokens.fresh()
         self._signer = Signer(self._private)
 
     @property
@@ -119,6 +121,7 @@ class Deployment:
             "TIDES_BUS_URL": self.bus_url,
             "TIDES_SEALING_KEYS": self._sealing,
             "TIDES_SIGNING_KEY": self._private,
+            "TIDES_BOOTSTRAP_ADMIN_TOKEN": self._personal,
             "TIDES_VERIFY_KEYS": self._public,
             "TIDES_INSTALLATION_ID": self.installation_id,
             "TIDES_POOL_SIZE": "3",
@@ -144,6 +147,11 @@ class Deployment:
         """A fresh access token."""
         return self._signer.sign(Principal(uuid4(), "tester", role, self.organisation_id, uuid4()))
 
+    async def log_in(self) -> str:
+        """An access token of the first administrator, from identity."""
+        given = await self.ask("identity", "POST", "/v1/tokens/exchange", {"token": self._personal})
+        return str(given["access_token"])
+
     async def ask(
         self,
         process: str,
@@ -152,9 +160,10 @@ class Deployment:
         body: Any = None,
         *,
         expect: Sequence[int] = (200, 201, 202),
+        token: str | None = None,
     ) -> Any:
-        """One REST call as an administrator; anything but an expected status fails with the answer."""
-        headers = {"Authorization": f"Bearer {self.token()}"}
+        """One REST call, by default as an administrator; an unexpected status fails with the answer."""
+        headers = {"Authorization": f"Bearer {token or self.token()}"}
         async with (
             aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=60)) as http,
             http.request(method, self.of(process).url + path, json=body, headers=headers) as answer,

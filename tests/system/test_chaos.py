@@ -46,11 +46,11 @@ class House:
     postgres: PostgresServer
     witness: Witness
 
-    async def kill(self, name: str) -> None:
+    async def kill(self, name: str, ticks: int = 2) -> None:
         """kill -9 in the midst of things, and start again."""
         process = self.installed.deployment.processes[name]
         await process.kill()
-        await self.ticks(2)
+        await self.ticks(ticks)
         await process.start()
 
     async def ticks(self, count: int) -> None:
@@ -86,8 +86,11 @@ async def test_whatever_dies_nothing_is_lost_or_doubled(house: House) -> None:
         weather = group.create_task(unrest(house))
         await house.kill("stats")
         await house.postgres.restart()
-        for name in ("monitor-1", "monitor-2", "registry", "supply"):
+        for name in ("monitor-1", "monitor-2", "registry"):
             await house.kill(name)
+        for name in ("policy", "templates", "contribution"):
+            await house.kill(name, ticks=1)
+        await identity_dies(house)
         weather.cancel()
     await the_loop_lends(house)
     await the_acting_replica_dies_as_the_owner_returns(house)
@@ -106,6 +109,17 @@ async def unrest(house: House) -> None:
         with suppress(AssertionError, StopIteration, RuntimeError, aiohttp.ClientError, TimeoutError):
             await _scale(house.installed, most)
         await house.ticks(5)
+
+
+async def identity_dies(house: House) -> None:
+    """Who has logged in works on; who has not can, once it is back."""
+    deployment = house.installed.deployment
+    token = await deployment.log_in()
+    await deployment.processes["identity"].kill()
+    shown = await deployment.ask("registry", "GET", "/v1/resources", token=token)
+    assert [each["name"] for each in shown["items"]] == ["lab"]
+    await deployment.processes["identity"].start()
+    await deployment.log_in()
 
 
 async def the_loop_lends(house: House) -> None:
