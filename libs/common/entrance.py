@@ -29,6 +29,8 @@ _DRAIN_BYTES = 64 * 1_048_576
 _DRAIN_S = 5.0
 _QUIET_PATHS = ("/healthz", "/readyz", "/metrics", "/boinc/rpc.php", "/guests/beat")
 """Asked by machines all day long; what is wrong with one is said where it is noticed."""
+_NEVER_JSON = ("/boinc/rpc.php",)
+"""Where a foreign protocol's bodies come, whatever their label says."""
 _HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
@@ -78,7 +80,7 @@ class Entrance:
         try:
             _refuse_odd_address(scope)
             body = await self._read_body(scope["path"], headers, receive)
-            if _is_json(headers):
+            if _is_json(headers) and scope["path"] not in _NEVER_JSON:
                 await _check_json(body)
         except Problem as problem:
             await answer(problem)(scope, receive, answered)

@@ -103,6 +103,12 @@ def unauthorised(detail: str, remedy: str | None = None) -> Problem:
     return Problem(401, detail, remedy=remedy, headers={"WWW-Authenticate": "Bearer"})
 
 
+def too_often(retry_after_s: int) -> Problem:
+    """429: come again when so much time has passed."""
+    headers = {"Retry-After": str(retry_after_s)}
+    return Problem(429, f"Too many requests; the next is taken in {retry_after_s} s.", headers=headers)
+
+
 def unavailable(detail: str, retry_after_s: int | None = None) -> Problem:
     """503: try again later."""
     headers = {"Retry-After": str(retry_after_s)} if retry_after_s else None

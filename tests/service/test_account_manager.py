@@ -4,7 +4,7 @@ import asyncio
 import io
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from typing import Any
@@ -24,6 +24,7 @@ from libs.boinc.manager import (
 from libs.boinc.signing import SigningKey
 from libs.common.clock import WallClock
 from libs.common.contracts.action import MachineDestroyed, MachineDraining, MachineFact, MachineRequested
+from services.contribution.api.limits import TOKEN_BURST, Limits
 from services.contribution.domain import FIRST_REPEAT_S, REPEAT_S, TROUBLE_REPEAT_S
 from services.contribution.main import build
 from tests.service.lone_service import OURS, THEIRS, Lone, serve
@@ -79,8 +80,8 @@ class House:
             )
         )  # fmt: skip
 
-    async def post(self, body: bytes) -> bytes:
-        headers = {"Content-Type": "application/x-www-form-urlencoded"}
+    async def post(self, body: bytes, kind: str = "application/x-www-form-urlencoded") -> bytes:
+        headers = {"Content-Type": kind}
         async with self.lone.http.post(
             f"{self.lone.run.url}/boinc/rpc.php", data=body, headers=headers
         ) as answer:
@@ -278,6 +279,31 @@ async def test_trouble_of_ours_is_no_error_for_a_client(house: House) -> None:
 )
 async def test_what_is_no_client_is_told_so(house: House, body: bytes) -> None:
     assert b"<error_num>-112</error_num>" in await house.post(body)
+
+
+@pytest.mark.parametrize("kind", ["application/json", "text/plain; charset=utf-16", "multipart/form-data"])
+async def test_a_client_is_answered_whatever_it_calls_its_body(house: House, kind: str) -> None:
+    asked = render_request(ManagerRequest(authenticator=TOKEN))
+    assert parse_reply(await house.post(asked, kind)).accounts != ()
+
+
+async def test_who_comes_too_often_is_told_to_wait_and_a_client_of_ours_hears_of_no_error(
+    house: House,
+) -> None:
+    token = await house.settled_token()
+    app = house.lone.run.services[0].app
+    app.state.door = replace(app.state.door, limits=Limits(lambda: 0.0))
+    for _ in range(int(TOKEN_BURST)):
+        assert (await house.come(token)).accounts != ()
+        assert await house.refused("guessed")
+
+    reply = await house.come(token, opaque="<m>7</m>")
+    assert (reply.accounts, reply.authenticator, reply.repeat_s) == ((), None, REPEAT_S)
+    assert reply.opaque == "<m>7</m>"
+    body = render_request(ManagerRequest(authenticator="guessed"))
+    async with house.lone.http.post(f"{house.lone.run.url}/boinc/rpc.php", data=body) as answer:
+        assert (answer.status, answer.headers["Retry-After"]) == (429, "5")
+        assert "guessed" not in await answer.text()
 
 
 async def test_a_body_of_fifty_megabytes_is_not_read(house: House) -> None:

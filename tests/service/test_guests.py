@@ -3,6 +3,7 @@
 import asyncio
 import importlib.util
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from pathlib import Path
@@ -21,6 +22,7 @@ from libs.common.contracts.action import (
     MachineResumed,
 )
 from libs.common.contracts.supply import MachineDrained
+from services.contribution.api.limits import STRANGER_BURST, TOKEN_BURST, Limits
 from services.contribution.domain import DEAD_MAN_S, HEARTBEAT_S
 from services.contribution.main import build
 from tests.service.lone_service import OURS, THEIRS, Answer, Lone, serve
@@ -97,6 +99,23 @@ async def test_who_has_no_secret_is_told_nothing(house: House, capfd: pytest.Cap
     assert (await house.beat()).status == 401
     assert (await house.enrol("token-0")).status == 403
     assert SECRET not in "".join(capfd.readouterr())
+
+
+async def test_a_door_that_is_knocked_at_too_often_says_when_to_come_again(house: House) -> None:
+    app = house.lone.run.services[0].app
+    app.state.door = replace(app.state.door, limits=Limits(lambda: 0.0))
+    await house.enrol("token-0")
+    for _ in range(int(TOKEN_BURST)):
+        assert (await house.beat()).status == 200
+    again = await house.beat()
+    assert (again.status, again.headers["retry-after"]) == (429, "5")
+
+    await house.enrol("token-1", SECRET + "-other")
+    await house.beat(SECRET + "-other")
+    guesses = [(await house.beat(f"guess-{number:040}")).status for number in range(int(STRANGER_BURST) + 1)]
+    assert guesses == [401] * int(STRANGER_BURST) + [429]
+    assert (await house.enrol("guessed")).status == 429
+    assert (await house.beat(SECRET + "-other")).status == 200
 
 
 async def test_a_draining_machine_is_told_what_is_left_of_its_grace_and_nobody_else_is(house: House) -> None:

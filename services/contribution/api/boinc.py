@@ -15,8 +15,9 @@ from libs.boinc.manager import (
     render_reply,
 )
 from libs.common.auth import public
-from libs.common.errors import not_found
-from services.contribution.api.door import Door, HasDoor
+from libs.common.errors import answer, not_found, too_often
+from services.contribution.api.door import Door, HasDoor, address_of
+from services.contribution.domain import REPEAT_S
 from services.contribution.settings import Manager
 from services.contribution.usecases import managing
 
@@ -49,23 +50,37 @@ async def contact(request: Request, door: HasDoor) -> Response:
     except NoRequest as error:
         door.contacts.ended.labels("no request").inc()
         return Response(render_error(_BAD_XML, str(error)), media_type=_XML)
-    return Response(await _answer(door, manager, asked), media_type=_XML)
+    address = address_of(request)
+    verdict = door.limits.ask(asked.authenticator, address)
+    if verdict.wait_s:
+        door.contacts.ended.labels("too often").inc()
+        if not verdict.is_known:
+            return answer(too_often(verdict.wait_s))
+        # An error would silence a client of ours for hours: it goes on as it is, and comes later.
+        return Response(render_reply(managing.change_nothing(manager, asked, REPEAT_S)), media_type=_XML)
+    said, is_known = await _answer(door, manager, asked)
+    if is_known is not None:
+        door.limits.note(asked.authenticator, address, known=is_known)
+    return Response(said, media_type=_XML)
 
 
-async def _answer(door: Door, manager: Manager, asked: ManagerRequest) -> bytes:
+async def _answer(door: Door, manager: Manager, asked: ManagerRequest) -> tuple[bytes, bool | None]:
+    """The reply, and whether the token is one of ours; None: nobody can say just now."""
+    known: bool | None = None
     try:
         async with asyncio.timeout(ANSWER_S), door.database.transaction() as session:
             reply = await managing.answer(session, manager, door.vault, asked, door.clock.now())
             said = render_reply(reply)
-        end = "answered"
+        end, known = "answered", True
     except managing.Stranger as stranger:
         said, end = render_error(_BAD_PASSWORD, "This token is not known here."), _tell(stranger.machine_id)
+        known = False
     except Exception as error:
         # The text of a database's error may quote what was written.
         log.error("boinc.contact_failed", error=type(error).__name__)
         said, end = render_reply(managing.change_nothing(manager, asked)), "trouble"
     door.contacts.ended.labels(end).inc()
-    return said
+    return said, known
 
 
 def _tell(machine_id: UUID | None) -> str:

@@ -1,6 +1,6 @@
 """What a request needs of the service."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated
 
 from fastapi import Depends, Request
@@ -9,6 +9,7 @@ from prometheus_client import CollectorRegistry, Counter
 from libs.common.clock import Clock
 from libs.common.db import Database
 from libs.common.secrets import Vault
+from services.contribution.api.limits import Limits
 from services.contribution.settings import Manager
 
 
@@ -31,6 +32,7 @@ class Door:
     manager: Manager | None
     """None: this installation is no account manager."""
     contacts: Contacts
+    limits: Limits = field(default_factory=Limits)
 
 
 def door_of(request: Request) -> Door:
@@ -40,3 +42,8 @@ def door_of(request: Request) -> Door:
 
 
 HasDoor = Annotated[Door, Depends(door_of)]
+
+
+def address_of(request: Request) -> str:
+    """Where somebody comes from; behind a proxy, where the proxy says."""
+    return request.client.host if request.client else ""

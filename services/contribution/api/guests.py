@@ -9,9 +9,9 @@ from fastapi import APIRouter, Depends, Request
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
 from libs.common.auth import Principal, Role, allow, public
-from libs.common.errors import forbidden, unauthorised
+from libs.common.errors import forbidden, too_often, unauthorised
 from libs.common.paging import Cursor, Limit, Page, page_of, read_cursor
-from services.contribution.api.door import HasDoor
+from services.contribution.api.door import Door, HasDoor, address_of
 from services.contribution.domain import DEAD_MAN_S, HEARTBEAT_S, Health, Vitals, health_of
 from services.contribution.models import Guest, Machine
 from services.contribution.usecases import guests as usecases
@@ -121,29 +121,40 @@ def _view(guest: Guest, machine: Machine, now: datetime) -> GuestView:
     )
 
 
+def _insist_on_patience(door: Door, token: str, address: str) -> None:
+    verdict = door.limits.ask(token, address)
+    if verdict.wait_s:
+        raise too_often(verdict.wait_s)
+
+
 @guests.post("/enrol")
-async def enrol(body: Enrolment, door: HasDoor) -> Orders:
+async def enrol(request: Request, body: Enrolment, door: HasDoor) -> Orders:
     """Let a machine's agent in. The same token and secret again is the same enrolment."""
+    token, address = body.token.get_secret_value(), address_of(request)
+    _insist_on_patience(door, token, address)
     try:
         async with door.database.transaction() as session:
             await usecases.enrol(
                 session,
-                body.token.get_secret_value(),
+                token,
                 body.secret.get_secret_value(),
                 body.version,
                 door.clock.now(),
             )
     except usecases.Unknown as unknown:
+        door.limits.note(token, address, known=False)
         if unknown.machine_id is not None:
             log.warning("guest.second_enrolment", machine=str(unknown.machine_id))
         raise forbidden("This token lets nobody in.") from None
+    door.limits.note(token, address, known=True)
     return Orders()
 
 
 @guests.post("/beat")
 async def beat(request: Request, body: Beat, door: HasDoor) -> Orders:
     """One heartbeat: a machine reads and changes nothing but its own."""
-    secret = request.headers.get("authorization", "").removeprefix("Bearer ")
+    secret, address = request.headers.get("authorization", "").removeprefix("Bearer "), address_of(request)
+    _insist_on_patience(door, secret, address)
     error = body.boinc_error
     told = Told(
         version=body.version,
@@ -157,5 +168,7 @@ async def beat(request: Request, body: Beat, door: HasDoor) -> Orders:
         async with door.database.transaction() as session:
             commands = await usecases.beat(session, secret, told, door.clock.now())
     except usecases.Unknown:
+        door.limits.note(secret, address, known=False)
         raise unauthorised("This secret is not known.") from None
+    door.limits.note(secret, address, known=True)
     return Orders(commands=commands)

@@ -89,12 +89,12 @@ async def answer(
     )
 
 
-def change_nothing(manager: Manager, asked: ManagerRequest) -> ManagerReply:
+def change_nothing(manager: Manager, asked: ManagerRequest, repeat_s: int = TROUBLE_REPEAT_S) -> ManagerReply:
     """What is answered in trouble: a client goes on as it is, where an error would silence it for hours."""
     try:
-        return ManagerReply(manager.name, manager.key, TROUBLE_REPEAT_S, opaque=asked.opaque)
+        return ManagerReply(manager.name, manager.key, repeat_s, opaque=asked.opaque)
     except ValueError:
-        return ManagerReply(manager.name, manager.key, TROUBLE_REPEAT_S)
+        return ManagerReply(manager.name, manager.key, repeat_s)
 
 
 async def give_token(session: Session, machine_id: UUID, sha256: str, now: datetime) -> None:
