@@ -97,7 +97,7 @@ async def open_stage(change: Change | None = None, database_url: str | None = No
     clock = SteppedClock(START)
     cloud = Cloud(f"sim://days-{secrets.token_hex(6)}", secrets.token_urlsafe(24), INTERVAL_S)
     with tempfile.TemporaryDirectory(prefix="tides-", ignore_cleanup_errors=True) as folder:
-        settings = _settings(Path(folder), database_url)
+        settings = stepped_settings(Path(folder), database_url)
         async with (
             started(["all"], settings, clock=clock, durable=False, change=change) as (process, whole),
             open_client(Target(process.url, _token(whole))) as client,
@@ -105,7 +105,7 @@ async def open_stage(change: Change | None = None, database_url: str | None = No
             yield Stage(process, whole, clock, client, cloud)
 
 
-def _settings(folder: Path, database_url: str | None) -> Settings:
+def stepped_settings(folder: Path, database_url: str | None) -> Settings:
     """As given here and nowhere else: an accelerated run does not depend on the environment."""
     kept = keep(folder)
     return load_settings(
