@@ -21,7 +21,7 @@ PAGE = 200
 
 _SERVICES = {
     "identity": ("users", "tokens", "sessions", "me", "organisations"),
-    "registry": ("resources",),
+    "registry": ("resources", "abandonments"),
     "policy": ("policies",),
     "templates": ("templates",),
     "contribution": ("projects", "contributions", "guests", "claims"),

@@ -5,13 +5,14 @@ from typing import Annotated, Any
 
 import typer
 
-from services.cli import show
+from services.cli import leaving, show
 from services.cli.access import ask, read_secret
 from services.cli.client import Client, Failed
 from services.cli.names import RESOURCE, TEMPLATE, find
 from services.cli.watching import AsJson
 
 resources = typer.Typer(no_args_is_help=True, help="Clouds: register, look, lend, pause, drain, remove.")
+leaving.add_to(resources)
 templates = typer.Typer(no_args_is_help=True, help="Images that machines are made from.")
 Name = Annotated[str, typer.Argument(help="Name or id.")]
 _LARGEST_CA = 262_144
@@ -142,21 +143,6 @@ def validate_resource(context: typer.Context, name: Name) -> None:
         return await client.call("POST", f"/v1/resources/{known['id']}/validate")
 
     _tell_validation(ask(context, work))
-
-
-@resources.command("remove")
-def remove_resource(
-    context: typer.Context,
-    name: Name,
-    force: Annotated[bool, typer.Option(help="Destroy machines without waiting for their work.")] = False,
-) -> None:
-    """Drain a cloud, then forget it."""
-
-    async def work(client: Client) -> Any:
-        known = await find(client, RESOURCE, name)
-        return await client.call("DELETE", f"/v1/resources/{known['id']}", params={"force": force})
-
-    show.say(f"{ask(context, work)['name']} drains; it is gone when nothing of ours is left on it")
 
 
 def _set_mode(context: typer.Context, name: str, mode: str, force: bool = False) -> None:

@@ -2,6 +2,7 @@
 
 from libs.common.app import create_app
 from libs.common.contracts.action import (
+    MachineAbandoned,
     MachineDeployed,
     MachineDestroyed,
     MachineDraining,
@@ -36,7 +37,7 @@ def build(runtime: Runtime) -> Service:
     )
     manager, contacts = manager_of(runtime.settings), Contacts(runtime.registry)
     app.state.door = Door(database, runtime.clock, runtime.vault, manager, contacts)
-    facts = (MachineRequested, MachineDeployed, MachineDraining, MachineDestroyed)
+    facts = (MachineRequested, MachineDeployed, MachineDraining, MachineDestroyed, MachineAbandoned)
     return Service(
         name="contribution",
         metadata=Base.metadata,

@@ -1,7 +1,7 @@
 """Composition of registry."""
 
 from libs.common.app import create_app
-from libs.common.contracts.action import ResourceReleased, SweepStopped
+from libs.common.contracts.action import ResourceAbandoned, ResourceReleased, SweepStopped
 from libs.common.contracts.resource import (
     InventoryChanged,
     ResourceChanged,
@@ -12,7 +12,7 @@ from libs.common.service import Hears, Runtime, Sealed, Service, Tells
 from services.registry.api import routers
 from services.registry.api.trials import Trials
 from services.registry.models import Base, Resource
-from services.registry.usecases import hearing, registering
+from services.registry.usecases import abandoning, hearing, registering
 
 NAME = "registry"
 
@@ -31,13 +31,14 @@ def build(runtime: Runtime) -> Service:
             settings=runtime.settings,
             verifier=runtime.verifier,
         ),
-        prefixes=("/v1/resources",),
+        prefixes=("/v1/resources", "/v1/abandonments"),
         hears=(
             Hears(ResourceDegraded, hearing.note_degraded),
             Hears(ResourceRecovered, hearing.note_recovered),
             Hears(InventoryChanged, hearing.note_inventory),
             Hears(SweepStopped, hearing.note_sweep_stopped),
             Hears(ResourceReleased, hearing.note_released),
+            Hears(ResourceAbandoned, abandoning.note_abandoned),
         ),
         tells=(Tells(ResourceChanged, hearing.read_states),),
         closes=(trials.aclose,),

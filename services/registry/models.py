@@ -54,6 +54,8 @@ class Resource(Base):
     deleting: Mapped[bool] = mapped_column(default=False)
     draining_revision: Mapped[int | None]
     """The revision at which draining was last asked for."""
+    forced_at: Mapped[datetime | None] = mapped_column(Utc)
+    """Since when it is drained by force; None again with the next mode."""
     released_at: Mapped[datetime | None] = mapped_column(Utc)
     """Drained and nothing of ours left; None again with the next mode."""
     health: Mapped[Health] = mapped_column(_HEALTH, default=Health.UNKNOWN)
@@ -76,3 +78,22 @@ class GoneResource(Base):
 
     id: Mapped[UUID] = mapped_column(primary_key=True)
     state: Mapped[dict[str, Any]] = mapped_column(JSONB)
+
+
+class Abandonment(Base):
+    """A resource that was given up without asking its cloud, and what may run there still."""
+
+    __tablename__ = "abandonment"
+
+    resource_id: Mapped[UUID] = mapped_column(primary_key=True)
+    organisation_id: Mapped[UUID] = mapped_column(index=True)
+    name: Mapped[str] = mapped_column(String(100))
+    provider: Mapped[str] = mapped_column(String(40))
+    url: Mapped[str] = mapped_column(String(2000))
+    at: Mapped[datetime] = mapped_column(Utc)
+    by: Mapped[str]
+    reason: Mapped[str]
+    find: Mapped[str]
+    """How to find the machines in the cloud, in words."""
+    machines: Mapped[list[dict[str, Any]] | None] = mapped_column(JSONB(none_as_null=True))
+    """None until workload has written them off."""

@@ -22,11 +22,13 @@ ACTIONS: tuple[type[Event], ...] = (
     action.MachineDestroyed,
     action.MachineFailed,
     action.MachineLost,
+    action.MachineAbandoned,
     action.LimitsApplied,
     action.LimitsFailed,
     action.ClusterPaused,
     action.ClusterResumed,
     action.ResourceReleased,
+    action.ResourceAbandoned,
 )
 
 

@@ -18,7 +18,7 @@ from services.workload.models import Base, Contribution, Machine, Resource
 from services.workload.reconcile import beats
 from services.workload.reconcile.hands import Hands
 from services.workload.settings import Pace, guests_of
-from services.workload.usecases import judging, projections
+from services.workload.usecases import changing, judging, projections
 from services.workload.usecases.following import Means
 
 _UNNAMED = UUID("9c1f7e0a-5a7d-5c22-8f55-2a7e0a9d1b64")
@@ -81,7 +81,7 @@ def _ears(means: Means, sample_ttl_s: float, acting: Wake) -> tuple[Hears, ...]:
     judge = partial(judging.judge_samples, means)
     return (
         Hears(UsageSampled, judge, once=False, expires_s=sample_ttl_s, wakes=wakes),
-        Hears(ResourceChanged, partial(judging.change_resource, means), once=False, wakes=wakes),
+        Hears(ResourceChanged, partial(changing.change_resource, means), once=False, wakes=wakes),
         Hears(InventoryChanged, projections.remember_inventory, once=False),
         Hears(PolicyAssigned, projections.remember_policy, once=False),
         Hears(TemplateChanged, projections.remember_template, once=False, wakes=wakes),

@@ -9,6 +9,7 @@ import pytest
 
 from libs.common.auth import Role
 from libs.common.contracts.action import (
+    MachineAbandoned,
     MachineDeployed,
     MachineDestroyed,
     MachineDraining,
@@ -167,12 +168,13 @@ async def test_machines_are_counted_in_whatever_order_their_facts_come(contribut
     only_here = await lend(
         contribution, await add_project(contribution, "https://b.example/"), resource_ids=[str(here)]
     )
-    one, two, three, four = (uuid4() for _ in range(4))
+    one, two, three, four, five = (uuid4() for _ in range(5))
     facts = [
         machine(MachineDestroyed, one, here), machine(MachineDeployed, one, here),
         machine(MachineDeployed, two, here), machine(MachineRequested, two, here),
         machine(MachineDraining, three, elsewhere), machine(MachineRequested, three, elsewhere),
         machine(MachineDeployed, four, here, THEIRS),
+        machine(MachineDeployed, five, here), machine(MachineAbandoned, five, here),
     ]  # fmt: skip
 
     await contribution.tell(*facts, *facts)

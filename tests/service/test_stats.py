@@ -15,7 +15,14 @@ from sqlalchemy import text
 
 from libs.common.auth import Role
 from libs.common.clock import SteppedClock
-from libs.common.contracts.action import LimitsApplied, MachineDeployed, MachineDestroyed, MachineFact
+from libs.common.contracts.action import (
+    LimitsApplied,
+    MachineAbandoned,
+    MachineDeployed,
+    MachineDestroyed,
+    MachineFact,
+    ResourceAbandoned,
+)
 from libs.common.contracts.base import Event
 from libs.common.contracts.resource import ClusterFacts, HostFacts, InventoryChanged, Mode, ResourceChanged
 from libs.common.contracts.usage import HostState, Sample, UsageSampled
@@ -234,11 +241,14 @@ async def test_a_late_sample_and_a_late_fact_open_a_rolled_up_hour_again(stats: 
     assert organisations == [{"organisation_id": str(OURS), "core_hours": 5.0}]
 
 
-async def test_core_hours_go_to_organisations_by_their_running_vcpus(stats: Lone) -> None:
+@pytest.mark.parametrize("end", [MachineDestroyed, MachineAbandoned])
+async def test_core_hours_go_to_organisations_by_their_running_vcpus(
+    stats: Lone, end: type[MachineFact]
+) -> None:
     ours, theirs = uuid4(), uuid4()
     half = START + timedelta(minutes=30)
     facts: list[Event] = [
-        machine(MachineDestroyed, half, theirs, THEIRS, 4),
+        machine(end, half, theirs, THEIRS, 4),
         machine(MachineDeployed, START, theirs, THEIRS, 4),
         machine(MachineDeployed, START, ours, OURS, 12),
     ]
@@ -276,12 +286,13 @@ async def test_the_summary_counts_acts_once(stats: Lone) -> None:
         limits(START, 3),
         limits(START + STEP, 4),
         limits(START + timedelta(days=30), 50),
+        ResourceAbandoned(at=START, resource_id=RESOURCE, reason="test", machines=()),
     ]
     await stats.tell(resource(), *facts, *facts)
 
     assert await report(stats, "summary") == {
         "samples": 0, "core_hours": 0.0, "contention_percent": 0.0, "deploys": 2, "destroys": 1,
-        "limit_changes": 7, "events": 5, "refused": 0,
+        "limit_changes": 7, "events": 6, "refused": 0,
     }  # fmt: skip
 
 

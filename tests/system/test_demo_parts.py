@@ -84,6 +84,17 @@ ELSEWHERE: dict[str, str] = {
         "test_a_revoked_token_is_refused_by_another_service_in_another_process"
     ),
     "stats relay": "tests/contract/test_runner.py::test_what_one_service_commits_another_keeps_once",
+    "registry action.resource_abandoned.v1": (
+        "tests/service/test_registry_abandoned.py::"
+        "test_a_cloud_that_is_silent_for_long_enough_is_given_up_and_its_address_is_free"
+    ),
+    "contribution action.machine_abandoned.v1": (
+        "tests/service/test_contribution.py::test_machines_are_counted_in_whatever_order_their_facts_come"
+    ),
+    "stats action.machine_abandoned.v1": (
+        "tests/service/test_stats.py::test_core_hours_go_to_organisations_by_their_running_vcpus"
+    ),
+    "stats action.resource_abandoned.v1": "tests/service/test_stats.py::test_the_summary_counts_acts_once",
     "stats action.limits_failed.v1": "tests/service/test_stats.py::test_the_summary_counts_acts_once",
     "* ask": (
         "tests/service/test_late_joiners.py::"

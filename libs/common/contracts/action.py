@@ -1,5 +1,6 @@
 """Action events: what workload did to a cloud, why, and what came of it."""
 
+from dataclasses import dataclass
 from typing import ClassVar
 from uuid import UUID
 
@@ -80,6 +81,12 @@ class MachineLost(MachineFact):
     key: ClassVar[str] = "action.machine_lost.v1"
 
 
+class MachineAbandoned(MachineFact):
+    """The machine was written off with its cloud, which was not asked: it may run there still."""
+
+    key: ClassVar[str] = "action.machine_abandoned.v1"
+
+
 class LimitFact(Event):
     """A change of limits on a cluster; one id from request to outcome."""
 
@@ -153,6 +160,35 @@ class SweepStopped(Event):
     orphans: int
     machines: int
     reason: str
+
+    @property
+    def subject(self) -> str:
+        return str(self.resource_id)
+
+
+@dataclass(frozen=True, slots=True)
+class MachineLeft:
+    """A machine that was written off, as it was last known."""
+
+    machine_id: UUID
+    name: str
+    cluster_id: UUID
+    cluster: str
+    """The cluster's name."""
+    host: str | None
+    """The cloud's reference."""
+    state: str
+    power: str | None
+    """None: the cloud has never shown it."""
+
+
+class ResourceAbandoned(Event):
+    """A cloud was given up without being asked: which machines of ours may be left there. Said once."""
+
+    key: ClassVar[str] = "action.resource_abandoned.v1"
+    resource_id: UUID
+    reason: str
+    machines: tuple[MachineLeft, ...]
 
     @property
     def subject(self) -> str:

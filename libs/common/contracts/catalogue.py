@@ -79,6 +79,7 @@ CATALOGUE: tuple[Entry, ...] = (
     _entry(action.MachineDestroyed, "workload", "contribution stats", Kind.FACT, _BY_ID),
     _entry(action.MachineFailed, "workload", "stats", Kind.FACT, _BY_ID),
     _entry(action.MachineLost, "workload", "stats", Kind.FACT, _BY_ID),
+    _entry(action.MachineAbandoned, "workload", "contribution stats", Kind.FACT, _BY_ID),
     _entry(action.LimitsRequested, "workload", "", Kind.FACT, _BY_ID),
     _entry(action.LimitsApplied, "workload", "stats", Kind.FACT, _BY_ID),
     _entry(action.LimitsSuperseded, "workload", "", Kind.FACT, _BY_ID),
@@ -87,6 +88,7 @@ CATALOGUE: tuple[Entry, ...] = (
     _entry(action.ClusterResumed, "workload", "stats", Kind.FACT, _BY_ID),
     _entry(action.SweepStopped, "workload", "registry", Kind.FACT, _BY_ID),
     _entry(action.ResourceReleased, "workload", "registry stats", Kind.FACT, _BY_ID),
+    _entry(action.ResourceAbandoned, "workload", "registry stats", Kind.FACT, _BY_ID),
 )
 
 BY_KEY: dict[str, Entry] = {entry.event.key: entry for entry in CATALOGUE}

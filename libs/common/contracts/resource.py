@@ -41,6 +41,8 @@ class ResourceChanged(StateEvent):
     mode: Mode
     force: bool = False
     """With `draining`: destroy machines without waiting for their work."""
+    abandoned: str = ""
+    """With `gone`: why its machines are written off without asking the cloud; empty: there are none."""
     interval_s: float
 
     @property

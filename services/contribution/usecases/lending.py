@@ -13,6 +13,7 @@ from sqlalchemy.exc import IntegrityError
 from libs.boinc.account import account_file_name, canonical_url
 from libs.common.auth import Principal, Role
 from libs.common.contracts.action import (
+    MachineAbandoned,
     MachineDeployed,
     MachineDestroyed,
     MachineDraining,
@@ -66,6 +67,7 @@ _STAGES: dict[type[MachineFact], Stage] = {
     MachineDeployed: Stage.RUNNING,
     MachineDraining: Stage.DRAINING,
     MachineDestroyed: Stage.DESTROYED,
+    MachineAbandoned: Stage.DESTROYED,
 }
 
 

@@ -14,6 +14,7 @@ from libs.common.paging import Cursor, IfMatch, Limit, Page, page_of, read_curso
 from libs.common.repeats import HasOnce
 from libs.common.service import Runtime
 from libs.providers.base import ProviderError
+from services.registry.api.abandonments import Abandonments, AbandonmentShown
 from services.registry.api.probe import ask_cloud, check_endpoint, check_name, explain, failed_validation
 from services.registry.api.shapes import (
     CheckGiven,
@@ -33,6 +34,13 @@ Viewer = Annotated[Principal, Depends(allow(Role.VIEWER))]
 Operator = Annotated[Principal, Depends(allow(Role.OPERATOR))]
 Admin = Annotated[Principal, Depends(allow(Role.ADMIN))]
 Validate = Annotated[bool, Query(description="False: keep it without asking the cloud; for admins.")]
+
+Abandon = Annotated[
+    bool,
+    Query(
+        description="Forget it now, without asking a cloud that does not answer; says which machines may be left."
+    ),
+]
 
 _ENDPOINT = ("url", "username", "ca_pem", "thumbprint", "settings")
 
@@ -57,7 +65,7 @@ def routers(database: Database, runtime: Runtime, trials: Trials) -> list[APIRou
         responses={200: {"content": {"application/x-ndjson": {}}, "description": "A line for each step."}},
     )(doors.check)
     router.delete("/{resource_id}/alarm", summary="Acknowledge the sweeper's alarm")(doors.clear_alarm)
-    return [router]
+    return [router, doors.abandonments.router()]
 
 
 class _Doors:
@@ -67,6 +75,7 @@ class _Doors:
         self._database = database
         self._trials = trials
         self._runtime = runtime
+        self.abandonments = Abandonments(database, runtime)
 
     async def create(
         self, body: ResourceGiven, who: Operator, response: Response, once: HasOnce, validate: Validate = True
@@ -135,9 +144,19 @@ class _Doors:
         return _shown(resource, response)
 
     async def delete(
-        self, resource_id: UUID, who: Admin, response: Response, force: bool = False
-    ) -> ResourceShown:
-        """The resource drains; it is gone when nothing of ours is left on it."""
+        self,
+        resource_id: UUID,
+        who: Admin,
+        response: Response,
+        force: bool = False,
+        abandon: Abandon = False,
+    ) -> ResourceShown | AbandonmentShown:
+        """The resource drains; it is gone when nothing of ours is left on it, or at once when it is abandoned."""
+        if abandon and force:
+            raise invalid("force", "Who abandons a cloud asks nothing of it.", "Give `force` or `abandon`.")
+        if abandon:
+            response.headers["Location"] = f"/v1/abandonments/{resource_id}"
+            return await self.abandonments.abandon(resource_id, who)
         async with self._database.transaction() as session:
             now = self._runtime.clock.now()
             resource = await registering.remove(session, who, resource_id, force, now)

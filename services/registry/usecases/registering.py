@@ -124,7 +124,8 @@ async def set_mode(
     if mode is Mode.DRAINING:
         _drain(resource, force, now)
     else:
-        resource.force, resource.released_at, resource.draining_revision = False, None, None
+        resource.force, resource.forced_at = False, None
+        resource.released_at, resource.draining_revision = None, None
         resource.mode = mode
         advance(resource, now)
     announce(session, resource)
@@ -172,10 +173,10 @@ async def clear_alarm(session: Session, who: Principal, resource_id: UUID) -> Re
     return resource
 
 
-async def forget(session: Session, resource: Resource, now: datetime) -> None:
+async def forget(session: Session, resource: Resource, now: datetime, *, abandoned: str = "") -> None:
     """Delete the row, say that the resource is gone, and remember what was said."""
     advance(resource, now)
-    last = state_of(resource, gone=True)
+    last = state_of(resource, gone=True, abandoned=abandoned)
     session.emit(last)
     session.add(GoneResource(id=resource.id, state=last.model_dump(mode="json")))
     await session.delete(resource)
@@ -214,7 +215,7 @@ def announce(session: Session, resource: Resource) -> None:
     session.emit(state_of(resource))
 
 
-def state_of(resource: Resource, *, gone: bool = False) -> ResourceChanged:
+def state_of(resource: Resource, *, gone: bool = False, abandoned: str = "") -> ResourceChanged:
     """What others are told of this revision; telling it again is the same message."""
     return ResourceChanged(
         id=state_id(ResourceChanged.key, str(resource.id), resource.revision),
@@ -233,6 +234,7 @@ def state_of(resource: Resource, *, gone: bool = False) -> ResourceChanged:
         thumbprint=resource.thumbprint,
         mode=resource.mode,
         force=resource.force,
+        abandoned=abandoned,
         interval_s=resource.interval_s,
     )
 
@@ -244,6 +246,7 @@ def secret_context(known: Endpoint | Resource) -> bytes:
 
 def _drain(resource: Resource, force: bool, now: datetime) -> None:
     resource.mode, resource.force, resource.released_at = Mode.DRAINING, force, None
+    resource.forced_at = (resource.forced_at or now) if force else None
     advance(resource, now)
     resource.draining_revision = resource.draining_revision or resource.revision
 

@@ -13,8 +13,10 @@ _RUNS = {
     "action.machine_failed.v1": None,
     "action.machine_lost.v1": False,
     "action.machine_destroyed.v1": False,
+    "action.machine_abandoned.v1": False,
 }
 """Whether a machine runs after a fact; None: as before."""
+_ENDS = ("action.machine_destroyed.v1", "action.machine_abandoned.v1")
 _ORDER = {key: place for place, key in enumerate(_RUNS)}
 
 
@@ -35,7 +37,7 @@ class Span:
 
 
 def spans_of(told: Iterable[Told]) -> list[Span]:
-    """The stretches in which the machine ran, oldest first. What was destroyed runs no more, whatever follows."""
+    """The stretches in which the machine ran, oldest first. What has ended runs no more, whatever follows."""
     spans: list[Span] = []
     since: datetime | None = None
     for fact in sorted(told, key=lambda fact: (fact.at, _ORDER.get(fact.key, 0))):
@@ -45,6 +47,6 @@ def spans_of(told: Iterable[Told]) -> list[Span]:
         elif runs is False and since is not None:
             spans += [Span(since, fact.at)] if fact.at > since else []
             since = None
-        if fact.key == "action.machine_destroyed.v1":
+        if fact.key in _ENDS:
             return spans
     return spans if since is None else [*spans, Span(since, None)]

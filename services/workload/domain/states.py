@@ -28,11 +28,13 @@ class MachineState(StrEnum):
     """The cloud said absent twice."""
     LOST = "lost"
     """Should exist and was not in the inventory three times."""
+    ABANDONED = "abandoned"
+    """Written off with its cloud, which was not asked: it may run there still."""
 
 
 _S = MachineState
 
-NEXT: dict[MachineState, frozenset[MachineState]] = {
+_ARROWS: dict[MachineState, frozenset[MachineState]] = {
     _S.REQUESTED: frozenset({_S.CREATING, _S.STARTING, _S.SUSPENDED, _S.DESTROYING}),
     _S.CREATING: frozenset({_S.STARTING, _S.SUSPENDED, _S.DESTROYING, _S.LOST}),
     _S.STARTING: frozenset({_S.RUNNING, _S.SUSPENDING, _S.DRAINING, _S.DESTROYING, _S.LOST}),
@@ -43,11 +45,19 @@ NEXT: dict[MachineState, frozenset[MachineState]] = {
     _S.DESTROYING: frozenset({_S.DESTROYED}),
     _S.LOST: frozenset({_S.STARTING, _S.DESTROYING}),
     _S.DESTROYED: frozenset(),
+    _S.ABANDONED: frozenset(),
 }
-"""The transition table. A machine that is being destroyed never comes back."""
 
-LIVE = frozenset(_S) - {_S.DESTROYED}
-"""States of machines that may exist in the cloud."""
+ENDED = frozenset({_S.DESTROYED, _S.ABANDONED})
+"""States that nothing follows."""
+
+LIVE = frozenset(_S) - ENDED
+"""States of machines that are looked after."""
+
+NEXT: dict[MachineState, frozenset[MachineState]] = {
+    state: to | {_S.ABANDONED} if state in LIVE else to for state, to in _ARROWS.items()
+}
+"""The transition table. A machine that is being destroyed never comes back; with its cloud any can be abandoned."""
 
 COUNTED = frozenset(
     {_S.REQUESTED, _S.CREATING, _S.STARTING, _S.RUNNING, _S.SUSPENDING, _S.SUSPENDED, _S.DRAINING}

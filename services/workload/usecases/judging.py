@@ -15,7 +15,6 @@ from pydantic import BaseModel, ConfigDict
 from sqlalchemy import func, literal, or_, select
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError
 
-from libs.common.contracts.resource import ResourceChanged
 from libs.common.contracts.usage import Sample, UsageSampled
 from libs.common.db import Session, Utc
 from libs.common.ids import cluster_id, new_id
@@ -30,7 +29,7 @@ from services.workload.domain.words import replace_cause
 from services.workload.models import Cluster, DecisionRecord, Machine, Resource
 from services.workload.usecases.facts import Clocks, facts_of, why_draining
 from services.workload.usecases.following import Means, Order, follow, hold, is_limited
-from services.workload.usecases.projections import ensure_cluster, remember_resource
+from services.workload.usecases.projections import ensure_cluster
 from services.workload.usecases.rules import Rulebook, Rules, open_rulebook
 
 log = structlog.get_logger(__name__)
@@ -181,13 +180,6 @@ async def judge_silence(means: Means, session: Session) -> int:
         cluster.silent_at = now
         await rejudge(means, session, cluster, resource)
     return len(found)
-
-
-async def change_resource(means: Means, session: Session, event: ResourceChanged) -> None:
-    """Take a resource's newest state. What its mode says holds at once, without a new sample."""
-    if not await remember_resource(session, event) or event.gone:
-        return
-    await rejudge_all(means, session, await session.get_one(Resource, event.resource_id))
 
 
 async def rejudge_all(means: Means, session: Session, resource: Resource) -> None:

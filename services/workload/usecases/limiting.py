@@ -102,12 +102,12 @@ async def settle_limits(
         if isinstance(outcome, ProviderError):
             if is_open and cluster.limits_failed_id != due.action_id:
                 cluster.limits_failed_id = due.action_id
-                record(session, LimitsFailed(**_about(cluster, now), cause=outcome.cause.value))
+                record(session, LimitsFailed(**about_limits(cluster, now), cause=outcome.cause.value))
             continue
         taken |= due.limits_mhz
         if is_open:
             cluster.limits_applied_id = due.action_id
-            record(session, LimitsApplied(**_about(cluster, now), changes=outcome))
+            record(session, LimitsApplied(**about_limits(cluster, now), changes=outcome))
         elif outcome and cluster.limits_id == due.action_id:
             _say_applied_again(session, cluster, outcome, now)
     if taken:
@@ -118,12 +118,13 @@ async def settle_limits(
 def _say_applied_again(session: Session, cluster: Cluster, changes: int, now: datetime) -> None:
     """The cloud had other limits than those it took before: a machine is new, or somebody changed them."""
     cluster.limits_id = cluster.limits_applied_id = new_id()
-    about = _about(cluster, now) | {"reason": f"the cloud had other limits; {cluster.reason}"}
+    about = about_limits(cluster, now) | {"reason": f"the cloud had other limits; {cluster.reason}"}
     record(session, LimitsRequested(**about))
     record(session, LimitsApplied(**about, changes=changes))
 
 
-def _about(cluster: Cluster, now: datetime) -> dict[str, object]:
+def about_limits(cluster: Cluster, now: datetime) -> dict[str, object]:
+    """What every event about a cluster's desired limits holds."""
     return {
         "at": now,
         "action_id": cluster.limits_id,

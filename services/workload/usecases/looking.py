@@ -303,7 +303,7 @@ def fail(session: Session, cluster: Cluster, machine: Machine, why: str, now: da
     cluster.grow_after = now + timedelta(
         seconds=min(3600.0, FIRST_BACK_OFF_S * 2.0 ** (cluster.deploy_failures - 1))
     )
-    record(session, MachineFailed(**_about(machine, now, why), stage=machine.state.value))
+    record(session, MachineFailed(**about_machine(machine, now, why), stage=machine.state.value))
     machine.wanted, machine.wanted_by_hand, machine.reason = Wanted.GONE, True, why
     log.warning(
         "machine.failed",
@@ -329,7 +329,7 @@ def _move(scene: _Scene, machine: Machine, to: MachineState, why: str | None = N
         machine.running_since = scene.now
         scene.clusters[machine.cluster_id].deploy_failures = 0
     if event is not None:
-        about = _about(machine, scene.now, reason)
+        about = about_machine(machine, scene.now, reason)
         if event is MachineDraining:
             about["grace_s"] = scene.clusters[machine.cluster_id].drain_grace_s
         record(scene.session, event(**about))
@@ -353,7 +353,8 @@ def _event_of(machine: Machine, came_from: MachineState, to: MachineState) -> ty
     return _SAYS.get(to)
 
 
-def _about(machine: Machine, now: datetime, reason: str) -> dict[str, Any]:
+def about_machine(machine: Machine, now: datetime, reason: str) -> dict[str, Any]:
+    """What every event about a machine holds."""
     return {
         "at": now,
         "machine_id": machine.id,

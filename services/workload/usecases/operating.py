@@ -88,7 +88,7 @@ async def drain_machine(session: Session, machine_id: UUID, person: Person) -> M
     await session.get_one(Cluster, machine.cluster_id, with_for_update=_NO_KEY)
     await session.refresh(machine, with_for_update=_NO_KEY)
     if machine.state not in LIVE:
-        raise conflict(f"{machine.name} was destroyed; there is nothing to drain.")
+        raise conflict(f"{machine.name} is {machine.state.value}; there is nothing to drain.")
     machine.wanted, machine.wanted_by_hand = Wanted.GONE, True
     machine.reason = by_hand("drained", person.name, person.reason)
     log.info("machine.drained", machine=machine.name, by=person.name, reason=person.reason)

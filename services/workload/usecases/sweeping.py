@@ -34,7 +34,8 @@ async def sweep(
     """Which strays are to be destroyed, and why.
 
     Those whose row says that they are gone are no strangers: they go at once, and no person is asked. Of true
-    strangers a few go after a grace; many mean that the database is the stranger.
+    strangers a few go after a grace; many mean that the database is the stranger. What was written off with an
+    abandoned resource is a stranger, wherever it is met: nothing is known of it any more.
     """
     if not strays:
         await _judge_strangers(session, resource, [], known, now)
@@ -46,7 +47,11 @@ async def sweep(
         for stray in strays
         if stray.name in rows and _is_past(rows[stray.name], resource)
     ]
-    strangers = {stray.name: stray for stray in strays if stray.name not in rows}
+    strangers = {
+        stray.name: stray
+        for stray in strays
+        if stray.name not in rows or rows[stray.name].state is MachineState.ABANDONED
+    }
     why = await _judge_strangers(session, resource, list(strangers), known, now)
     return back + [(strangers[name], reason) for name, reason in why.items()]
 

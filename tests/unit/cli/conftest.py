@@ -63,3 +63,7 @@ class _Pipe:
     def read(self, size: int = -1) -> str:
         said, self._text = self._text, ""
         return said if size < 0 else said[:size]
+
+    def readline(self) -> str:
+        line, mark, self._text = self._text.partition("\n")
+        return line + mark

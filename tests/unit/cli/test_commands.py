@@ -223,3 +223,43 @@ def test_a_service_that_there_is_not_is_exit_code_2(tides: Type) -> None:
 
     assert said.code == 2
     assert "no service named 'moniter'; there are: all, identity" in said.err
+
+
+def abandoned(machines: list[dict[str, Any]] | None) -> dict[str, Any]:
+    about = {
+        "name": "lab",
+        "url": "https://vc",
+        "reason": "abandoned by Ada: it is degraded",
+        "machines": machines,
+    }
+    return {
+        "resource_id": resource("lab")["id"],
+        "at": "2026-11-20T12:00:00+00:00",
+        "find": "in folder `t`.",
+        **about,
+    }
+
+
+def test_a_cloud_is_abandoned_by_who_types_its_name_and_what_may_be_left_is_said(
+    house: House, tides: Type
+) -> None:
+    known = {**resource("lab"), "url": "https://vc"}
+    house.kept["resources"] = [known]
+    left = {"name": "tides-1", "cluster": "East", "host": None, "state": "running", "power": "on"}
+    house.answers["DELETE", f"/v1/resources/{known['id']}"] = (202, abandoned([left]))
+
+    for wrong in ("", "lob\n"):
+        said = tides("resource", "remove", "lab", "--abandon", stdin=wrong)
+        assert (said.code, "nothing was done" in said.err) == (1, True)
+    assert [method for method, _, _ in house.asked if method == "DELETE"] == []
+    for words, typed in (((), "lab\n"), (("--yes",), "")):
+        said = tides("resource", "remove", "lab", "--abandon", *words, stdin=typed)
+        assert said.code == 0, said.err
+        for told in ("abandoned by Ada", "tides-1", "East", "in folder `t`."):
+            assert told in said.out
+
+
+def test_what_an_abandoned_cloud_may_hold_is_said_as_soon_as_it_is_known(house: House, tides: Type) -> None:
+    house.kept["abandonments"] = [abandoned(None)]
+    assert "not known yet" in tides("resource", "abandoned", "lab").out
+    assert "has not been abandoned" in tides("resource", "abandoned", "lob").out

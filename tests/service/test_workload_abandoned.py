@@ -1,0 +1,116 @@
+"""A cloud that is gone for good is written off without being asked; met again, its machines are strangers."""
+
+from typing import Any
+from uuid import UUID, uuid4
+
+from structlog.testing import capture_logs
+
+from libs.common.auth import Role
+from libs.common.contracts.action import (
+    LimitsRequested,
+    LimitsSuperseded,
+    MachineAbandoned,
+    MachineDestroyed,
+    MachineRequested,
+    ResourceAbandoned,
+    SweepStopped,
+)
+from tests.service.workload_house import House, open_house
+
+GRACE_S = 600
+WHY = "abandoned by Ada: the cloud was not asked, it is degraded since 2026-11-20 02:00 UTC (unreachable)"
+
+
+def names(house: House) -> set[str]:
+    return {machine.name for machine in house.cloud.truth().machines}
+
+
+async def register_again(house: House, sealed_secret: str) -> None:
+    """The same address as another resource, lent as the first one was."""
+    again: dict[str, Any] = {"resource_id": uuid4(), "revision": 0, "gone": False, "abandoned": ""}
+    again["sealed_secret"] = sealed_secret
+    house.resource, house.eyes = house.resource.model_copy(update=again), None
+    house.template = house.template.model_copy(
+        update={"version_id": uuid4(), "resource_id": house.resource.resource_id}
+    )
+    await house.lend()
+
+
+def check_written_off(house: House, ours: dict[str, str], asked: set[UUID]) -> None:
+    (abandoned,) = house.heard(ResourceAbandoned)
+    assert {left.name: left.host for left in abandoned.machines} == ours
+    assert {(left.cluster, left.state, left.power) for left in abandoned.machines} == {
+        ("lab", "running", "on")
+    }
+    told = house.heard(MachineAbandoned)
+    assert ({event.name for event in told}, {event.reason for event in told}) == (set(ours), {WHY})
+    superseded = house.heard(LimitsSuperseded)[-1]
+    assert (superseded.action_id in asked, superseded.reason) == (True, WHY)
+
+
+async def test_what_is_written_off_is_listed_left_alone_and_a_stranger_when_it_is_met_again(
+    database_url: str,
+) -> None:
+    async with open_house(database_url, replicas=2) as house:
+        await house.lend()
+        await house.run(40)
+        ours = {machine["name"]: machine["host"] for machine in await house.machines()}
+        assert (await house.states(), len(ours)) == (["running", "running"], 2)
+        house.cloud.control.set_fault("unavailable", True)
+        house.own(0.5)
+        await house.act(f"/v1/clusters/{house.cluster_id}/pause", {"reason": "it is dead"})
+        assert house.limits()[-1] in ("open", "failed")
+        asked = {event.action_id for event in house.heard(LimitsRequested)}
+        secret = house.resource.sealed_secret
+        destroyed_before = len(house.heard(MachineDestroyed))
+
+        with capture_logs() as logs:
+            await house.change_resource(gone=True, abandoned=WHY, sealed_secret="")
+            await house.tell(house.resource)  # the same message again
+
+        check_written_off(house, ours, asked)
+        assert await house.states() == []
+        assert await house.states(live=False) == ["abandoned", "abandoned"]
+        lines = [line for line in logs if line["event"] == "machine.abandoned"]
+        assert {(line["machine"], line["reason"]) for line in lines} == {(name, WHY) for name in ours}
+
+        house.cloud.control.clear_faults()
+        await house.be_silent(30)
+        assert names(house) == set(ours)
+        assert house.heard(MachineDestroyed)[destroyed_before:] == []
+
+        requested = len(house.heard(MachineRequested))
+        house.own(0.1)
+        await register_again(house, secret)
+        await house.run(40)
+        house.clock.leap(2 * GRACE_S)
+        await house.run(40)
+        assert names(house) == set(ours)
+        (stopped,) = house.heard(SweepStopped)
+        assert (stopped.resource_id, stopped.orphans, stopped.machines) == (
+            house.resource.resource_id, 2, 0,
+        )  # fmt: skip
+        assert len(house.heard(MachineRequested)) == requested
+
+        path = f"/v1/sweeps/{house.resource.resource_id}/allow"
+        assert (await house.ask("POST", path, role=Role.ADMIN)).body == {"allowed": 2}
+        await house.run(60)
+        assert names(house).isdisjoint(ours)
+        assert await house.states() == ["running", "running"]
+
+
+async def test_a_clone_that_is_under_way_is_written_off_and_nothing_more_is_asked_of_its_cloud(
+    database_url: str,
+) -> None:
+    async with open_house(database_url, clone_s=60) as house:
+        await house.lend()
+        await house.run(20)
+        assert await house.states() == ["creating", "creating"]
+        await house.change_resource(gone=True, abandoned=WHY, sealed_secret="")
+        (abandoned,) = house.heard(ResourceAbandoned)
+        assert {left.state for left in abandoned.machines} == {"creating"}
+
+        await house.be_silent(90)
+        assert {machine.name for machine in abandoned.machines} == names(house)
+        assert {machine.power for machine in house.cloud.truth().machines} == {"off"}
+        assert await house.states(live=False) == ["abandoned", "abandoned"]
