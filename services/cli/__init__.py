@@ -9,7 +9,19 @@ import typer
 from libs.common.bus.base import BusUnavailable
 from libs.common.embedded import EmbeddedPostgresFailed
 from libs.common.settings import InvalidSettings
-from services.cli import boinc, clouds, demo, floor, lending, operate, people, rules, vsphere, watching
+from services.cli import (
+    boinc,
+    clouds,
+    demo,
+    floor,
+    lending,
+    operate,
+    people,
+    projects,
+    rules,
+    vsphere,
+    watching,
+)
 from services.cli.access import Access
 from services.cli.client import Failed
 
@@ -29,7 +41,7 @@ app.command("demo")(demo.demo)
 app.add_typer(clouds.resources, name="resource")
 app.add_typer(clouds.templates, name="template")
 app.add_typer(rules.policies, name="policy")
-app.add_typer(lending.projects, name="project")
+app.add_typer(projects.projects, name="project")
 app.add_typer(lending.contributions, name="contribution")
 app.add_typer(floor.clusters, name="cluster")
 app.add_typer(floor.machines, name="machine")

@@ -24,7 +24,7 @@ _SERVICES = {
     "registry": ("resources", "abandonments"),
     "policy": ("policies",),
     "templates": ("templates",),
-    "contribution": ("projects", "contributions", "guests", "claims"),
+    "contribution": ("projects", "listed-projects", "contributions", "guests", "claims"),
     "monitor": ("monitors",),
     "workload": ("clusters", "workloads", "machines", "decisions", "events", "sweeps"),
     "stats": ("stats",),

@@ -1,4 +1,4 @@
-"""`tides project`, `tides contribution`: to whom is lent, and how much of it."""
+"""`tides contribution`: how much of what is lent to whom."""
 
 from typing import Annotated, Any
 
@@ -10,76 +10,7 @@ from services.cli.client import Client
 from services.cli.names import PROJECT, RESOURCE, find
 from services.cli.watching import AsJson
 
-MOST_OF_A_BLOCK = 600
-
-projects = typer.Typer(no_args_is_help=True, help="BOINC projects.")
 contributions = typer.Typer(no_args_is_help=True, help="What is lent to which project.")
-
-
-@projects.command("add")
-def add_project(
-    context: typer.Context, name: str, url: Annotated[str, typer.Argument(help="Master URL.")]
-) -> None:
-    """Add a project that can be lent to."""
-    added = ask(context, lambda client: client.call("POST", "/v1/projects", {"name": name, "url": url}))
-    show.say(f"{added['name']} at {added['url']}")
-
-
-@projects.command("list")
-def list_projects(context: typer.Context, json_: AsJson = False) -> None:
-    """Every project."""
-    found = ask(context, lambda client: client.pages(PROJECT.path))
-    if json_:
-        show.as_json(found)
-        return
-    show.table(["name", "url"], [[one["name"], one["url"]] for one in found])
-
-
-@projects.command("check")
-def check_project(
-    context: typer.Context, project: Annotated[str, typer.Argument(help="Name or id.")], json_: AsJson = False
-) -> None:
-    """Ask the project itself: its address, whether it takes new accounts, its terms."""
-
-    async def work(client: Client) -> Any:
-        known = await find(client, PROJECT, project)
-        return await client.call("POST", f"/v1/projects/{known['id']}/check")
-
-    found = ask(context, work)
-    if json_:
-        show.as_json(found)
-        return
-    same = "" if found["is_canonical"] else " (kept here under another address: add it anew)"
-    rows = [
-        ["name", found["name"]],
-        ["address", found["master_url"] + same],
-        ["state", "down" if found["is_down"] else "up"],
-        ["plain Linux", "yes" if found["runs_here"] else "no"],
-        ["hindrances", ", ".join(found["hindrances"]) or "none"],
-        ["terms", found["terms_sha256"][:16]],
-    ]
-    show.table(["what", "it says"], rows)
-    if found["terms"]:
-        show.say(found["terms"])
-
-
-@projects.command("sign")
-def sign_project(
-    context: typer.Context,
-    project: Annotated[str, typer.Argument(help="Name or id.")],
-    signature: Annotated[
-        typer.FileText, typer.Option(help="What `tides boinc sign` printed; - for standard input.")
-    ],
-) -> None:
-    """Keep the signature of a project's URL, without which no client attaches by its account manager."""
-    block = signature.read(MOST_OF_A_BLOCK)
-
-    async def work(client: Client) -> Any:
-        known = await find(client, PROJECT, project)
-        return await client.call("PATCH", f"/v1/projects/{known['id']}", {"url_signature": block})
-
-    signed = ask(context, work)
-    show.say(f"{signed['name']} at {signed['url']} is signed")
 
 
 @contributions.command("add")

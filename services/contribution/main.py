@@ -1,5 +1,6 @@
 """Composition of contribution."""
 
+from libs.boinc.catalogue import LARGEST_CATALOGUE
 from libs.common.app import create_app
 from libs.common.contracts.action import (
     MachineAbandoned,
@@ -12,7 +13,7 @@ from libs.common.contracts.action import (
 from libs.common.contracts.supply import ContributionChanged
 from libs.common.secrets import authenticator_context
 from libs.common.service import Hears, Runtime, Sealed, Service, Tells
-from services.contribution.api import boinc, claims, guests, lending
+from services.contribution.api import boinc, claims, guests, lending, projects
 from services.contribution.api.door import Contacts, Door
 from services.contribution.models import Base, Contribution
 from services.contribution.settings import manager_of
@@ -25,7 +26,8 @@ def build(runtime: Runtime) -> Service:
     app = create_app(
         "contribution",
         routers=[
-            lending.projects,
+            projects.projects,
+            projects.catalogue,
             lending.contributions,
             boinc.boinc,
             guests.guests,
@@ -34,6 +36,7 @@ def build(runtime: Runtime) -> Service:
         ],
         settings=runtime.settings,
         verifier=runtime.verifier,
+        larger_bodies={"/v1/listed-projects": LARGEST_CATALOGUE},
     )
     manager, contacts = manager_of(runtime.settings), Contacts(runtime.registry)
     app.state.door = Door(database, runtime.clock, runtime.vault, manager, contacts)
@@ -44,7 +47,15 @@ def build(runtime: Runtime) -> Service:
         migrations="services.contribution.migrations",
         database=database,
         app=app,
-        prefixes=("/v1/projects", "/v1/contributions", "/boinc", "/guests", "/v1/guests", "/v1/claims"),
+        prefixes=(
+            "/v1/projects",
+            "/v1/listed-projects",
+            "/v1/contributions",
+            "/boinc",
+            "/guests",
+            "/v1/guests",
+            "/v1/claims",
+        ),
         hears=[
             *(Hears(fact, usecases.learn_machine, once=False) for fact in facts),
             Hears(MachineResumed, usecases.call_off_drain, once=False),

@@ -3,7 +3,19 @@
 from datetime import date, datetime
 from uuid import UUID
 
-from sqlalchemy import ARRAY, BigInteger, ForeignKey, Index, SmallInteger, String, Text, Uuid, text
+from sqlalchemy import (
+    ARRAY,
+    BigInteger,
+    ForeignKey,
+    Index,
+    Integer,
+    SmallInteger,
+    String,
+    Text,
+    UniqueConstraint,
+    Uuid,
+    text,
+)
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from libs.common.db import Utc, new_metadata
@@ -26,6 +38,63 @@ class Project(Base):
     url_signature: Mapped[str | None] = mapped_column(Text)
     """The block over `url` that clients ask of their account manager; made offline."""
     created_at: Mapped[datetime] = mapped_column(Utc)
+
+
+class ListedProject(Base):
+    """A project of the catalogue that was last given; nobody lends to it by that."""
+
+    __tablename__ = "listed_project"
+
+    url: Mapped[str] = mapped_column(String(300), primary_key=True)
+    name: Mapped[str] = mapped_column(String(200))
+    area: Mapped[str] = mapped_column(String(200))
+    specific_area: Mapped[str] = mapped_column(String(200))
+    home: Mapped[str] = mapped_column(String(300))
+    description: Mapped[str] = mapped_column(Text)
+    web_url: Mapped[str] = mapped_column(String(300))
+    runs_here: Mapped[bool]
+    keywords: Mapped[list[int]] = mapped_column(ARRAY(Integer))
+
+
+class Visit(Base):
+    """What a project said of itself when it was last asked, from its first answer on; and who asks it next, when."""
+
+    __tablename__ = "visit"
+
+    project_id: Mapped[UUID] = mapped_column(ForeignKey("project.id", ondelete="CASCADE"), primary_key=True)
+    due_at: Mapped[datetime] = mapped_column(Utc)
+    lease_token: Mapped[UUID | None]
+    lease_until: Mapped[datetime | None] = mapped_column(Utc)
+    """By the database's clock."""
+    seen_at: Mapped[datetime] = mapped_column(Utc)
+    """When it last answered as a project does."""
+    master_url: Mapped[str] = mapped_column(String(300))
+    down: Mapped[bool]
+    """It said that it is stopped."""
+    terms: Mapped[str] = mapped_column(Text)
+    terms_sha256: Mapped[str] = mapped_column(String(64))
+    terms_since: Mapped[datetime] = mapped_column(Utc)
+    """When these terms were first seen."""
+    failures: Mapped[int]
+    """In a row."""
+    failing_since: Mapped[datetime | None] = mapped_column(Utc)
+    trouble: Mapped[str | None] = mapped_column(String(300))
+    """Why it could not be asked; None: it answers."""
+
+
+class Consent(Base):
+    """Somebody agreed for an organisation to the terms of a project: these terms, and no others."""
+
+    __tablename__ = "consent"
+    __table_args__ = (UniqueConstraint("organisation_id", "project_id", "terms_sha256"),)
+
+    id: Mapped[UUID] = mapped_column(primary_key=True)
+    organisation_id: Mapped[UUID]
+    project_id: Mapped[UUID] = mapped_column(ForeignKey("project.id", ondelete="CASCADE"))
+    terms_sha256: Mapped[str] = mapped_column(String(64))
+    user_id: Mapped[UUID]
+    user_name: Mapped[str] = mapped_column(String(200))
+    at: Mapped[datetime] = mapped_column(Utc)
 
 
 class Contribution(Base):

@@ -24,6 +24,7 @@ from libs.boinc.manager import (
 from libs.boinc.signing import SigningKey
 from libs.common.clock import WallClock
 from libs.common.contracts.action import MachineDestroyed, MachineDraining, MachineFact, MachineRequested
+from libs.common.contracts.supply import ContributionChanged
 from services.contribution.api.limits import TOKEN_BURST, Limits
 from services.contribution.domain import FIRST_REPEAT_S, REPEAT_S, TROUBLE_REPEAT_S
 from services.contribution.main import build
@@ -350,3 +351,13 @@ async def test_two_replicas_give_a_machine_the_same_new_token(database_url: str)
         assert token is not None
         seen = await asyncio.gather(*(house.come(token) for _ in range(4)))
         assert {reply.authenticator for reply in seen} == {None}
+
+
+async def test_workload_hears_whether_a_project_is_signed(house: House) -> None:
+    heard = [event for event in await house.lone.hear(1) if isinstance(event, ContributionChanged)]
+    assert [event.project_signed for event in heard] == [True]
+    path = f"/v1/projects/{house.project_id}"
+    for signature in (KEY.sign(house.project_url), None, None, KEY.sign(house.project_url)):
+        assert (await house.lone.ask("PATCH", path, {"url_signature": signature})).status == 200
+    told = [event for event in await house.lone.hear(3) if isinstance(event, ContributionChanged)]
+    assert [(event.project_signed, event.revision) for event in told] == [(True, 1), (False, 2), (True, 3)]

@@ -77,6 +77,8 @@ class ContributionChanged(StateEvent):
     """The resources that work for it; None: every resource of the organisation."""
     sealed_authenticator: str
     """The project's weak account key, sealed; it lets a guest attach and nothing else."""
+    project_signed: bool | None = None
+    """Whether the project's address is signed, so that a client takes it from its account manager; None: not said."""
 
     @property
     def subject(self) -> str:

@@ -5,12 +5,19 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 from prometheus_client import CollectorRegistry, Counter
+from pydantic import BaseModel, ConfigDict
 
 from libs.common.clock import Clock
 from libs.common.db import Database
 from libs.common.secrets import Vault
 from services.contribution.api.limits import Limits
 from services.contribution.settings import Manager
+
+
+class Body(BaseModel):
+    """A request's body: nothing beyond what is named."""
+
+    model_config = ConfigDict(extra="forbid")
 
 
 class Contacts:

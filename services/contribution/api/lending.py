@@ -1,18 +1,14 @@
-"""HTTP of contribution: /v1/projects and /v1/contributions."""
+"""HTTP of contribution: /v1/contributions."""
 
 from datetime import datetime
 from typing import Annotated
 from uuid import UUID
 
 from fastapi import APIRouter, Depends, Response
-from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from pydantic import BaseModel, Field, SecretStr
 
-from libs.boinc.catalogue import is_plain_linux
-from libs.boinc.web import ProjectRefused, ProjectUnavailable, open_project
 from libs.common.auth import Principal, Role, allow
 from libs.common.db import Session
-from libs.common.errors import unavailable
-from libs.common.names import ONE_LINE
 from libs.common.paging import (
     Cursor,
     IfMatch,
@@ -24,69 +20,19 @@ from libs.common.paging import (
     set_etag,
 )
 from libs.common.repeats import HasOnce
-from services.contribution.api.door import Door, HasDoor
+from services.contribution.api.door import Body, Door, HasDoor
 from services.contribution.domain import MOST_RESOURCES, Stage
 from services.contribution.models import Contribution, Project
 from services.contribution.usecases import lending as usecases
 from services.contribution.usecases.lending import Changes, Terms
 
-projects = APIRouter(prefix="/v1/projects", tags=["projects"])
 contributions = APIRouter(prefix="/v1/contributions", tags=["contributions"])
 
 Viewer = Annotated[Principal, Depends(allow(Role.VIEWER))]
 Operator = Annotated[Principal, Depends(allow(Role.OPERATOR))]
-Name = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]+$"), ONE_LINE]
 Weight = Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)]
 Resources = Annotated[tuple[UUID, ...] | None, Field(min_length=1, max_length=MOST_RESOURCES)]
 Key = Annotated[SecretStr, Field(max_length=200)]
-
-
-class Body(BaseModel):
-    """A request's body: nothing beyond what is named."""
-
-    model_config = ConfigDict(extra="forbid")
-
-
-class ProjectRequest(Body):
-    """A project by its master URL."""
-
-    name: Name
-    url: Annotated[str, Field(max_length=300)]
-
-
-class ProjectPatch(Body):
-    """The signature of the project's URL, as `tides boinc sign` printed it; null takes it away."""
-
-    url_signature: Annotated[str, Field(max_length=600)] | None
-
-
-class ProjectView(BaseModel):
-    """A project."""
-
-    model_config = ConfigDict(from_attributes=True)
-
-    id: UUID
-    name: str
-    url: str
-    url_signature: str | None
-    created_at: datetime
-
-
-class ProjectCheck(BaseModel):
-    """What the project says of itself just now."""
-
-    name: str
-    master_url: str
-    is_canonical: bool
-    """Whether that is the address under which it is kept here; clients compare every character."""
-    is_down: bool
-    runs_here: bool
-    """Whether it has programs for a plain 64-bit Linux machine."""
-    hindrances: list[str]
-    """To new accounts, in BOINC's words."""
-    terms: str
-    terms_sha256: str
-    """Of exactly these terms: what somebody agrees to."""
 
 
 class ContributionRequest(Body):
@@ -130,69 +76,6 @@ class ContributionView(BaseModel):
     revision: int
     created_at: datetime
     updated_at: datetime
-
-
-@projects.post("", status_code=201)
-async def add_project(_who: Operator, body: ProjectRequest, door: HasDoor, once: HasOnce) -> ProjectView:
-    """Add a project that can be lent to."""
-    async with once.transaction(door.database) as session:
-        project = await usecases.add_project(session, body.name, body.url, door.clock.now())
-        return once.answers(ProjectView.model_validate(project))
-
-
-@projects.get("")
-async def list_projects(
-    _who: Viewer, door: HasDoor, cursor: Cursor = None, limit: Limit = 50
-) -> Page[ProjectView]:
-    """Projects in the order they were added."""
-    after = None if cursor is None else read_cursor(cursor, UUID)[0]
-    async with door.database.transaction() as session:
-        found = await usecases.projects(session, after, limit + 1)
-    return page_of(found, limit, ProjectView.model_validate, lambda row: (str(row.id),))
-
-
-@projects.get("/{project_id}")
-async def read_project(_who: Viewer, project_id: UUID, door: HasDoor) -> ProjectView:
-    """One project."""
-    async with door.database.transaction() as session:
-        return ProjectView.model_validate(await usecases.find_project(session, project_id))
-
-
-@projects.patch("/{project_id}")
-async def sign_project(_who: Operator, project_id: UUID, body: ProjectPatch, door: HasDoor) -> ProjectView:
-    """Keep the signature without which no client attaches to the project by its account manager."""
-    async with door.database.transaction() as session:
-        project = await usecases.sign_project(session, door.manager, project_id, body.url_signature)
-        return ProjectView.model_validate(project)
-
-
-@projects.post("/{project_id}/check")
-async def check_project(_who: Operator, project_id: UUID, door: HasDoor) -> ProjectCheck:
-    """Ask the project itself, now: who it is, whether it takes us, and its terms. 503 where it does not answer."""
-    async with door.database.transaction() as session:
-        url = (await usecases.find_project(session, project_id)).url
-    try:
-        async with open_project(url) as project:
-            config = await project.config()
-    except (ProjectUnavailable, ProjectRefused) as error:
-        raise unavailable(str(error)) from None
-    return ProjectCheck(
-        name=config.name,
-        master_url=config.master_url,
-        is_canonical=config.master_url == url,
-        is_down=config.down,
-        runs_here=any(is_plain_linux(platform) for platform in config.platforms),
-        hindrances=sorted(config.accounts_by),
-        terms=config.terms,
-        terms_sha256=config.terms_hash,
-    )
-
-
-@projects.delete("/{project_id}", status_code=204)
-async def delete_project(_who: Operator, project_id: UUID, door: HasDoor) -> None:
-    """Forget a project that nobody ever lent to."""
-    async with door.database.transaction() as session:
-        await usecases.remove_project(session, project_id)
 
 
 @contributions.post("", status_code=201)

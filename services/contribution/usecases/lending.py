@@ -1,4 +1,4 @@
-"""What can be done with projects and contributions: one function, one transaction."""
+"""What can be done with contributions, and the machines that work for them: one function, one transaction."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,11 +6,11 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import delete, func, select, update
+from sqlalchemy import func, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import IntegrityError
 
-from libs.boinc.account import account_file_name, canonical_url
+from libs.boinc.account import account_file_name
 from libs.common.auth import Principal, Role
 from libs.common.contracts.action import (
     MachineAbandoned,
@@ -28,7 +28,6 @@ from libs.common.ids import new_id, state_id
 from libs.common.secrets import Vault, authenticator_context
 from services.contribution.domain import MOST_PER_ORGANISATION, RefusedKey, Stage, check_key, works_for
 from services.contribution.models import Contribution, Machine, Project
-from services.contribution.settings import Manager
 from services.contribution.usecases.guests import expect, resume
 from services.contribution.usecases.managing import give_token
 
@@ -69,65 +68,6 @@ _STAGES: dict[type[MachineFact], Stage] = {
     MachineDestroyed: Stage.DESTROYED,
     MachineAbandoned: Stage.DESTROYED,
 }
-
-
-async def add_project(session: Session, name: str, url: str, now: datetime) -> Project:
-    """Keep a project under its canonical address. Raises 422 at `url`, 409 when it is known already."""
-    try:
-        url = canonical_url(url)
-    except ValueError as error:
-        raise invalid("url", f"The address {error}.", "Give the project's master URL.") from None
-    project = Project(id=new_id(), name=name, url=url, created_at=now)
-    session.add(project)
-    try:
-        await session.flush()
-    except IntegrityError:
-        raise conflict("A project of this address exists.", field="url") from None
-    return project
-
-
-async def find_project(session: Session, project_id: UUID) -> Project:
-    """One project. Raises 404."""
-    project = await session.get(Project, project_id)
-    if project is None:
-        raise not_found("project")
-    return project
-
-
-async def sign_project(
-    session: Session, manager: Manager | None, project_id: UUID, signature: str | None
-) -> Project:
-    """Keep, or forget, the signature of a project's URL. Raises 404, 409 without a key, 422 for another's signature."""
-    project = await find_project(session, project_id)
-    if signature is not None:
-        if manager is None:
-            raise conflict(
-                "This installation has no key for signatures.", "Set TIDES_BOINC_SIGNING_KEY_FILE first."
-            )
-        signature = signature.strip() + "\n"
-        if not manager.key.verifies(project.url, signature):
-            raise invalid(
-                "url_signature",
-                "This is no signature of exactly this project's URL by this installation's key.",
-                f"Give what `tides boinc sign {project.url} --key FILE` prints.",
-            )
-    project.url_signature = signature
-    return project
-
-
-async def remove_project(session: Session, project_id: UUID) -> None:
-    """Forget a project that nobody ever lent to. Raises 409 otherwise."""
-    await find_project(session, project_id)
-    try:
-        await session.execute(delete(Project).where(Project.id == project_id))
-    except IntegrityError:
-        raise conflict("Somebody lends, or has lent, to this project.") from None
-
-
-async def projects(session: Session, after: UUID | None, limit: int) -> Sequence[Project]:
-    """Projects in the order they were added, beginning after this id."""
-    query = select(Project).order_by(Project.id).limit(limit)
-    return (await session.scalars(query if after is None else query.where(Project.id > after))).all()
 
 
 async def contribute(
@@ -180,7 +120,7 @@ async def change(
         contribution.active = changes.active
     if changes.sets_resources:
         contribution.resource_ids = None if changes.resource_ids is None else list(changes.resource_ids)
-    await _say(session, contribution, now)
+    await say(session, contribution, now)
     return contribution
 
 
@@ -189,7 +129,7 @@ async def end(session: Session, who: Principal, contribution_id: UUID, now: date
     contribution = await find(session, who, contribution_id, lock=True)
     contribution.active = False
     contribution.gone = True
-    await _say(session, contribution, now)
+    await say(session, contribution, now)
 
 
 async def find(
@@ -256,7 +196,7 @@ async def read_states(
 
 async def tell_resealed(session: Session, contribution: Contribution, now: datetime) -> None:
     """Tell everybody the key that is sealed anew."""
-    await _say(session, contribution, now)
+    await say(session, contribution, now)
 
 
 async def learn_machine(session: Session, event: MachineFact) -> None:
@@ -289,10 +229,11 @@ async def call_off_drain(session: Session, event: MachineResumed) -> None:
         await resume(session, event.machine_id, event.at)
 
 
-async def _say(session: Session, contribution: Contribution, now: datetime) -> None:
+async def say(session: Session, contribution: Contribution, now: datetime) -> None:
+    """Tell the contribution as it is now, under its next revision."""
     contribution.revision += 1
     contribution.updated_at = now
-    session.emit(_changed(contribution, await find_project(session, contribution.project_id), now))
+    session.emit(_changed(contribution, await session.get_one(Project, contribution.project_id), now))
 
 
 def _changed(contribution: Contribution, project: Project, now: datetime) -> ContributionChanged:
@@ -311,6 +252,7 @@ def _changed(contribution: Contribution, project: Project, now: datetime) -> Con
         active=contribution.active,
         resource_ids=None if resource_ids is None else tuple(resource_ids),
         sealed_authenticator=contribution.sealed_authenticator,
+        project_signed=project.url_signature is not None,
     )
 
 

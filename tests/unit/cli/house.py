@@ -10,7 +10,10 @@ from typing import Any
 from aiohttp import web
 
 TOKEN = "tides_" + "a" * 32 + "_" + "b" * 43
-LISTED = ("resources", "policies", "templates", "projects", "contributions", "clusters", "machines", "users")
+LISTED = (
+    *("resources", "policies", "templates", "projects", "listed-projects", "contributions"),
+    *("clusters", "machines", "users"),
+)
 
 
 class House:
