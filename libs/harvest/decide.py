@@ -119,7 +119,7 @@ def _hold_down(policy: Policy, hosts: Mapping[str, HostMemory], fleet: Fleet) ->
 
 
 def _to_budget(host: str, memory: HostMemory) -> HostBudget:
-    owner_mhz = round(memory.last * memory.capacity_mhz, 1)
+    owner_mhz = round(memory.trend.last * memory.capacity_mhz, 1)
     return HostBudget(host, memory.budget_mhz, owner_mhz, memory.capacity_mhz)
 
 

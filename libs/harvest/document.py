@@ -113,9 +113,9 @@ class PolicyDocument(BaseModel):
     target: float = Field(
         default=0.90, ge=0.10, le=1.0, description="Owner and ours together, fraction of a host."
     )
-    margin: float = Field(default=0.02, ge=0.0, le=0.50)
+    margin: float = Field(default=0.018, ge=0.0, le=0.50)
     sigma: float = Field(
-        default=3.0, ge=0.0, le=20.0, description="Standard deviations of owner load kept free."
+        default=4.5, ge=0.0, le=20.0, description="Standard deviations of owner load kept free."
     )
     idle_dwell_s: Seconds = 300.0
     busy_dwell_s: Seconds = 60.0
@@ -127,9 +127,9 @@ class PolicyDocument(BaseModel):
     machines_per_host: int = Field(default=1, ge=1, le=64)
     step_machines: int = Field(default=2, ge=1, le=1000)
     floor_mhz_per_vcpu: float = Field(default=200.0, ge=50.0, le=5000.0)
-    useful_share: Fraction = Field(default=0.08, validate_default=True)
-    dead_band: float = Field(default=0.10, ge=0.0, le=0.50)
-    rise_s: float = Field(default=300.0, ge=0.0, le=3600.0)
+    useful_share: Fraction = Field(default=0.11, validate_default=True)
+    dead_band: float = Field(default=0.01, ge=0.0, le=0.50)
+    rise_s: float = Field(default=120.0, ge=0.0, le=3600.0)
     stale_after_s: float = Field(default=60.0, ge=5.0, le=3600.0)
     windows: tuple[WindowDocument, ...] = Field(default=(), max_length=50, description="Empty: always.")
     time_zone: str = Field(default="UTC", min_length=1, max_length=64, examples=["Europe/Zurich"])
@@ -244,23 +244,21 @@ def _preset(name: str, **changes: Any) -> dict[str, Any]:
 PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     {
         "balanced": _preset("balanced"),
-        "cautious": _preset(
-            "cautious",
+        "gentle": _preset(
+            "gentle",
             cpu=ThresholdsDocument(idle=0.30, stop_new=0.45, reclaim=0.60),
             ladder=LadderDocument(stop_new_after_s=0.0, suspend_after_s=180.0, drain_after_s=7200.0),
-            target=0.80,
-            margin=0.05,
-            sigma=5.0,
+            sigma=8.0,
             idle_dwell_s=900.0,
             busy_dwell_s=0.0,
             cooldown_s=1800.0,
-            max_share=0.50,
+            max_share=0.75,
             step_machines=1,
-            rise_s=600.0,
+            rise_s=300.0,
             datastore_free_min=0.30,
         ),
-        "eager": _preset(
-            "eager",
+        "greedy": _preset(
+            "greedy",
             cpu=ThresholdsDocument(idle=0.65, stop_new=0.75, reclaim=0.85),
             ladder=LadderDocument(stop_new_after_s=120.0, suspend_after_s=1800.0, drain_after_s=43200.0),
             sigma=2.0,
@@ -268,7 +266,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
             busy_dwell_s=120.0,
             cooldown_s=300.0,
             step_machines=4,
-            rise_s=120.0,
+            rise_s=60.0,
         ),
     }
 )

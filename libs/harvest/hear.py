@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from libs.common.contracts.usage import Quality, Sample
-from libs.harvest.budgets import Pace, bounded_floor, change, learn, move, offer
+from libs.harvest.budgets import UNKNOWN, Pace, Weights, bounded_floor, change, fit, learn, move, offer
 from libs.harvest.count import bound_wanted, find_room, grow, has_cooled_down
 from libs.harvest.fleet import Fleet, floor_mhz, group_by_host, is_kept, memory_mib_of
 from libs.harvest.ladder import climb_or_descend, read_push
@@ -43,6 +43,7 @@ class Scene:
     """Known hosts that should be in the sample and are not."""
     fleet: Fleet
     pace: Pace
+    weights: Weights
     floored: bool
     """The rung leaves nothing above the floor."""
 
@@ -60,7 +61,8 @@ def hear(policy: Policy, state: State, sample: Sample, facts: Facts) -> State:
     judged = judge(policy, _note(state, sample, datastore), signals, sample.at)
     push = read_push(policy, judged, facts, sample.at, fresh=pace.may_rise)
     judged = climb_or_descend(policy, judged, push, sample.at)
-    scene = Scene(sample.at, loads, lost, fleet, pace, floored=judged.rung >= Rung.FLOOR)
+    weights = Weights.over(pace.elapsed_s)
+    scene = Scene(sample.at, loads, lost, fleet, pace, weights, floored=judged.rung >= Rung.FLOOR)
     judged = replace(judged, sampled_at=sample.at, hosts=_remember(policy, known, scene, sample))
     judged = _let_go(policy, _retreat(policy, state, judged, facts, sample.at), scene)
     reason = name_owner_reason(policy, judged, signals, loads, datastore, push)
@@ -138,18 +140,23 @@ def _remember(
 def _budget_host(
     policy: Policy, known: HostMemory | None, load: HostLoad, scene: Scene, memory_measured: bool
 ) -> HostMemory:
-    blank = known or HostMemory(1.0, 0.0, 1.0, 0.0)
+    known = known or HostMemory(UNKNOWN, 0.0)
     if not load.connected:
-        return replace(change(blank, 0.0), spare_mib=0)
-    memory = blank if load.fault else learn(known, load, scene.pace.elapsed_s)
+        return replace(change(known, 0.0), spare_mib=0)
     ours = scene.fleet.get(load.host, ())
-    memory = replace(memory, spare_mib=_find_spare_mib(policy, load, ours, measured=memory_measured))
-    floor = bounded_floor(policy, floor_mhz(policy, ours), memory.capacity_mhz)
+    spare_mib = _find_spare_mib(policy, load, ours, measured=memory_measured)
+    trend, capacity_mhz = known.trend, known.capacity_mhz
+    if not load.fault:
+        trend, capacity_mhz = learn(known, load, scene.weights), round(load.capacity_mhz, 1)
+    memory = HostMemory(trend, known.budget_mhz, capacity_mhz, spare_mib, known.rest_s, known.owed_s)
+    floor = bounded_floor(policy, floor_mhz(policy, ours), capacity_mhz)
     pressed = (
         scene.floored or load.cpu >= policy.cpu.reclaim or _is_memory_pressed(policy, load, memory_measured)
     )
-    desired = floor if load.fault or pressed else max(floor, offer(policy, memory))
-    return move(policy, memory, desired, floor, scene.pace)
+    if load.fault or pressed:
+        return move(policy, memory, floor, floor, scene.pace)
+    free = offer(policy, memory) if scene.pace.may_rise else fit(policy, memory)
+    return move(policy, memory, max(floor, free), floor, scene.pace)
 
 
 def _is_memory_pressed(policy: Policy, load: HostLoad, measured: bool) -> bool:
@@ -171,7 +178,7 @@ def _find_spare_mib(
 def _meet_unseen(policy: Policy, hosts: Mapping[str, HostMemory], fleet: Fleet) -> dict[str, HostMemory]:
     """Hosts of which nothing was ever heard but that machines of ours run there: those are kept alive."""
     return {
-        host: HostMemory(1.0, 0.0, 1.0, bounded_floor(policy, floor_mhz(policy, machines), 0.0))
+        host: HostMemory(UNKNOWN, bounded_floor(policy, floor_mhz(policy, machines), 0.0))
         for host, machines in fleet.items()
         if host and host not in hosts and floor_mhz(policy, machines) > 0
     }

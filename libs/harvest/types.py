@@ -62,8 +62,8 @@ class Policy:
     ladder: Ladder
     target: float = 0.90
     """Fraction of a host that owner and ours together may reach."""
-    margin: float = 0.02
-    sigma: float = 3.0
+    margin: float = 0.018
+    sigma: float = 4.5
     """Standard deviations of owner load kept free on top of the level."""
     idle_dwell_s: float = 300.0
     busy_dwell_s: float = 60.0
@@ -77,11 +77,11 @@ class Policy:
     """Machines added per growth step."""
     floor_mhz_per_vcpu: float = 200.0
     """Below this a guest stalls; the floor keeps a machine alive, not working."""
-    useful_share: float = 0.08
+    useful_share: float = 0.11
     """A budget below this fraction of a host is not worth a machine: it counts as the floor."""
-    dead_band: float = 0.10
-    """Fraction of the budget below which a rise is not worth a task in someone's vCenter."""
-    rise_s: float = 300.0
+    dead_band: float = 0.01
+    """Fraction of the budget below which a rise is never worth a task in someone's vCenter."""
+    rise_s: float = 120.0
     """Least time between a change of a host's budget and a rise; it falls at once."""
     stale_after_s: float = 60.0
     """Silence or age beyond which budgets go to the floor; never less than three intervals of the cluster."""
@@ -192,17 +192,28 @@ class Reason:
 
 
 @dataclass(frozen=True, slots=True)
+class Trend:
+    """How the owner load of a host has gone: fractions of capacity, the two spreads as variances."""
+
+    level: float
+    """Exponentially weighted mean."""
+    fast: float
+    """Of what stood above and below the level, with a memory of minutes."""
+    slow: float
+    """The same with a memory of most of an hour."""
+    peak: float
+    """The highest load of late; it sinks to the level within minutes."""
+    last: float
+
+
+@dataclass(frozen=True, slots=True)
 class HostMemory:
     """What the engine remembers of one host."""
 
-    level: float
-    """Exponentially weighted mean of owner load, fraction of capacity."""
-    variance: float
-    """Of owner load above its level: falling is no risk."""
-    last: float
+    trend: Trend
     budget_mhz: float
     capacity_mhz: float = 0.0
-    """0: never measured, `level`, `variance` and `last` mean nothing yet."""
+    """0: never measured, the trend means nothing yet."""
     spare_mib: int | None = 0
     """Memory that all of ours together may hold there, at full size; 0 while it is not connected, None: no limit."""
     rest_s: float = 0.0

@@ -41,7 +41,7 @@ def test_windows_and_memory_are_read() -> None:
     assert parse(dump(policy)) == policy
 
 
-@pytest.mark.parametrize("name", ["balanced", "cautious", "eager"])
+@pytest.mark.parametrize("name", ["balanced", "gentle", "greedy"])
 def test_presets_lack_only_the_machine(name: str) -> None:
     policy = parse({**PRESETS[name], "machine": MACHINE})
     assert policy.name == name
@@ -51,11 +51,11 @@ def test_presets_lack_only_the_machine(name: str) -> None:
 
 
 def test_presets_differ_in_how_much_they_dare() -> None:
-    cautious, balanced, eager = (
-        parse({**PRESETS[name], "machine": MACHINE}) for name in ("cautious", "balanced", "eager")
+    gentle, balanced, greedy = (
+        parse({**PRESETS[name], "machine": MACHINE}) for name in ("gentle", "balanced", "greedy")
     )
-    assert cautious.cpu.idle < balanced.cpu.idle < eager.cpu.idle
-    assert cautious.sigma > balanced.sigma > eager.sigma
+    assert gentle.cpu.idle < balanced.cpu.idle < greedy.cpu.idle
+    assert gentle.sigma > balanced.sigma > greedy.sigma
 
 
 def test_every_policy_of_the_engine_has_a_document() -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from libs.common.contracts.usage import Exposure
 from libs.harvest.state import from_json, to_json
-from libs.harvest.types import HostMemory, State
+from libs.harvest.types import HostMemory, State, Trend
 from tests.unit.harvest.story import POLICY, Story, machine
 
 
@@ -25,11 +25,13 @@ def test_a_state_is_read_back_as_it_was() -> None:
         assert from_json(json.loads(json.dumps(to_json(state)))) == state
 
 
-@pytest.mark.parametrize(("hosts", "limit"), [(8, 1024), (24, 2048), (64, 5120)])
+@pytest.mark.parametrize(("hosts", "limit"), [(0, 2048), (8, 3648), (64, 14848)])
 def test_a_state_stays_small(hosts: int, limit: int) -> None:
     story = Story()
     story.hear_for(400, [0.123456789, 0.23] * 4, datastore_capacity_gib=900.0, datastore_free_gib=512.3)
-    memory = HostMemory(0.12345, 0.0012345, 0.23456, 12345.0, 41599.9, 157286, 280.0, 2780.0)
+    memory = HostMemory(
+        Trend(0.12345, 0.0012345, 0.0023456, 0.34567, 0.23456), 12345.0, 41599.9, 157286, 280.0, 2780.0
+    )
     state = replace(story.state, hosts=tuple((f"host-{1000 + n}", memory) for n in range(hosts)))
     assert len(json.dumps(to_json(state), separators=(",", ":"))) <= limit
 
@@ -38,10 +40,11 @@ def test_a_state_stays_small(hosts: int, limit: int) -> None:
     "broken",
     [
         {},
-        {"v": 2, "verdict": "idle", "rung": 0},
+        {"v": 3, "verdict": "idle", "rung": 0},
         {"v": 1, "verdict": "drunk", "rung": 0},
         {"v": 1, "verdict": "idle", "rung": 9},
         {"v": 1, "verdict": "idle", "rung": 0, "hosts": [["a", 1.0]]},
+        {"v": 2, "verdict": "idle", "rung": 0, "hosts": [["a", 0.1, 0.001, 0.1, 20000, 40000, 19]]},
         {"v": 1, "verdict": "idle", "rung": 0, "hosts": 7},
         {"v": 1, "verdict": "idle", "rung": 0, "at": "yesterday"},
         {"v": 1, "verdict": "idle", "rung": 0, "at": 7},
@@ -65,6 +68,8 @@ def test_a_state_of_before_is_read_and_safe() -> None:
         ("a", 0, 0),
         ("b", 280, 0),
     ]
+    trend = state.hosts[0][1].trend
+    assert (trend.level, trend.fast, trend.slow, trend.peak, trend.last) == (0.1, 0.001, 0.001, 0.1, 0.1)
     sleeping = Story(state=state, machines=(machine("m", "a", "suspended"),))
     decision = sleeping.miss(
         20
