@@ -1,6 +1,7 @@
 """What may be registered: names, addresses and pins, judged without asking anybody."""
 
 import re
+import unicodedata
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -40,6 +41,11 @@ def check_text(field: str, text: str, longest: int) -> str:
             "Leave out line breaks, tabs and other control characters.",
         )
     return text
+
+
+def name_key(name: str) -> str:
+    """What names are compared by: two that differ in capitals or in the form of their letters are one name."""
+    return unicodedata.normalize("NFKC", name).casefold()
 
 
 def check_url(url: str) -> str:

@@ -31,12 +31,15 @@ class Resource(Base):
     __table_args__ = (
         Index("uq_resource_identity", "identity", unique=True),
         Index("uq_resource_instance_identity", "instance_identity", unique=True),
+        Index("uq_resource_name", "organisation_id", "name_key", unique=True),
     )
 
     id: Mapped[UUID] = mapped_column(primary_key=True)
     organisation_id: Mapped[UUID] = mapped_column(index=True)
     revision: Mapped[int]
     name: Mapped[str] = mapped_column(String(100))
+    name_key: Mapped[str | None]
+    """What the name is compared by; None: another bore it already when names became unique."""
     provider: Mapped[str] = mapped_column(String(40))
     url: Mapped[str] = mapped_column(String(2000))
     identity: Mapped[str]

@@ -47,7 +47,7 @@ def scripted(tmp_path: Path) -> Iterator[ScriptedDriver]:
 
 def body(url: str, **changes: Any) -> dict[str, Any]:
     given = {
-        "name": "Lab", "provider": "simulated", "url": url, "username": "tides", "password": PASSWORD,
+        "name": f"Lab at {url}"[:100], "provider": "simulated", "url": url, "username": "tides", "password": PASSWORD,
     }  # fmt: skip
     return given | changes
 

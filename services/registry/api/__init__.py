@@ -81,13 +81,15 @@ class _Doors:
         self, body: ResourceGiven, who: Operator, response: Response, once: HasOnce, validate: Validate = True
     ) -> ResourceShown:
         """Keeps the resource in mode `observe`, unless the cloud refuses it or is registered already."""
-        about = {"name": check_name(body.name), "interval_s": body.interval_s}
+        name = check_name(body.name)
+        about = {"name": name, "interval_s": body.interval_s}
         given = body.model_dump(include=set(_ENDPOINT))
         endpoint = check_endpoint(body.provider, given, body.password, "", self._runtime.vault)
         _refuse_unasked(who, validate)
         async with self._database.transaction() as session:
             await once.look(session)
             await registering.refuse_duplicate(session, who, endpoint.identity, None)
+            await registering.refuse_same_name(session, who.organisation_id, name)
         seen = await self._probe(who, endpoint, None) if validate else None
         async with once.transaction(self._database) as session:
             now = self._runtime.clock.now()

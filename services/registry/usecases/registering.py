@@ -15,7 +15,7 @@ from libs.common.db import Session
 from libs.common.errors import Problem, conflict, invalid, not_found
 from libs.common.ids import new_id, state_id
 from libs.providers.base import sealing_context
-from services.registry.domain import Endpoint, Health, Seen
+from services.registry.domain import Endpoint, Health, Seen, name_key
 from services.registry.models import GoneResource, Resource
 
 
@@ -27,11 +27,12 @@ async def register(
     seen: Seen | None,
     now: datetime,
 ) -> Resource:
-    """Keep a new resource, in mode `observe`. `about` is name and interval_s. Raises 409 for a known cloud."""
+    """Keep a new resource, in mode `observe`. `about` is name and interval_s. Raises 409 for a known cloud or name."""
+    await refuse_same_name(session, who.organisation_id, about["name"])
     resource = Resource(
         id=new_id(), organisation_id=who.organisation_id, revision=1, mode=Mode.OBSERVE, force=False,
         deleting=False, health=Health.UNKNOWN, capabilities=[], inventory=[], inventory_revision=0,
-        created_at=now, updated_at=now, **about,
+        created_at=now, updated_at=now, name_key=name_key(about["name"]), **about,
     )  # fmt: skip
     _point(resource, endpoint)
     if seen is not None:
@@ -58,6 +59,19 @@ async def refuse_duplicate(
     if _may_see(who, known):
         detail = f"This cloud and scope are registered already, as resource {known.id}."
     raise _taken(detail)
+
+
+async def refuse_same_name(
+    session: Session, organisation_id: UUID, name: str, but: UUID | None = None
+) -> None:
+    """Raise 409 when another resource of the organisation bears this name."""
+    key = name_key(name)
+    like = or_(Resource.name_key == key, Resource.name_key.is_(None))
+    others = select(Resource.name).where(
+        Resource.organisation_id == organisation_id, like, Resource.id != (but or UUID(int=0))
+    )
+    if any(name_key(known) == key for known in await session.scalars(others)):
+        raise _same_name()
 
 
 async def find(session: Session, who: Principal, resource_id: UUID) -> Resource:
@@ -96,8 +110,12 @@ async def change(
             412, "It has changed since you read it.", remedy="Read it again and repeat your change."
         )
     refuse_deleting(resource)
-    for name, value in wanted.about.items():
-        setattr(resource, name, value)
+    name = wanted.about.get("name", resource.name)
+    if name_key(name) != name_key(resource.name):
+        await refuse_same_name(session, resource.organisation_id, name, resource.id)
+        resource.name_key = name_key(name)
+    for field, value in wanted.about.items():
+        setattr(resource, field, value)
     if wanted.endpoint is not None:
         if wanted.endpoint.identity != resource.identity:
             # What was seen at another address is no fact of this one.
@@ -278,10 +296,20 @@ def _taken(detail: str) -> Problem:
     return conflict(detail, "Change that resource, or give another scope in `settings`.", field="url")
 
 
+def _same_name() -> Problem:
+    return conflict(
+        "Another resource of this organisation bears this name.",
+        "Choose another name, or rename that resource first.",
+        field="name",
+    )
+
+
 async def _flush_unique(session: Session) -> None:
     try:
         await session.flush()
-    except IntegrityError:
+    except IntegrityError as error:
+        if "uq_resource_name" in str(error.orig):
+            raise _same_name() from None
         raise _taken("This cloud and scope are registered already.") from None
 
 
