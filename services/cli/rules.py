@@ -13,7 +13,7 @@ from services.cli.names import CLUSTER, POLICY, RESOURCE, find
 from services.cli.watching import AsJson
 
 policies = typer.Typer(no_args_is_help=True, help="Rules by which a cluster lends.")
-policies.command("backtest")(backtest.backtest)
+policies.command("backtest", cls=backtest.OneOrTwoDays)(backtest.backtest)
 File = Annotated[Path, typer.Option("--file", "-f", help="YAML, or JSON by its ending.")]
 Name = Annotated[str, typer.Argument(help="Name or id.")]
 _LARGEST = 1_048_576

@@ -9,8 +9,10 @@ from libs.common.contracts.resource import InventoryChanged, ResourceChanged
 from libs.common.contracts.usage import UsageSampled
 from libs.common.db import Session
 from libs.common.service import Beat, Hears, Runtime, Service
-from services.stats import api, reconcile
+from services.stats import reconcile
+from services.stats.api import backtests, door, reports
 from services.stats.models import metadata
+from services.stats.reconcile.replays import EVERY_S, Replays
 from services.stats.usecases import learning, storing
 
 ACTIONS: tuple[type[Event], ...] = (
@@ -36,8 +38,11 @@ def build(runtime: Runtime) -> Service:
     """Stats as a value."""
     database = runtime.open_database("stats")
     clock = runtime.clock
-    app = create_app("stats", routers=[api.router], settings=runtime.settings, verifier=runtime.verifier)
-    app.state.door = api.Door(database, clock)
+    routers = [backtests.router, reports.router]
+    app = create_app("stats", routers=routers, settings=runtime.settings, verifier=runtime.verifier)
+    replay = runtime.wake()
+    app.state.door = door.Door(database, clock, replay)
+    replays = Replays(database, clock)
 
     async def store(session: Session, event: Any) -> None:
         await storing.store_samples(session, event, clock.now())
@@ -64,5 +69,7 @@ def build(runtime: Runtime) -> Service:
         beats=(
             Beat("days", reconcile.DAYS_EVERY_S, turn_days, runtime.wake()),
             Beat("roll", reconcile.ROLL_EVERY_S, roll_hours, runtime.wake()),
+            Beat("backtest", EVERY_S, replays.begin, replay),
         ),
+        closes=(replays.aclose,),
     )

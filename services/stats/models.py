@@ -6,11 +6,14 @@ from sqlalchemy import (
     Column,
     Date,
     Double,
+    Index,
     Integer,
     String,
     Table,
     Uuid,
+    text,
 )
+from sqlalchemy.dialects.postgresql import JSONB
 
 from libs.common.db import Utc, new_metadata
 from services.stats.domain.samples import MEASURES
@@ -150,4 +153,32 @@ machine_span = Table(
     Column("cluster_id", Uuid, nullable=False, index=True),
     Column("organisation_id", Uuid, nullable=False),
     Column("vcpus", Integer, nullable=False),
+)
+
+backtest = Table(
+    "backtest",
+    metadata,
+    Column("id", Uuid, primary_key=True),
+    Column("organisation_id", Uuid, nullable=False, index=True),
+    Column("cluster_id", Uuid, nullable=False),
+    Column("policy", String(100), nullable=False),
+    Column("asked", JSONB, nullable=False),
+    Column("days", Integer, nullable=False),
+    Column("since", Utc, nullable=False),
+    Column("until", Utc, nullable=False),
+    Column("state", String(12), nullable=False),
+    Column("progress", Double, nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("created_at", Utc, nullable=False),
+    Column("ended_at", Utc),
+    Column("lease_token", Uuid),
+    Column("lease_until", Utc),
+    Column("result", JSONB),
+    Column("error", String(500)),
+)
+Index(
+    "uq_backtest_open",
+    backtest.c.organisation_id,
+    unique=True,
+    postgresql_where=text("state in ('queued', 'running')"),
 )

@@ -98,25 +98,30 @@ class Coarse:
 
     def _step(self, workers: Workers, step: int) -> None:
         load, tally, owner = self.load, self.tally, self.load.owner[:, step]
-        begin_s = step * load.step_s
+        begin_s, away = load.at_s(step), load.away(step)
         orders = self.lender.hear(begin_s, load.step_s, load.owner[:, step - 1], early=False)
         unready = workers.obey(orders, tally, load.step_s, self._rate)
         before = self._change(orders.ceilings)
         share = min(1.0, self.guard_s / load.step_s)
-        after = before
+        parts = [(before, orders.kept_alive(before), 1.0 - share)]
         if share > 0.0:
             early = self.lender.hear(begin_s + self.guard_s, self.guard_s, owner, early=True)
             after = self._change(np.minimum(before, early.ceilings))
+            held = np.maximum(orders.kept_alive(after), early.kept_alive(after))
+            parts = [(before, parts[0][1], share), (after, held, 1.0 - share)]
         power = workers.running * workers.width
+        here = np.ones(load.hosts) if away is None else np.where(away, 0.0, 1.0)
         lent = np.zeros(load.hosts)
-        for ceilings, weight in ((before, share), (after, 1.0 - share)):
-            given = np.minimum(np.minimum(ceilings, power), 1.0 - owner)
-            tally.take(owner, np.where(power > 0.0, np.minimum(ceilings, power), 0.0), given, weight)
+        for ceilings, held, weight in parts:
+            used = here * np.where(power > 0.0, np.minimum(ceilings, power), 0.0)
+            given = np.minimum(used, 1.0 - owner)
+            tally.take(owner, used, given, weight)
+            tally.hold(owner, here * held, weight)
             lent += weight * given
         # A worker that boots uses its share of what is lent and does nothing with it.
         idle = np.where(power > 0.0, np.minimum(1.0, unready / np.maximum(power, _WHOLE)), 0.0)
         tally.lent -= float((lent * idle * tally.cores).sum())
-        tally.spread(owner)
+        tally.spread(owner, 0 if away is None else int(away.sum()))
         workers.work(load.step_s)
         self._rate = np.where(workers.running > 0, lent / np.maximum(1, workers.running), 0.0)
         self.lent[step] = float((lent * load.cores).sum() / load.cores.sum())

@@ -25,6 +25,8 @@ class Figures:
     """While something was lent and owner and ceiling together stood above 90 %."""
     hard_percent: float
     """The same above 100 %."""
+    floor_contention_percent: float
+    """Above 90 % while nothing was lent and machines were only kept alive, at their floor."""
     over_permille: float
     """Mean of what stood above 90 %, per mille of capacity."""
     deploys_per_host_day: float
@@ -40,6 +42,7 @@ class Figures:
     """Host-minutes of contention in all."""
     hosts: int
     days: float
+    """That were replayed; what was not measured on any host is left out."""
 
     def as_json(self) -> dict[str, Any]:
         """Rounded to what is worth reading."""
@@ -56,11 +59,14 @@ class Tally:
     cores: Floats
     step_s: float
     steps: int = 0
+    host_steps: float = 0.0
+    """Without those of hosts that were not there."""
     lent: float = 0.0
     fluid: float = 0.0
     contended: float = 0.0
     hard: float = 0.0
     over: float = 0.0
+    held: float = 0.0
     changes: int = 0
     deploys: int = 0
     wasted: float = 0.0
@@ -75,16 +81,21 @@ class Tally:
         self.hard += weight * float((total > FULL + EPSILON).sum())
         self.over += weight * float(np.maximum(0.0, total - SHARED).sum())
 
-    def spread(self, owner: Floats) -> None:
-        """What could have been lent at most on these steps."""
+    def hold(self, owner: Floats, held: Floats, weight: float = 1.0) -> None:
+        """One or many steps by host: what kept machines alive where nothing was lent (shares)."""
+        self.held += weight * float(((held > 0.0) & (owner + held > SHARED + EPSILON)).sum())
+
+    def spread(self, owner: Floats, away: int = 0) -> None:
+        """What could have been lent at most on these steps; `away` host-steps of them nobody measured."""
         self.steps += owner.shape[-1] if owner.ndim == 2 else 1
+        self.host_steps += owner.size - away
         cores = self.cores if owner.ndim == 1 else self.cores[:, None]
         self.fluid += float((np.maximum(0.0, SHARED - owner) * cores).sum())
 
     def figures(self, oracle_core_hours: float | None) -> Figures:
         """The sums as figures."""
         hosts, hours = self.cores.size, self.step_s / 3600.0
-        time = max(1.0, float(hosts * self.steps))
+        time = max(1.0, self.host_steps)
         core_hours = (self.lent - self.wasted_work) * hours
         fluid = self.fluid * hours
         return Figures(
@@ -92,6 +103,7 @@ class Tally:
             harvest_fluid_percent=_percent(core_hours, fluid),
             contention_percent=_percent(self.contended, time),
             hard_percent=_percent(self.hard, time),
+            floor_contention_percent=_percent(self.held, time),
             over_permille=1000.0 * self.over / time,
             deploys_per_host_day=self.deploys * 86_400.0 / (time * self.step_s),
             limit_changes_per_host_hour=self.changes / (time * hours),

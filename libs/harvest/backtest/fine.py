@@ -48,13 +48,16 @@ class Fine:
         crew = self.lender.crew
         most = np.minimum(1.0, crew.vcpus * crew.most / self.load.cores)
         ceilings = np.empty((self.load.hosts, end - begin))
+        held = np.zeros_like(ceilings)
         for tick in range(begin, end):
             orders = self.lender.hear(tick * step_s, step_s, rows[tick - 1], early=False)
             ceilings[:, tick - begin] = orders.ceilings
+            held[:, tick - begin] = orders.kept_alive(orders.ceilings)
         owner = self.load.owner[:, begin:end]
         ceilings = np.minimum(ceilings, most[:, None])
         lent = np.minimum(ceilings, 1.0 - owner)
         self.tally.take(owner, ceilings, lent)
+        self.tally.hold(owner, held)
         self.tally.spread(owner)
         moves = np.diff(np.concatenate([self._last, ceilings], axis=1), axis=1)
         self.tally.changes += int((np.abs(moves) > _SAME).sum())

@@ -1,7 +1,7 @@
 """Whoever lends in a replay: the engine here, others in the benchmark."""
 
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Protocol
 
 import numpy as np
@@ -12,8 +12,8 @@ from libs.harvest.decide import decide
 from libs.harvest.fleet import floor_mhz
 from libs.harvest.types import Decision, Facts, MachineFact, Policy, State
 
-BEGINNING = datetime(2013, 7, 1, tzinfo=UTC)
-"""A Monday: windows of a policy fall on the days of the trace."""
+_STATES = (HostState.CONNECTED, HostState.STANDBY)
+_WHOLE = 1e-6
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +26,12 @@ class Orders:
     """Workers that should be powered on, by host."""
     resident: Ints
     """Workers that should exist, by host."""
+    held: Floats | None = None
+    """Share of each host by which workers are only kept alive: where its ceiling is 0. None: nowhere."""
+
+    def kept_alive(self, ceilings: Floats) -> Floats:
+        """`held` where these ceilings leave nothing."""
+        return np.where(ceilings > 0.0, 0.0, 0.0 if self.held is None else self.held)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +58,7 @@ class Engine:
 
     def __init__(self, policy: Policy, load: Load, *, resident: bool) -> None:
         """`resident`: every host has its machines from the start, and keeps them."""
-        self.policy = policy
+        self.policy, self._load = policy, load
         self.crew = Crew(policy.machine.vcpus, policy.machines_per_host, policy.machine.memory_mib)
         self.state = State()
         self.decision: Decision | None = None
@@ -62,15 +68,17 @@ class Engine:
         self._machines: tuple[MachineFact, ...] = self._settle() if resident else ()
         self._resident = resident
         self._made = 0
+        self._always = load.absent is None and not load.memory_binds
         self._template = self._blank()
         self._floor = self._find_floor()
 
     def hear(self, at_s: float, interval_s: float, owner: Floats, *, early: bool) -> Orders:
         """Judge one sample and do at once what the decision says."""
-        at = BEGINNING + timedelta(seconds=at_s)
+        at = self._load.begins + timedelta(seconds=at_s)
         used = tuple((owner * self._mhz).tolist())
         quality = Quality.BACKFILLED if early else Quality.MEASURED
-        sample = replace(self._template, at=at, interval_s=interval_s, cpu_used_mhz=used, quality=quality)
+        template = self._template if self._always else self._seen(at_s, early=early)
+        sample = replace(template, at=at, interval_s=interval_s, cpu_used_mhz=used, quality=quality)
         facts = Facts(at, self._machines, interval_s=interval_s)
         self.state, self.decision = decide(self.policy, self.state, sample, facts)
         if not self._resident and not early:
@@ -79,8 +87,25 @@ class Engine:
 
     def _orders(self, decision: Decision) -> Orders:
         budgets = np.array([budget.budget_mhz for budget in decision.budgets])
-        ceilings = np.where(budgets > self._floor, budgets / self._mhz, 0.0)
-        return Orders(ceilings, self._running, self._count)
+        lends = budgets > self._floor
+        shares = budgets / self._mhz
+        held = np.where(lends | (self._running == 0), 0.0, shares)
+        return Orders(np.where(lends, shares, 0.0), self._running, self._count, held)
+
+    def _seen(self, at_s: float, *, early: bool) -> Sample:
+        """The sample with what is known of the hosts besides their CPU at that time: who was there, and memory."""
+        load = self._load
+        number = int(at_s / load.step_s + _WHOLE) - (0 if early else 1)
+        step = number if load.numbers is None else int(np.searchsorted(load.numbers, number))
+        found = self._template
+        away = load.away(step)
+        if away is not None and away.any():
+            found = replace(found, states=tuple(_STATES[int(one)] for one in away))
+        if load.memory_binds and load.memory is not None:
+            mib = (load.memory_mib,) * load.hosts
+            used = tuple((load.memory[:, step] * load.memory_mib).tolist())
+            found = replace(found, memory_capacity_mib=mib, memory_used_mib=used)
+        return found
 
     def _obey(self, decision: Decision) -> None:
         excess = max(0, len(self._machines) - decision.wanted)
@@ -129,7 +154,7 @@ class Engine:
         return Sample(
             cluster="backtest",
             name="backtest",
-            at=BEGINNING,
+            at=self._load.begins,
             interval_s=1.0,
             hosts=self._names,
             host_names=self._names,
@@ -156,4 +181,4 @@ class SplitEvenly:
         """The lender's orders with its ceilings levelled."""
         orders = self.lender.hear(at_s, interval_s, owner, early=early)
         level = float((orders.ceilings * self._cores).sum() / self._cores.sum())
-        return Orders(np.full(owner.size, level), orders.running, orders.resident)
+        return replace(orders, ceilings=np.full(owner.size, level))

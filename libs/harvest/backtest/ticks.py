@@ -38,7 +38,7 @@ def make_ticks(load: Load, seed: int) -> Load:
     owner = np.clip(noise, 0.0, 1.0).reshape(hosts, steps * _TICKS)
     shifted = np.stack([np.roll(owner[host], int(starts[host])) for host in range(hosts)])
     memory = None if load.memory is None else np.repeat(load.memory, _TICKS, axis=1)
-    return replace(load, owner=shifted, memory=memory, step_s=TICK_S)
+    return replace(load, owner=shifted, memory=memory, absent=None, numbers=None, step_s=TICK_S)
 
 
 def _autoregress(shocks: Floats) -> Floats:

@@ -1,12 +1,14 @@
 """What a backtest runs on: virtual machines to be placed on hosts, or the owners of hosts as they are."""
 
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 
 import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
+Flags = NDArray[np.bool_]
 
 DAY_S = 86_400.0
 HELD_S = 3_600.0
@@ -15,6 +17,8 @@ HOST_CORES = 16
 CORE_MHZ = 2_600.0
 HOST_MEMORY_MIB = 262_144.0
 """Of the hosts on which a trace of virtual machines is placed."""
+BEGINNING = datetime(2013, 7, 1, tzinfo=UTC)
+"""Of a trace that does not say when it was: a Monday, so windows of a policy fall on the days of the trace."""
 
 
 class BadTrace(ValueError):
@@ -44,6 +48,13 @@ class Load:
     memory: Floats | None = None
     """The owner's share of a host's memory; None: not known."""
     memory_mib: float = HOST_MEMORY_MIB
+    memory_binds: bool = False
+    """The memory is that of these very hosts: the engine is told, and machines go only where they fit."""
+    absent: Flags | None = None
+    """By host and step: it was not there, or nobody measured it. Its owner is then 1. None: all were there."""
+    numbers: Ints | None = None
+    """Of the steps, counted from `begins`, where stretches in which nothing was measured are left out."""
+    begins: datetime = BEGINNING
 
     @property
     def hosts(self) -> int:
@@ -55,13 +66,27 @@ class Load:
         """How long it is."""
         return float(self.owner.shape[1] * self.step_s / DAY_S)
 
+    def at_s(self, step: int) -> float:
+        """Seconds from `begins` to the beginning of a step."""
+        return self.step_s * float(step if self.numbers is None else self.numbers[step])
+
+    def away(self, step: int) -> Flags | None:
+        """Which hosts were not there; None where all were."""
+        return None if self.absent is None else np.asarray(self.absent[:, step])
+
     def between(self, first_day: float, last_day: float) -> "Load":
         """The days from `first_day` up to and without `last_day`. Raises BadTrace where there are none."""
         a, b = (round(day * DAY_S / self.step_s) for day in (first_day, last_day))
         if not 0 <= a < b or a >= self.owner.shape[1]:
             raise BadTrace(f"days {first_day:g} to {last_day:g} are not in a trace of {self.days:.1f} days")
         memory = None if self.memory is None else self.memory[:, a:b]
-        return replace(self, owner=self.owner[:, a:b], memory=memory)
+        absent = None if self.absent is None else self.absent[:, a:b]
+        begins, numbers = self.begins, None if self.numbers is None else self.numbers[a:b]
+        if numbers is None:
+            begins += timedelta(seconds=a * self.step_s)
+        return replace(
+            self, owner=self.owner[:, a:b], memory=memory, absent=absent, numbers=numbers, begins=begins
+        )
 
 
 def count_memory_bound(load: Load, begin: int, end: int, mib_per_vcpu: float) -> float | None:
@@ -97,4 +122,6 @@ def resample(load: Load, step_s: float) -> Load:
         return np.asarray(values[:, :whole].reshape(values.shape[0], -1, times).mean(axis=2))
 
     memory = None if load.memory is None else mean(load.memory)
-    return replace(load, owner=mean(load.owner), memory=memory, step_s=load.step_s * times)
+    absent = None if load.absent is None else mean(load.absent.astype(np.float64)) > 0.0
+    longer = replace(load, owner=mean(load.owner), memory=memory, absent=absent, step_s=load.step_s * times)
+    return longer if load.numbers is None else replace(longer, numbers=load.numbers[:whole:times] // times)

@@ -19,6 +19,8 @@ from libs.harvest.backtest.trace import BadTrace
 from libs.harvest.document import PRESETS
 from services.cli import app
 from services.cli.client import Failed
+from tests.unit.cli.conftest import Type
+from tests.unit.cli.house import House
 
 STEPS = 288
 
@@ -91,7 +93,8 @@ def test_two_policies_are_compared_and_drawn(traces: dict[str, Path], tmp_path: 
     result = backtest("--policy", "preset:balanced", "--trace", traces["t.npz"], "--model", "fine", *options)
     assert "core-hours on 1 hosts in 0.5 days" in result.stdout
     page = (tmp_path / "o.html").read_text()
-    assert page.count("<polyline") == 3
+    assert page.count("<polyline") == 2
+    assert "class='best'" in page
     assert "http" not in page
     both = json.loads(
         backtest("--policy", "preset:balanced", "--trace", traces["t.npz"], "--json", *options).stdout
@@ -156,3 +159,60 @@ def test_a_broken_npz_is_refused() -> None:
     np.savez(whole, cpu_mhz=np.zeros((2, 3)), vcpus=np.array([1]), step=300)
     with pytest.raises(BadTrace, match="one row per machine"):
         read_trace(Format.NPZ, {"x": whole.getvalue()})
+
+
+DONE: dict[str, Any] = {
+    "id": "b1", "state": "done", "progress": 1.0, "since": "2026-10-28T12:00:00Z", "error": None,
+    "result": {
+        "sentence": "With this policy you would have lent 1,234 core-hours in the last 30 days on 2 hosts.",
+        "covered_percent": 66.7,
+        "figures": {
+            "core_hours": 1234.0, "harvest_fluid_percent": 80.0, "above_90_minutes": 5.0,
+            "contention_percent": 0.1, "deploys_per_host_day": 0.0, "limit_changes_per_host_hour": 2.0,
+            "hosts": 2, "days": 20.0,
+        },
+        "series": {"step_s": 3600.0, "at_s": [0, 3600, 7200, 90000], "owner": [0.3] * 4, "lent": [0.5] * 4},
+    },
+}  # fmt: skip
+
+
+def test_a_clusters_history_is_asked_of_stats_and_waited_for(
+    house: House, tides: Type, tmp_path: Path
+) -> None:
+    house.kept["clusters"] = [{"id": "c1", "name": "East", "resource": "vc"}]
+    house.answers["POST", "/v1/stats/backtests"] = (202, {**DONE, "state": "queued", "progress": 0.0})
+    house.answers["GET", "/v1/stats/backtests/b1"] = (200, DONE)
+    asks = ("policy", "backtest", "--policy", "preset:balanced", "--cluster", "East", "--days", "30")
+
+    said = tides(*asks, "--plot", str(tmp_path / "o.html"))
+
+    assert (said.code, said.err) == (0, "")
+    assert "preset:balanced: With this policy you would have lent 1,234 core-hours" in said.out
+    body = next(body for method, _, body in house.asked if method == "POST")
+    assert body == {
+        "cluster_id": "c1", "preset": "balanced", "days": 30, "guard_seconds": 30.0, "actuator": "host",
+    }  # fmt: skip
+    page = (tmp_path / "o.html").read_text()
+    assert "66.7 % of the time was measured" in page
+    assert page.count("<polyline") == 2, "an hour without a sample is not drawn"
+    told = json.loads(tides(*asks, "--json").out)
+    assert (told["core_hours"], told["covered_percent"]) == (1234.0, 66.7)
+
+    house.answers["GET", "/v1/stats/backtests/b1"] = (200, {**DONE, "state": "failed", "error": "no history"})
+    failed = tides(*asks)
+    assert (failed.code, failed.err) == (1, "tides: preset:balanced: no history\n")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ((), "give either --trace FILE or --cluster NAME"),
+        (("--cluster", "c", "--days", "3", "4"), "one whole number"),
+        (("--cluster", "c", "--days", "many"), "one number, or two"),
+        (("--cluster", "c", "--model", "fine"), "belong to --trace"),
+    ],
+)
+def test_what_does_not_go_together_is_said(tides: Type, words: Sequence[str], said: str) -> None:
+    found = tides("policy", "backtest", "--policy", "preset:balanced", *words)
+    assert found.code == 2
+    assert said in " ".join(found.err.split())

@@ -1,18 +1,16 @@
-"""HTTP of stats: /v1/stats."""
+"""`/v1/stats`: usage, core-hours, a summary."""
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from typing import Annotated
 from uuid import UUID
 
-from fastapi import APIRouter, Depends, Query, Request
+from fastapi import APIRouter, Depends, Query
 from pydantic import AwareDatetime, BaseModel, Field
 
-from libs.common.auth import Principal, Role, allow
-from libs.common.clock import Clock
-from libs.common.db import Database
 from libs.common.errors import invalid
+from services.stats.api.door import HasDoor, Viewer
 from services.stats.usecases import reporting
 from services.stats.usecases.reporting import By, Figures, Span
 
@@ -23,22 +21,6 @@ USUAL_POINTS = 500
 LONGEST = timedelta(days=5 * 366)
 
 
-@dataclass(frozen=True, slots=True)
-class Door:
-    """What a request needs of the service; on the app since composition."""
-
-    database: Database
-    clock: Clock
-
-
-def door_of(request: Request) -> Door:
-    """The door of the app that was asked."""
-    door: Door = request.app.state.door
-    return door
-
-
-Viewer = Annotated[Principal, Depends(allow(Role.VIEWER))]
-HasDoor = Annotated[Door, Depends(door_of)]
 Since = Annotated[AwareDatetime | None, Query(alias="from", description="Left out: a day before `to`.")]
 Until = Annotated[AwareDatetime | None, Query(alias="to", description="Left out: now.")]
 Step = Annotated[int | None, Query(ge=1, le=31 * 86400, description="Seconds; left out: about 500 points.")]

@@ -2,6 +2,7 @@
 
 from libs.common.clock import Clock
 from libs.common.db import Database
+from services.stats.usecases.backtests import forget_old
 from services.stats.usecases.rolling import forget_five_minutes, roll_up
 from services.stats.usecases.storing import drop_old_days, make_days_ahead
 
@@ -17,6 +18,8 @@ async def turn_days(database: Database, clock: Clock) -> None:
         await drop_old_days(session, clock.now())
     async with database.transaction() as session:
         await forget_five_minutes(session, clock.now())
+    async with database.transaction() as session:
+        await forget_old(session, clock.now())
 
 
 async def roll_hours(database: Database, clock: Clock) -> float | None:

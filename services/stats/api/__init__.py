@@ -1,0 +1,1 @@
+"""HTTP of stats: /v1/stats."""
