@@ -19,6 +19,7 @@ from services.cli import (
     people,
     projects,
     rules,
+    sweeps,
     vsphere,
     watching,
 )
@@ -45,6 +46,7 @@ app.add_typer(projects.projects, name="project")
 app.add_typer(lending.contributions, name="contribution")
 app.add_typer(floor.clusters, name="cluster")
 app.add_typer(floor.machines, name="machine")
+app.add_typer(sweeps.sweeps, name="sweep")
 app.add_typer(people.users, name="user")
 app.add_typer(people.tokens, name="token")
 app.add_typer(vsphere.vsphere, name="vsphere")

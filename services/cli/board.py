@@ -135,5 +135,15 @@ def tell_event(event: dict[str, Any], board: Board) -> str:
         what += f" on {body['host']}"
     if "changes" in body:
         what += f" ({body['changes']} changes)"
+    if "most_machines" in body:
+        what += f" to {_bound(body['most_machines'])} (it was {_bound(body['most_before'])})"
+    if isinstance(body.get("machines"), list):
+        what += f" ({len(body['machines'])} machines)"
+    if body.get("actor"):
+        what += f" by {body['actor']}"
     why = f": {body['reason']}" if body.get("reason") else ""
     return plain(f"{moment(event['at'], '%H:%M:%S')}  {board.name_of(event['cluster_id']):<10} {what}{why}")
+
+
+def _bound(most: int | None) -> str:
+    return "no bound" if most is None else f"at most {most}"

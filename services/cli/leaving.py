@@ -1,14 +1,14 @@
 """`tides resource remove`, `abandoned`: the end of a cloud, with its machines or without asking it."""
 
-import sys
 from typing import Annotated, Any
 
 import typer
 
 from services.cli import show
 from services.cli.access import ask
-from services.cli.client import Client, Failed, plain
+from services.cli.client import Client
 from services.cli.names import RESOURCE, find
+from services.cli.sweeps import insist
 from services.cli.watching import AsJson
 
 Name = Annotated[str, typer.Argument(help="Name or id.")]
@@ -48,22 +48,12 @@ def _abandon(context: typer.Context, name: str, *, is_sure: bool) -> None:
             f"{known['name']} at {known['url']} will be forgotten without being asked. Machines of ours that run"
             " there go on, and nobody looks after them any more."
         )
-        _insist(known["name"])
+        insist(known["name"], "Type its name to abandon it")
 
     async def work(client: Client) -> Any:
         return await client.call("DELETE", f"/v1/resources/{known['id']}", params={"abandon": True})
 
     _tell(ask(context, work))
-
-
-def _insist(name: str) -> None:
-    """Raises Failed unless the person types the name."""
-    print("Type its name to abandon it: ", end="", flush=True)
-    typed = sys.stdin.readline().strip()
-    if not typed:
-        raise Failed("nothing was typed, so nothing was done; --yes goes without the question")
-    if typed != name:
-        raise Failed(f"that is not {plain(name)!r}: nothing was done")
 
 
 def list_abandoned(

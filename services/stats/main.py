@@ -29,6 +29,9 @@ ACTIONS: tuple[type[Event], ...] = (
     action.LimitsFailed,
     action.ClusterPaused,
     action.ClusterResumed,
+    action.ClusterDrainRequested,
+    action.ClusterScaled,
+    action.SweepAllowed,
     action.ResourceReleased,
     action.ResourceAbandoned,
 )

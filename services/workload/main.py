@@ -13,6 +13,7 @@ from libs.common.secrets import guest_token_context
 from libs.common.service import Beat, Hears, Runtime, Sealed, Service
 from libs.common.wake import Wake
 from libs.providers.sessions import Sessions
+from services.workload.api import sweeps
 from services.workload.api.routes import router
 from services.workload.models import Base, Contribution, Machine, Resource
 from services.workload.reconcile import beats
@@ -21,6 +22,7 @@ from services.workload.settings import Pace, guests_of
 from services.workload.usecases import changing, judging, projections
 from services.workload.usecases.following import Means
 
+_PLURALS = ("clusters", "workloads", "machines", "decisions", "events", "sweeps")
 _UNNAMED = UUID("9c1f7e0a-5a7d-5c22-8f55-2a7e0a9d1b64")
 
 
@@ -40,7 +42,9 @@ def build(runtime: Runtime) -> Service:
         pace=pace,
         guests=guests_of(runtime.settings),
     )
-    app = create_app("workload", routers=[router], settings=runtime.settings, verifier=runtime.verifier)
+    app = create_app(
+        "workload", routers=[router, sweeps.router], settings=runtime.settings, verifier=runtime.verifier
+    )
     app.state.database, app.state.means = database, means
     return Service(
         name="workload",
@@ -48,14 +52,7 @@ def build(runtime: Runtime) -> Service:
         migrations="services.workload.migrations",
         database=database,
         app=app,
-        prefixes=(
-            "/v1/clusters",
-            "/v1/workloads",
-            "/v1/machines",
-            "/v1/decisions",
-            "/v1/events",
-            "/v1/sweeps",
-        ),
+        prefixes=tuple(f"/v1/{plural}" for plural in _PLURALS),
         hears=_ears(means, runtime.settings.sample_ttl_s, acting),
         beats=(
             Beat(

@@ -240,6 +240,14 @@ class Orphan(Base):
     seen_at: Mapped[datetime]
     allowed: Mapped[bool] = mapped_column(default=False)
     """A person said that it may go."""
+    allowed_by: Mapped[str | None]
+    cluster: Mapped[str | None]
+    """Name of the cluster that shows it."""
+    host: Mapped[str | None]
+    power: Mapped[str | None]
+    installation_id: Mapped[UUID | None]
+    machine_id: Mapped[UUID | None]
+    """What its mark says."""
 
 
 class DecisionRecord(Base):

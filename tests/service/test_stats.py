@@ -16,12 +16,15 @@ from sqlalchemy import text
 from libs.common.auth import Role
 from libs.common.clock import SteppedClock
 from libs.common.contracts.action import (
+    ClusterDrainRequested,
+    ClusterScaled,
     LimitsApplied,
     MachineAbandoned,
     MachineDeployed,
     MachineDestroyed,
     MachineFact,
     ResourceAbandoned,
+    SweepAllowed,
 )
 from libs.common.contracts.base import Event
 from libs.common.contracts.resource import ClusterFacts, HostFacts, InventoryChanged, Mode, ResourceChanged
@@ -287,12 +290,17 @@ async def test_the_summary_counts_acts_once(stats: Lone) -> None:
         limits(START + STEP, 4),
         limits(START + timedelta(days=30), 50),
         ResourceAbandoned(at=START, resource_id=RESOURCE, reason="test", machines=()),
+        SweepAllowed(at=START, resource_id=RESOURCE, actor="Ada", reason="test", machines=("x",)),
+        *(
+            kind(at=START, resource_id=RESOURCE, cluster_id=EAST, actor="Ada", reason="test")
+            for kind in (ClusterDrainRequested, ClusterScaled)
+        ),
     ]
     await stats.tell(resource(), *facts, *facts)
 
     assert await report(stats, "summary") == {
         "samples": 0, "core_hours": 0.0, "contention_percent": 0.0, "deploys": 2, "destroys": 1,
-        "limit_changes": 7, "events": 6, "refused": 0,
+        "limit_changes": 7, "events": 9, "refused": 0,
     }  # fmt: skip
 
 

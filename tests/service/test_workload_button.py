@@ -8,7 +8,13 @@ import pytest
 from structlog.testing import capture_logs
 
 from libs.common.auth import Role
-from libs.common.contracts.action import ClusterPaused, ClusterResumed, MachineDraining, MachineRequested
+from libs.common.contracts.action import (
+    ClusterDrainRequested,
+    ClusterPaused,
+    ClusterResumed,
+    MachineDraining,
+    MachineRequested,
+)
 from libs.common.contracts.resource import Mode
 from tests.service.lone_service import THEIRS
 from tests.service.workload_house import House, open_house
@@ -143,6 +149,9 @@ async def test_a_drain_by_hand_says_who_and_why_wherever_it_is_read(house: House
     (line,) = [line for line in logs if line["event"] == "cluster.drained"]
     assert line.items() >= {"resource": "Lab", "cluster": "lab", "by": "Ada", "reason": "moving out"}.items()
 
+    (asked,) = house.heard(ClusterDrainRequested)
+    assert (asked.actor, asked.reason, asked.was_draining) == ("Ada", "moving out", False)
+
     await house.act(f"/v1/clusters/{house.cluster_id}/resume", {"reason": "we stay"})
     assert (await newest_decision(house)).startswith("resumed by hand by Ada: we stay; ")
     assert "drained" not in (await house.cluster())["reason"]
@@ -167,6 +176,11 @@ async def test_scaling_by_hand_is_kept_as_a_decision_with_who_and_why_even_where
     assert line.items() >= {"by": "Ada", "reason": "licence", "most_machines": most}.items()
 
     await house.act(scale, {"most_machines": None, "reason": "renewed"})
+    await house.log_is_shown()
+    events = (await house.ask("GET", "/v1/events?limit=50")).body["items"]
+    scaled = [event["body"] for event in events if event["key"] == "action.cluster_scaled.v1"]
+    assert [(body["most_before"], body["most_machines"]) for body in scaled] == [(None, most), (most, None)]
+    assert [(body["actor"], body["reason"]) for body in scaled] == [("Ada", "licence"), ("Ada", "renewed")]
     assert (await newest_decision(house)).startswith("the bound is taken away by hand by Ada: renewed; ")
     assert "licence" not in (await house.cluster())["reason"]
 
@@ -181,7 +195,7 @@ async def test_a_viewer_may_look_and_touch_nothing(house: House) -> None:
         assert (await house.ask("POST", f"{cluster}/{what}", body, role=None)).status == 401, what
     assert (await house.ask("POST", f"{machine}/drain", why, role=Role.VIEWER)).status == 403
     sweep = f"/v1/sweeps/{house.resource.resource_id}/allow"
-    assert (await house.ask("POST", sweep, role=Role.OPERATOR)).status == 403
+    assert (await house.ask("POST", sweep, {"names": ["x"]}, role=Role.OPERATOR)).status == 403
     assert (await house.ask("GET", cluster, role=Role.VIEWER)).status == 200
     assert await house.states() == ["running", "running"]
 

@@ -1,14 +1,16 @@
 """The sweeper: machines with our mark that no row knows. A few go after a grace, many wait for a person."""
 
 from collections.abc import AsyncIterator
+from typing import Any
 from uuid import uuid4
 
 import pytest
 
 from libs.common.auth import Role
-from libs.common.contracts.action import MachineRequested, SweepStopped
+from libs.common.contracts.action import MachineRequested, SweepAllowed, SweepStopped
 from libs.common.contracts.resource import Mode
 from libs.providers.simulated import ClusterDefinition, OwnerProfile
+from tests.service.lone_service import THEIRS, Answer
 from tests.service.workload_house import House, open_house
 
 GRACE_S = 600
@@ -30,11 +32,31 @@ def names(house: House) -> set[str]:
     return {machine.name for machine in house.cloud.truth().machines}
 
 
-async def allow(house: House) -> int:
-    answer = await house.ask("POST", f"/v1/sweeps/{house.resource.resource_id}/allow", role=Role.ADMIN)
-    assert answer.status == 200, answer.body
-    allowed: int = answer.body["allowed"]
-    return allowed
+async def ask_allow(house: House, *strangers: str) -> Answer:
+    path = f"/v1/sweeps/{house.resource.resource_id}/allow"
+    return await house.ask("POST", path, {"names": strangers}, role=Role.ADMIN)
+
+
+async def allow(house: House, *strangers: str) -> None:
+    answer = await ask_allow(house, *strangers)
+    assert (answer.status, answer.body["names"]) == (200, sorted(strangers)), answer.body
+
+
+async def shown(house: House) -> dict[str, Any]:
+    found: dict[str, Any] = (await house.ask("GET", f"/v1/sweeps/{house.resource.resource_id}")).body
+    return found
+
+
+async def check_shown(house: House, strangers: set[str]) -> None:
+    seen = await shown(house)
+    assert (seen["strangers"], seen["known"], "4 machines" in seen["stopped"]) == (4, 11, True)
+    assert {machine["name"] for machine in seen["machines"]} == strangers
+    assert {(machine["cluster"], machine["goes_at"]) for machine in seen["machines"]} == {("lab", None)}
+    for machine in seen["machines"]:
+        assert machine["mark"] == {
+            "installation_id": str(house.settings.installation_id),
+            "machine_id": machine["name"].removeprefix("tides-"),
+        }
 
 
 async def test_one_stranger_among_many_machines_goes_after_its_grace(wide: House) -> None:
@@ -68,9 +90,21 @@ async def test_four_strangers_stop_the_sweeper_which_says_so_once_and_nothing_ne
     await wide.run(80)
     assert len(wide.heard(MachineRequested)) == 11
 
-    assert await allow(wide) == 4
-    await wide.run(80)
+    await check_shown(wide, strangers)
+    one, *others = sorted(strangers)
+    for refused in ((), (one, "tides-nobody"), (one, next(iter(names(wide) - strangers)))):
+        assert ((await ask_allow(wide, *refused)).field or "").startswith("names")
+    await allow(wide, one)
+    await wide.run(20)
+    assert names(wide) & strangers == set(others)
+    assert "3 machines" in (await shown(wide))["stopped"]
+
+    await allow(wide, *others)
+    await wide.run(60)
     assert names(wide).isdisjoint(strangers)
+    said = wide.heard(SweepAllowed)
+    assert [(event.machines, event.actor) for event in said] == [((one,), "Ada"), (tuple(others), "Ada")]
+    assert (await wide.ask("GET", "/v1/sweeps")).body["items"] == []
     assert len(wide.heard(SweepStopped)) == 1
     assert (await wide.cluster())["sweep_stopped"] is None
     assert len(wide.heard(MachineRequested)) == 12
@@ -86,7 +120,12 @@ async def test_one_stranger_in_ten_is_too_many_and_what_comes_after_the_permissi
         await house.be_silent(15)
         assert len(house.heard(SweepStopped)) == 1
 
-        assert await allow(house) == 1
+        (listed,) = (await house.ask("GET", "/v1/sweeps")).body["items"]
+        assert (listed["resource"], listed["strangers"]) == ("Lab", 1)
+        assert (await house.ask("GET", "/v1/sweeps", organisation=THEIRS)).body["items"] == []
+        path = f"/v1/sweeps/{house.resource.resource_id}"
+        assert (await house.ask("GET", path, organisation=THEIRS)).status == 404
+        await allow(house, *first)
         later = await house.make_strangers(1)
         await house.be_silent(30)
         house.clock.leap(2 * GRACE_S)

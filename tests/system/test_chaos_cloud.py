@@ -145,8 +145,12 @@ async def an_empty_database_asks_a_person(house: House) -> None:
     assert "action.sweep_stopped.v1" in keys
     assert "action.machine_requested.v1" not in keys
 
-    answer = await deployment.ask("workload", "POST", f"/v1/sweeps/{installed.resource['id']}/allow")
-    assert answer == {"allowed": len(before)}
+    sweep = f"/v1/sweeps/{installed.resource['id']}"
+    shown = await deployment.ask("workload", "GET", sweep)
+    names = [machine["name"] for machine in shown["machines"]]
+    assert set(names) == before
+    answer = await deployment.ask("workload", "POST", f"{sweep}/allow", {"names": names})
+    assert answer["allowed"] == len(before)
     await until(lambda: _are_gone(lab, before), timeout=60, what="strangers that are gone")
 
 

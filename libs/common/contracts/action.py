@@ -152,6 +152,37 @@ class ClusterResumed(ClusterPaused):
     key: ClassVar[str] = "action.cluster_resumed.v1"
 
 
+class ClusterDrainRequested(ClusterPaused):
+    """A person asked for everything on the cluster back, with grace, until it is resumed."""
+
+    key: ClassVar[str] = "action.cluster_drain_requested.v1"
+    was_draining: bool = False
+    """Whether somebody had asked for it before."""
+
+
+class ClusterScaled(ClusterPaused):
+    """A person said how many machines may be on the cluster at most, or took that bound away."""
+
+    key: ClassVar[str] = "action.cluster_scaled.v1"
+    most_before: int | None = None
+    most_machines: int | None = None
+    """None: as many as the policy allows."""
+
+
+class SweepAllowed(Event):
+    """A person allowed that strangers be destroyed, each by its name."""
+
+    key: ClassVar[str] = "action.sweep_allowed.v1"
+    resource_id: UUID
+    actor: str
+    reason: str
+    machines: tuple[str, ...]
+
+    @property
+    def subject(self) -> str:
+        return str(self.resource_id)
+
+
 class SweepStopped(Event):
     """The sweeper found more strangers than it dares to remove, and waits for a person."""
 

@@ -65,20 +65,21 @@ Db = Annotated[Database, Depends(_database)]
 With = Annotated[Means, Depends(_means)]
 
 
-def _scope(who: Principal) -> UUID | None:
+def scope_of(who: Principal) -> UUID | None:
     """Whose rows a person sees: an administrator all, others their organisation's."""
     return None if who.role is Role.ADMIN else who.organisation_id
 
 
-def _person(who: Principal, why: Why) -> Person:
-    return Person(who.name, why.reason, _scope(who))
+def person_of(who: Principal, reason: str) -> Person:
+    """Who asks, and why."""
+    return Person(who.name, reason, scope_of(who))
 
 
 @router.get("/clusters")
 async def list_clusters(who: Viewer, database: Db, resource_id: UUID | None = None) -> Page[ClusterOut]:
     """Every cluster: owner load, budgets, machines by state, verdict and the reason in words."""
     async with database.transaction() as session:
-        rows = await reading.clusters(session, _scope(who), resource_id)
+        rows = await reading.clusters(session, scope_of(who), resource_id)
     return Page[ClusterOut](items=[cluster_out(row) for row in rows])
 
 
@@ -93,7 +94,7 @@ async def read_cluster(who: Viewer, database: Db, cluster_id: UUID) -> ClusterOu
 async def pause_cluster(who: Operator, database: Db, means: With, cluster_id: UUID, why: Why) -> ClusterOut:
     """The red button: budgets to the floor now, nothing new until resumed; holds across restarts."""
     async with database.transaction() as session:
-        await operating.pause_cluster(means, session, cluster_id, _person(who, why))
+        await operating.pause_cluster(means, session, cluster_id, person_of(who, why.reason))
         return await _shown(session, who, cluster_id)
 
 
@@ -101,7 +102,7 @@ async def pause_cluster(who: Operator, database: Db, means: With, cluster_id: UU
 async def resume_cluster(who: Operator, database: Db, means: With, cluster_id: UUID, why: Why) -> ClusterOut:
     """Release the red button, and a drain by hand."""
     async with database.transaction() as session:
-        await operating.resume_cluster(means, session, cluster_id, _person(who, why))
+        await operating.resume_cluster(means, session, cluster_id, person_of(who, why.reason))
         return await _shown(session, who, cluster_id)
 
 
@@ -110,7 +111,7 @@ async def drain_cluster(
     who: Operator, database: Db, means: With, cluster_id: UUID, why: Why | None = None
 ) -> ClusterOut:
     """Give everything on the cluster back, with grace, until resumed."""
-    person = _person(who, why or Why(reason=NO_REASON))
+    person = person_of(who, why.reason if why else NO_REASON)
     async with database.transaction() as session:
         await operating.drain_cluster(means, session, cluster_id, person)
         return await _shown(session, who, cluster_id)
@@ -122,13 +123,15 @@ async def scale_cluster(
 ) -> ClusterOut:
     """Never more machines than this, whatever the policy would allow."""
     async with database.transaction() as session:
-        await operating.scale_cluster(means, session, cluster_id, _person(who, scale), scale.most_machines)
+        await operating.scale_cluster(
+            means, session, cluster_id, person_of(who, scale.reason), scale.most_machines
+        )
         return await _shown(session, who, cluster_id)
 
 
 async def _shown(session: Session, who: Principal, cluster_id: UUID) -> ClusterOut:
     await session.flush()
-    for row in await reading.clusters(session, _scope(who)):
+    for row in await reading.clusters(session, scope_of(who)):
         if row.cluster.id == cluster_id:
             return cluster_out(row)
     raise not_found("cluster", "List them at /v1/clusters.")
@@ -141,7 +144,7 @@ async def list_workloads(
     """What runs where for whom."""
     after = read_cursor(cursor, UUID)[0] if cursor else None
     async with database.transaction() as session:
-        rows = await reading.workloads(session, Slice(_scope(who), limit, after))
+        rows = await reading.workloads(session, Slice(scope_of(who), limit, after))
     return page_of(rows, limit, WorkloadOut.model_validate, _by_id)
 
 
@@ -157,7 +160,7 @@ async def list_machines(
     """Machines, oldest first; `live=false` shows destroyed ones too."""
     after = read_cursor(cursor, UUID)[0] if cursor else None
     async with database.transaction() as session:
-        rows = await reading.machines(session, Slice(_scope(who), limit, after, cluster_id), live=live)
+        rows = await reading.machines(session, Slice(scope_of(who), limit, after, cluster_id), live=live)
     return page_of(rows, limit, MachineOut.model_validate, _by_id)
 
 
@@ -165,7 +168,7 @@ async def list_machines(
 async def drain_machine(who: Operator, database: Db, machine_id: UUID, why: Why) -> MachineOut:
     """Give one machine back, with grace."""
     async with database.transaction() as session:
-        machine = await operating.drain_machine(session, machine_id, _person(who, why))
+        machine = await operating.drain_machine(session, machine_id, person_of(who, why.reason))
         return MachineOut.model_validate(machine)
 
 
@@ -176,7 +179,7 @@ async def list_decisions(
     """Decisions that changed something, newest first, with their inputs and the reason in words."""
     before = read_cursor(cursor, UUID)[0] if cursor else None
     async with database.transaction() as session:
-        rows = await reading.decisions(session, Slice(_scope(who), limit, before, cluster_id))
+        rows = await reading.decisions(session, Slice(scope_of(who), limit, before, cluster_id))
     return page_of(rows, limit, DecisionOut.model_validate, _by_id)
 
 
@@ -207,7 +210,7 @@ async def list_events(
     """Action events; with `follow=true` as server-sent events, resumable by Last-Event-ID."""
     resume = last_event_id if wish.follow and last_event_id else wish.cursor
     after = read_position(resume) if resume else None
-    whose = Whose(_scope(who), wish.cluster_id)
+    whose = Whose(scope_of(who), wish.cluster_id)
     if wish.follow:
         stream = follow(request, database, after, whose)
         return StreamingResponse(
@@ -219,12 +222,3 @@ async def list_events(
     items = [EventOut.model_validate(row) for row in rows]
     more = rows and wish.order == "oldest"
     return Page[EventOut](items=items, next_cursor=make_position(rows[-1]) if more else None)
-
-
-@router.post("/sweeps/{resource_id}/allow")
-async def allow_sweep(
-    who: Annotated[Principal, Depends(allow(Role.ADMIN))], database: Db, resource_id: UUID
-) -> dict[str, int]:
-    """A person looked at the strangers on a resource: those known now may be destroyed."""
-    async with database.transaction() as session:
-        return {"allowed": await operating.allow_sweep(session, resource_id, who.name)}

@@ -164,7 +164,7 @@ async def settle_look(
             look.due.append(Due(act, machine.id, machine.name, cluster.name, machine.reason))
     names = {row.ref: row.name for row in clusters}
     strays = [
-        Stray(name, names.get(shown[name].cluster, shown[name].cluster))
+        Stray(name, names.get(shown[name].cluster, shown[name].cluster), shown[name])
         for name in sorted(set(shown) - {machine.name for machine in machines})
     ]
     for stray, why in await sweep(session, resource, strays, len(machines), now):

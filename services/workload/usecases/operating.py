@@ -1,25 +1,24 @@
-"""What a person does: the red button, scaling and draining by hand, allowing a sweep."""
+"""What a person does: the red button, scaling and draining by hand."""
 
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
 import structlog
-from sqlalchemy import update
 
-from libs.common.contracts.action import ClusterPaused, ClusterResumed
+from libs.common.contracts.action import ClusterDrainRequested, ClusterPaused, ClusterResumed, ClusterScaled
 from libs.common.db import Session
 from libs.common.errors import conflict, not_found
 from services.workload.domain.states import LIVE, Wanted
 from services.workload.domain.words import bound_by_hand, by_hand
-from services.workload.models import Cluster, Machine, Orphan, Resource
+from services.workload.models import Cluster, Machine, Resource
 from services.workload.usecases.following import Means
 from services.workload.usecases.judging import rejudge
 from services.workload.usecases.recording import record
 
 log = structlog.get_logger(__name__)
 
-_NO_KEY: dict[str, Any] = {"key_share": True}
+NO_KEY: dict[str, Any] = {"key_share": True}
 """FOR NO KEY UPDATE, so that foreign keys do not wait."""
 
 
@@ -57,6 +56,8 @@ async def resume_cluster(means: Means, session: Session, cluster_id: UUID, perso
 async def drain_cluster(means: Means, session: Session, cluster_id: UUID, person: Person) -> Cluster:
     """Give everything on the cluster back, with grace, until resumed."""
     cluster, resource = await _cluster(session, cluster_id, person)
+    said = ClusterDrainRequested(**_said(means, cluster, person), was_draining=cluster.draining)
+    record(session, said)
     cluster.draining, cluster.drained_by, cluster.drained_reason = True, person.name, person.reason
     log.info("cluster.drained", **_about(cluster, resource, person))
     await rejudge(means, session, cluster, resource, by_hand("drained", person.name, person.reason))
@@ -68,12 +69,14 @@ async def scale_cluster(
 ) -> Cluster:
     """Never more than this many machines; None: as many as the policy allows."""
     cluster, resource = await _cluster(session, cluster_id, person)
+    bounds = {"most_before": cluster.most_machines, "most_machines": most_machines}
+    record(session, ClusterScaled(**_said(means, cluster, person), **bounds))
     cluster.most_machines, cluster.scaled_by, cluster.scaled_reason = (
         most_machines,
         person.name,
         person.reason,
     )
-    log.info("cluster.scaled", **_about(cluster, resource, person), most_machines=most_machines)
+    log.info("cluster.scaled", **_about(cluster, resource, person), **bounds)
     said = bound_by_hand(most_machines, person.name, person.reason)
     await rejudge(means, session, cluster, resource, said)
     return cluster
@@ -85,8 +88,8 @@ async def drain_machine(session: Session, machine_id: UUID, person: Person) -> M
     if machine is None or not _may_touch(person, machine.organisation_id):
         raise not_found("machine")
     # Whoever judges holds the cluster's row: without it, what is written here would be overwritten.
-    await session.get_one(Cluster, machine.cluster_id, with_for_update=_NO_KEY)
-    await session.refresh(machine, with_for_update=_NO_KEY)
+    await session.get_one(Cluster, machine.cluster_id, with_for_update=NO_KEY)
+    await session.refresh(machine, with_for_update=NO_KEY)
     if machine.state not in LIVE:
         raise conflict(f"{machine.name} is {machine.state.value}; there is nothing to drain.")
     machine.wanted, machine.wanted_by_hand = Wanted.GONE, True
@@ -95,22 +98,8 @@ async def drain_machine(session: Session, machine_id: UUID, person: Person) -> M
     return machine
 
 
-async def allow_sweep(session: Session, resource_id: UUID, name: str) -> int:
-    """A person (`name`) looked: the strangers known now may be destroyed. Returns how many."""
-    resource = await session.get(Resource, resource_id, with_for_update=_NO_KEY)
-    if resource is None:
-        raise not_found("resource")
-    allowed = await session.execute(
-        update(Orphan).where(Orphan.resource_id == resource_id).values(allowed=True).returning(Orphan.name)
-    )
-    resource.sweep_stopped = None
-    strangers = sorted(allowed.scalars())
-    log.warning("sweep.allowed", resource=resource.name, by=name, strangers=strangers)
-    return len(strangers)
-
-
 async def _cluster(session: Session, cluster_id: UUID, person: Person) -> tuple[Cluster, Resource]:
-    cluster = await session.get(Cluster, cluster_id, with_for_update=_NO_KEY)
+    cluster = await session.get(Cluster, cluster_id, with_for_update=NO_KEY)
     if cluster is not None:
         resource = await session.get_one(Resource, cluster.resource_id)
         if _may_touch(person, resource.organisation_id):

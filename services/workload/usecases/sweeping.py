@@ -1,15 +1,16 @@
 """Sweeping: machines with our mark that nobody expects. Timid with strangers, plain with what was given up before."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 import structlog
-from sqlalchemy import delete, select
+from sqlalchemy import delete, or_, select
 from sqlalchemy.dialects.postgresql import insert
 
 from libs.common.contracts.action import SweepStopped
 from libs.common.db import Session
+from libs.providers.values import MachineSeen
 from services.workload.domain.states import MachineState
 from services.workload.domain.sweep import is_too_many
 from services.workload.models import Machine, Orphan, Resource
@@ -26,6 +27,7 @@ class Stray:
 
     name: str
     cluster: str
+    seen: MachineSeen
 
 
 async def sweep(
@@ -38,7 +40,7 @@ async def sweep(
     abandoned resource is a stranger, wherever it is met: nothing is known of it any more.
     """
     if not strays:
-        await _judge_strangers(session, resource, [], known, now)
+        await _judge_strangers(session, resource, {}, known, now)
         return []
     known_rows = select(Machine).where(Machine.name.in_([stray.name for stray in strays]))
     rows = {row.name: row for row in (await session.execute(known_rows)).scalars()}
@@ -52,7 +54,7 @@ async def sweep(
         for stray in strays
         if stray.name not in rows or rows[stray.name].state is MachineState.ABANDONED
     }
-    why = await _judge_strangers(session, resource, list(strangers), known, now)
+    why = await _judge_strangers(session, resource, strangers, known, now)
     return back + [(strangers[name], reason) for name, reason in why.items()]
 
 
@@ -62,16 +64,15 @@ def _is_past(row: Machine, resource: Resource) -> bool:
 
 
 async def _judge_strangers(
-    session: Session, resource: Resource, names: Sequence[str], known: int, now: datetime
+    session: Session, resource: Resource, strangers: Mapping[str, Stray], known: int, now: datetime
 ) -> dict[str, str]:
     """Why each of those that may go now may go."""
-    left = delete(Orphan).where(Orphan.resource_id == resource.id, Orphan.name.not_in(names))
+    left = delete(Orphan).where(Orphan.resource_id == resource.id, Orphan.name.not_in(list(strangers)))
     await session.execute(left)
-    if not names:
+    if not strangers:
         resource.sweep_stopped = None
         return {}
-    rows = [{"name": name, "resource_id": resource.id, "seen_at": now, "allowed": False} for name in names]
-    await session.execute(insert(Orphan).values(rows).on_conflict_do_nothing())
+    await _note_seen(session, resource, strangers.values(), now)
     found = (await session.execute(select(Orphan).where(Orphan.resource_id == resource.id))).scalars().all()
     waiting = [orphan for orphan in found if not orphan.allowed]
     if is_too_many(len(waiting), known):
@@ -79,7 +80,7 @@ async def _judge_strangers(
     else:
         resource.sweep_stopped = None
     why = {
-        orphan.name: "a stranger with our mark, allowed to go by a person"
+        orphan.name: f"a stranger with our mark, allowed to go by {orphan.allowed_by or 'a person'}"
         for orphan in found
         if orphan.allowed
     }
@@ -88,15 +89,36 @@ async def _judge_strangers(
     return why
 
 
+async def _note_seen(session: Session, resource: Resource, strangers: Iterable[Stray], now: datetime) -> None:
+    """A row for each stranger, with where it is now; written again only where that is another place."""
+    rows = [
+        {
+            "name": stray.name, "resource_id": resource.id, "seen_at": now, "allowed": False,
+            "cluster": stray.cluster, "host": stray.seen.host, "power": stray.seen.power.value,
+            "installation_id": stray.seen.mark.installation_id, "machine_id": stray.seen.mark.machine_id,
+        }
+        for stray in strangers
+    ]  # fmt: skip
+    values = insert(Orphan).values(rows)
+    where = {
+        name: values.excluded[name] for name in ("cluster", "host", "power", "installation_id", "machine_id")
+    }
+    moved = or_(*(getattr(Orphan, name).is_distinct_from(value) for name, value in where.items()))
+    here = Orphan.resource_id == resource.id
+    await session.execute(
+        values.on_conflict_do_update(index_elements=["name"], set_=where, where=here & moved)
+    )
+
+
 def _grace_over(orphan: Orphan) -> str:
     return f"a stranger: it bears our mark and no row knows it, seen since {orphan.seen_at:%Y-%m-%d %H:%M:%S} UTC"
 
 
 def _stop_sweeping(session: Session, resource: Resource, orphans: int, known: int, now: datetime) -> None:
-    if resource.sweep_stopped is not None:
-        return
     reason = f"{orphans} machines with our mark are in no row of this database, which knows {known}"
-    resource.sweep_stopped = reason
+    is_known, resource.sweep_stopped = resource.sweep_stopped is not None, reason
+    if is_known:
+        return
     log.error("sweep.stopped", resource=resource.name, orphans=orphans, known=known, reason=reason)
     stopped = SweepStopped(at=now, resource_id=resource.id, orphans=orphans, machines=known, reason=reason)
     record(session, stopped)

@@ -85,3 +85,16 @@ def test_names_cannot_command_the_terminal() -> None:
 
     assert "\x1b" not in draw(board, 100).plain
     assert "\x1b" not in tell_event(board.events[0], board)
+
+
+def test_what_a_person_did_is_told_with_who_and_what() -> None:
+    def told(what: str, **body: Any) -> str:
+        event = {"key": f"action.{what}.v1", "at": "2026-11-20T12:00:00+00:00", "cluster_id": None}
+        return tell_event({**event, "body": {"actor": "Ada", "reason": "licence", **body}}, Board()).split(
+            maxsplit=1
+        )[1]
+
+    scaled = told("cluster_scaled", most_before=None, most_machines=3)
+    assert scaled == "cluster scaled to at most 3 (it was no bound) by Ada: licence"
+    assert told("cluster_drain_requested") == "cluster drain requested by Ada: licence"
+    assert told("sweep_allowed", machines=["a", "b"]) == "sweep allowed (2 machines) by Ada: licence"

@@ -263,3 +263,36 @@ def test_what_an_abandoned_cloud_may_hold_is_said_as_soon_as_it_is_known(house: 
     house.kept["abandonments"] = [abandoned(None)]
     assert "not known yet" in tides("resource", "abandoned", "lab").out
     assert "has not been abandoned" in tides("resource", "abandoned", "lob").out
+
+
+def test_strangers_are_shown_and_allowed_by_name_or_all_after_a_question(house: House, tides: Type) -> None:
+    known = resource("lab")
+    house.kept["resources"] = [known]
+    machine = {
+        "name": "tides-1", "cluster": "East", "host": "h", "power": "on", "seen_at": "2026-11-20T12:00:00+00:00",
+        "was": "abandoned by Ada", "allowed_by": None, "goes_at": None,
+    }  # fmt: skip
+    sweep = {
+        "resource_id": known["id"], "resource": "lab", "stopped": "1 machines, 0 known", "known": 0, "strangers": 1,
+        "since": "2026-11-20T12:00:00+00:00", "machines": [machine],
+    }  # fmt: skip
+    house.answers["GET", f"/v1/sweeps/{known['id']}"] = (200, sweep)
+    allow = f"/v1/sweeps/{known['id']}/allow"
+    house.answers["POST", allow] = (200, {"allowed": 1, "names": ["tides-1"]})
+
+    said = tides("sweep", "show", "lab")
+    for told in (
+        "1 strangers since 2026-11-20",
+        "waits for a person: 1 machines",
+        "East",
+        "abandoned by Ada",
+    ):
+        assert told in said.out
+    assert tides("sweep", "allow", "lab").code == 2
+    assert tides("sweep", "allow", "lab", "--all", stdin="lob\n").code == 1
+    assert [path for method, path, _ in house.asked if method == "POST"] == []
+    for words, typed in ((("tides-1",), ""), (("--all",), "lab\n"), (("--all", "--yes"), "")):
+        said = tides("sweep", "allow", "lab", *words, stdin=typed)
+        assert (said.code, "tides-1 is destroyed" in said.out) == (0, True), said.err
+    sent = [body["names"] for method, path, body in house.asked if method == "POST"]
+    assert sent == [["tides-1"]] * 3
