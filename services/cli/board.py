@@ -78,9 +78,9 @@ def draw_cluster(cluster: dict[str, Any], core_hours: float | None, width: int) 
     drawn.append(bar(owner, ours, capacity))
     figures = f" owner {percent(owner, capacity):>5}  ours {percent(ours, capacity):>5}"
     drawn.append(f"{figures}  budget {ghz(cluster['budget_mhz']):>9}{lent}\n", style="not bold")
-    drawn.append(
-        f"{_INDENT}machines: {counts(cluster['machines'])}; {cluster['wanted']} wanted\n", style="not bold"
-    )
+    guests = f"; guests: {counts(cluster['guests'])}" if cluster.get("guests") else ""
+    machines = f"{_INDENT}machines: {counts(cluster['machines'])}; {cluster['wanted']} wanted{guests}\n"
+    drawn.append(machines, style="not bold")
     verdict = plain(cluster["verdict"])
     standing = f"{verdict}/{cluster['rung']}" if cluster["rung"] else verdict
     lines = textwrap.wrap(
@@ -117,6 +117,8 @@ def tell_line(cluster: dict[str, Any], core_hours: float | None = None) -> str:
     """A cluster in one line, for pipes and logs."""
     capacity = cluster["capacity_mhz"]
     lent = "" if core_hours is None else f", lent {core_hours:.1f} core-h"
+    if cluster.get("guests"):
+        lent = f", guests {counts(cluster['guests'])}{lent}"
     return (
         f"{moment(cluster['sampled_at'])} {plain(cluster['name'])}: {cluster['verdict']}/{cluster['rung']}, "
         f"owner {percent(cluster['owner_mhz'], capacity)}, ours {percent(cluster['ours_mhz'], capacity)}, "

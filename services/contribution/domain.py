@@ -151,6 +151,10 @@ class Health(StrEnum):
 
     AWAITED = "awaited"
     """Its agent has not enrolled yet."""
+    ABSENT = "absent"
+    """It has run for long enough, and its agent was never heard of."""
+    ENROLLED = "enrolled"
+    """Its agent is known, and has told nothing yet."""
     SILENT = "silent"
     HELD = "held"
     """BOINC was suspended in it, for nobody had been heard of."""
@@ -163,32 +167,49 @@ class Health(StrEnum):
 
 
 SILENT_AFTER = timedelta(seconds=4 * HEARTBEAT_S)
+ABSENT_AFTER = timedelta(minutes=30)
+"""A machine that finds its network late and installs BOINC from far away has enrolled by then."""
+DWELL = {
+    Health.SILENT: timedelta(minutes=6),
+    Health.HELD: timedelta(minutes=5),
+    Health.BROKEN: timedelta(minutes=15),
+    Health.STARVED: timedelta(minutes=15),
+}
+"""So long each must hold before it is said to others; what is good, and what took its time already, at once."""
+UNSAID = frozenset({Health.AWAITED, Health.DRAINED})
+"""Others know these without being told."""
 
 
 @dataclass(frozen=True, slots=True)
 class Vitals:
-    """What an agent last told."""
+    """What is known of an agent, and what it last told."""
 
+    enrolled_at: datetime | None
     beat_at: datetime | None
     drained: bool
     held: bool
     boinc_error: bool
-    running: int
+    tasks: int
+    expected_since: datetime | None = None
+    """Since when there should be an agent; None: the machine does not run, or has none."""
 
 
 def health_of(vitals: Vitals, now: datetime) -> Health:
     """The first of these that is true, the worst first."""
-    if vitals.beat_at is None:
-        return Health.AWAITED
-    if vitals.drained:
-        return Health.DRAINED
-    if now - vitals.beat_at > SILENT_AFTER:
-        return Health.SILENT
-    if vitals.held:
-        return Health.HELD
-    if vitals.boinc_error:
-        return Health.BROKEN
-    return Health.WORKING if vitals.running else Health.STARVED
+    heard_at = vitals.beat_at or vitals.enrolled_at
+    if heard_at is None:
+        since = vitals.expected_since
+        return Health.ABSENT if since is not None and now - since > ABSENT_AFTER else Health.AWAITED
+    told: list[tuple[bool, Health]] = [
+        (vitals.drained, Health.DRAINED),
+        (now - heard_at > SILENT_AFTER, Health.SILENT),
+        (vitals.beat_at is None, Health.ENROLLED),
+        (vitals.held, Health.HELD),
+        (vitals.boinc_error, Health.BROKEN),
+        # A task that is throttled or waits for memory does not run at every moment.
+        (vitals.tasks > 0, Health.WORKING),
+    ]
+    return next((health for is_so, health in told if is_so), Health.STARVED)
 
 
 def drain_deadline_s(grace_s: float | None, since: datetime, now: datetime) -> float:

@@ -220,3 +220,10 @@ class Guest(Base):
     """When a drain was called off that the agent does not know of yet."""
     drained_at: Mapped[datetime | None] = mapped_column(Utc)
     lost_cpu_s: Mapped[float | None]
+    observed: Mapped[str | None] = mapped_column(String(16))
+    """Its health at the last look, and since when it is so."""
+    observed_at: Mapped[datetime | None] = mapped_column(Utc)
+    said: Mapped[str | None] = mapped_column(String(16))
+    """The health that others were last told, and why it is so."""
+    said_at: Mapped[datetime | None] = mapped_column(Utc)
+    said_why: Mapped[str | None] = mapped_column(String(300))

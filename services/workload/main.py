@@ -1,11 +1,18 @@
 """Composition of workload."""
 
 from functools import partial
+from typing import NamedTuple
 from uuid import UUID, uuid5
 
 from libs.common.app import create_app
 from libs.common.contracts.resource import InventoryChanged, ResourceChanged
-from libs.common.contracts.supply import ContributionChanged, MachineDrained, PolicyAssigned, TemplateChanged
+from libs.common.contracts.supply import (
+    ContributionChanged,
+    GuestHealthChanged,
+    MachineDrained,
+    PolicyAssigned,
+    TemplateChanged,
+)
 from libs.common.contracts.usage import UsageSampled
 from libs.common.ids import new_id
 from libs.common.lanes import Lanes
@@ -30,7 +37,7 @@ def build(runtime: Runtime) -> Service:
     """Workload as a value."""
     database, clock, pace = runtime.open_database("workload"), runtime.clock, Pace()
     means = Means(clock, runtime.vault)
-    acting, silence = runtime.wake(), runtime.wake()
+    acting, silence, renewing = runtime.wake(), runtime.wake(), runtime.wake()
     hands = Hands(
         database=database,
         sessions=Sessions(runtime.vault, clock),
@@ -53,17 +60,8 @@ def build(runtime: Runtime) -> Service:
         database=database,
         app=app,
         prefixes=tuple(f"/v1/{plural}" for plural in _PLURALS),
-        hears=_ears(means, runtime.settings.sample_ttl_s, acting),
-        beats=(
-            Beat(
-                "judge_silence",
-                pace.silence_every_s,
-                partial(beats.judge_silent, database, means),
-                silence,
-            ),
-            Beat("act", pace.act_every_s, partial(beats.act, hands), acting),
-            Beat("keep", pace.keep_every_s, partial(beats.keep_house, database, clock), runtime.wake()),
-        ),
+        hears=_ears(means, runtime.settings.sample_ttl_s, acting, renewing),
+        beats=_beats(hands, means, Wakes(acting, silence, renewing, runtime.wake())),
         seals=(
             Sealed(Machine.sealed_guest_token, lambda machine: guest_token_context(machine.id)),
             Sealed(Resource.sealed_secret),
@@ -73,7 +71,32 @@ def build(runtime: Runtime) -> Service:
     )
 
 
-def _ears(means: Means, sample_ttl_s: float, acting: Wake) -> tuple[Hears, ...]:
+class Wakes(NamedTuple):
+    """What makes each beat come sooner."""
+
+    acting: Wake
+    silence: Wake
+    renewing: Wake
+    keeping: Wake
+
+
+def _beats(hands: Hands, means: Means, wakes: Wakes) -> tuple[Beat, ...]:
+    database, clock, pace = hands.database, hands.clock, hands.pace
+    renew = partial(beats.renew_all, database, means, by_manager=hands.guests is not None)
+    return (
+        Beat(
+            "judge_silence",
+            pace.silence_every_s,
+            partial(beats.judge_silent, database, means),
+            wakes.silence,
+        ),
+        Beat("renew", pace.renew_every_s, renew, wakes.renewing),
+        Beat("act", pace.act_every_s, partial(beats.act, hands), wakes.acting),
+        Beat("keep", pace.keep_every_s, partial(beats.keep_house, database, clock), wakes.keeping),
+    )
+
+
+def _ears(means: Means, sample_ttl_s: float, acting: Wake, renewing: Wake) -> tuple[Hears, ...]:
     wakes = (acting,)
     judge = partial(judging.judge_samples, means)
     return (
@@ -82,6 +105,7 @@ def _ears(means: Means, sample_ttl_s: float, acting: Wake) -> tuple[Hears, ...]:
         Hears(InventoryChanged, projections.remember_inventory, once=False),
         Hears(PolicyAssigned, projections.remember_policy, once=False),
         Hears(TemplateChanged, projections.remember_template, once=False, wakes=wakes),
-        Hears(ContributionChanged, projections.remember_contribution, once=False),
+        Hears(ContributionChanged, projections.remember_contribution, once=False, wakes=(renewing,)),
+        Hears(GuestHealthChanged, projections.remember_health, once=False, wakes=(renewing,)),
         Hears(MachineDrained, projections.remember_drained, once=False, wakes=wakes),
     )

@@ -115,6 +115,9 @@ class Cluster(Base):
     grow_after: Mapped[datetime | None]
     """After a failed deployment nothing new is made before this time."""
     deploy_failures: Mapped[int] = mapped_column(default=0)
+    guest_failures: Mapped[int] = mapped_column(default=0, server_default=text("0"))
+    """Machines in a row that were replaced because their guests did not work; one that works sets it back."""
+    guest_failed_at: Mapped[datetime | None]
     superseded: Mapped[int] = mapped_column(BigInteger, default=0)
     """Samples that were not newer than what had been judged."""
     occupied: Mapped[bool] = mapped_column(default=False)
@@ -188,6 +191,13 @@ class Machine(Base):
     __table_args__ = (
         UniqueConstraint("cluster_id", "ordinal"),
         Index("ix_machine_state", "resource_id", "state"),
+        Index(
+            "uq_machine_slot",
+            "cluster_id",
+            "slot",
+            unique=True,
+            postgresql_where=text("state not in ('destroyed', 'abandoned')"),
+        ),
     )
     id: Mapped[UUID] = mapped_column(primary_key=True)
     name: Mapped[str] = mapped_column(unique=True)
@@ -196,6 +206,11 @@ class Machine(Base):
     resource_id: Mapped[UUID]
     cluster_id: Mapped[UUID] = mapped_column(ForeignKey("cluster.id"), index=True)
     ordinal: Mapped[int]
+    """The how many-th of its cluster: never used again, and orders by age."""
+    slot: Mapped[int | None]
+    """The number in its host name, its own while it lives; None: it was made by an older Tides and has its ordinal."""
+    attached: Mapped[dict[str, Any] | None] = mapped_column(JSONB(none_as_null=True))
+    """What it was attached to when the cloud was asked for it, keys by their ids; None: it was not, or not known."""
     template_version_id: Mapped[UUID]
     template_ref: Mapped[str]
     vcpus: Mapped[int]
@@ -227,6 +242,11 @@ class Machine(Base):
     """When its guest had ended its work."""
     lost_cpu_s: Mapped[float | None]
     """CPU seconds that the guest says were lost by that."""
+    health: Mapped[str | None]
+    """How its guest does, as contribution says; None: nothing has been said."""
+    health_at: Mapped[datetime | None]
+    """Since when."""
+    health_why: Mapped[str | None]
     sealed_guest_token: Mapped[str]
     overdue: Mapped[bool] = mapped_column(default=False)
 

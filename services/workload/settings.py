@@ -28,6 +28,8 @@ class Pace:
     check_every_s: float = 300.0
     """How often limits that should hold are asked for all the same: what holds them may have been edited by hand."""
     silence_every_s: float = 5.0
+    renew_every_s: float = 15.0
+    """How often machines are looked through for those that are to be replaced; a contribution's end is seen at once."""
     keep_every_s: float = 3600.0
     parallel_clones: int = 4
     parallel_acts: int = 8

@@ -3,80 +3,28 @@
 import asyncio
 import importlib.util
 from collections.abc import AsyncIterator
-from dataclasses import replace
-from datetime import UTC, datetime, timedelta
-from hashlib import sha256
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
-from uuid import UUID, uuid4
 
 import pytest
 
 from libs.common.auth import Role
-from libs.common.clock import WallClock
-from libs.common.contracts.action import (
-    MachineDestroyed,
-    MachineDraining,
-    MachineFact,
-    MachineRequested,
-    MachineResumed,
-)
+from libs.common.contracts.action import MachineDestroyed, MachineDraining, MachineResumed
 from libs.common.contracts.supply import MachineDrained
-from services.contribution.api.limits import STRANGER_BURST, TOKEN_BURST, Limits
+from services.contribution.api.limits import STRANGER_BURST, TOKEN_BURST
 from services.contribution.domain import DEAD_MAN_S, HEARTBEAT_S
-from services.contribution.main import build
-from tests.service.lone_service import OURS, THEIRS, Answer, Lone, serve
+from tests.service.guest_house import MACHINES, SECRET, House, guest_house
+from tests.service.lone_service import THEIRS
 from tests.support import until
 
-NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
-SECRET = "drawn-by-the-machine-itself-0123456789"
-MACHINES = [uuid4(), uuid4()]
 AGENT = Path(__file__).parents[2] / "libs" / "guest" / "agent.py"
-
-
-class Calendar(WallClock):
-    """A date that only a test changes."""
-
-    def __init__(self) -> None:
-        self.at = NOW
-
-    def now(self) -> datetime:
-        return self.at
-
-
-class House:
-    """The service, with two machines that were requested."""
-
-    def __init__(self, lone: Lone, clock: Calendar) -> None:
-        self.lone, self.clock = lone, clock
-
-    async def say(self, kind: type[MachineFact], machine_id: UUID = MACHINES[0], **more: Any) -> None:
-        await self.lone.tell(
-            kind(
-                at=self.clock.now(), machine_id=machine_id, name="tides-1", workload_id=uuid4(), organisation_id=OURS,
-                resource_id=uuid4(), cluster_id=uuid4(), vcpus=2, reason="test", **more,
-            )
-        )  # fmt: skip
-
-    async def enrol(self, token: str, secret: str = SECRET) -> Answer:
-        body = {"token": token, "secret": secret, "version": "1"}
-        return await self.lone.ask("POST", "/guests/enrol", body, role=None)
-
-    async def beat(self, secret: str = SECRET, **body: Any) -> Answer:
-        headers = {"Authorization": f"Bearer {secret}"}
-        return await self.lone.ask("POST", "/guests/beat", body, role=None, headers=headers)
 
 
 @pytest.fixture
 async def house(database_url: str) -> AsyncIterator[House]:
-    clock = Calendar()
-    async with serve(build, "contribution", database_url, clock) as lone:
-        house = House(lone, clock)
-        for number, machine_id in enumerate(MACHINES):
-            await house.say(
-                MachineRequested, machine_id, guest_token_sha256=sha256(b"token-%d" % number).hexdigest()
-            )
-        yield house
+    async with guest_house(database_url) as one:
+        yield one
 
 
 async def test_a_machine_enrols_once_however_often_the_answer_is_lost(house: House) -> None:
@@ -102,8 +50,6 @@ async def test_who_has_no_secret_is_told_nothing(house: House, capfd: pytest.Cap
 
 
 async def test_a_door_that_is_knocked_at_too_often_says_when_to_come_again(house: House) -> None:
-    app = house.lone.run.services[0].app
-    app.state.door = replace(app.state.door, limits=Limits(lambda: 0.0))
     await house.enrol("token-0")
     for _ in range(int(TOKEN_BURST)):
         assert (await house.beat()).status == 200

@@ -127,7 +127,7 @@ async def test_a_contribution_that_ends_drains_everything(house: House) -> None:
 
     assert await house.states() == []
     assert powers(house) == []
-    assert "no active contribution" in house.heard(MachineDraining)[0].reason
+    assert "to which nothing is lent here any more" in house.heard(MachineDraining)[0].reason
 
 
 async def test_a_policy_that_is_taken_away_brings_the_floor_and_drains_everything(house: House) -> None:

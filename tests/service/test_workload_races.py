@@ -92,7 +92,7 @@ async def test_a_drain_by_hand_is_not_overwritten_by_who_judges_meanwhile(house:
 async def test_a_machine_requested_while_its_template_is_revoked_goes_too(house: House) -> None:
     copy = (
         "insert into machine select (jsonb_populate_record(m, jsonb_build_object('id', gen_random_uuid(),"
-        " 'name', 'tides-late', 'ordinal', 99, 'state', 'requested', 'wanted', 'running',"
+        " 'name', 'tides-late', 'ordinal', 99, 'slot', 99, 'state', 'requested', 'wanted', 'running',"
         " 'wanted_by_hand', false, 'reason', 'lending', 'power', null))).* from machine m limit 1"
     )
     async with somebody_judges(house) as judge:

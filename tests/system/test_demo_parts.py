@@ -119,6 +119,18 @@ ELSEWHERE: dict[str, str] = {
         "tests/service/test_workload_guests.py::"
         "test_a_drain_says_how_long_it_may_take_and_ends_when_the_guest_is_done"
     ),
+    "workload renew": (
+        "tests/service/test_workload_renewal.py::"
+        "test_a_changed_key_reaches_every_machine_one_after_the_other_and_slots_are_used_again"
+    ),
+    "workload contribution.guest_health_changed.v1": (
+        "tests/service/test_workload_renewal.py::"
+        "test_a_guest_that_does_not_work_is_replaced_three_times_and_then_the_cluster_rests"
+    ),
+    "contribution watch": (
+        "tests/service/test_guest_health.py::"
+        "test_silence_is_noticed_by_the_watch_once_and_not_one_lost_heartbeat"
+    ),
     "* reseal": "tests/service/test_rotation.py::test_every_secret_follows_the_newest_key",
     "registry action.sweep_stopped.v1": (
         "tests/service/test_registry.py::test_the_sweepers_alarm_stays_until_somebody_has_seen_it"

@@ -63,6 +63,7 @@ CATALOGUE: tuple[Entry, ...] = (
     _entry(supply.TemplateChanged, "templates", "workload", Kind.STATE, _BY_REVISION),
     _entry(supply.ContributionChanged, "contribution", "workload", Kind.STATE, _BY_REVISION),
     _entry(supply.MachineDrained, "contribution", "workload", Kind.FACT, _BY_ID),
+    _entry(supply.GuestHealthChanged, "contribution", "workload", Kind.FACT, _BY_ID),
     _entry(
         supply.TokenRevoked,
         "identity",

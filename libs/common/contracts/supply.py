@@ -4,6 +4,8 @@ from enum import StrEnum
 from typing import Any, ClassVar
 from uuid import UUID
 
+from pydantic import AwareDatetime
+
 from libs.common.contracts.base import Event, StateEvent
 
 
@@ -97,6 +99,28 @@ class MachineDrained(Event):
     """CPU seconds of tasks that were handed back unfinished, by the guest's own account."""
     tasks: int
     took_s: float
+
+    @property
+    def subject(self) -> str:
+        return str(self.machine_id)
+
+
+class GuestHealthChanged(Event):
+    """How a machine's guest does is another thing than what was last said of it, and has been for long enough."""
+
+    key: ClassVar[str] = "contribution.guest_health_changed.v1"
+
+    machine_id: UUID
+    organisation_id: UUID
+    resource_id: UUID
+    health: str
+    """enrolled, working, starved, broken, silent, absent (never heard of), held or stopped; words may be added."""
+    before: str | None = None
+    """What was said before; None: nothing."""
+    why: str = ""
+    """In words, where there is more to say."""
+    since: AwareDatetime
+    """Since when it is so; `at` is when it had been so for long enough."""
 
     @property
     def subject(self) -> str:

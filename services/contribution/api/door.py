@@ -39,6 +39,8 @@ class Door:
     manager: Manager | None
     """None: this installation is no account manager."""
     contacts: Contacts
+    expects_agents: bool = False
+    """Whether machines are made with an agent that reports here."""
     limits: Limits = field(default_factory=Limits)
 
 

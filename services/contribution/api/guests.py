@@ -12,10 +12,11 @@ from libs.common.auth import Principal, Role, allow, public
 from libs.common.errors import forbidden, too_often, unauthorised
 from libs.common.paging import Cursor, Limit, Page, page_of, read_cursor
 from services.contribution.api.door import Door, HasDoor, address_of
-from services.contribution.domain import DEAD_MAN_S, HEARTBEAT_S, Health, Vitals, health_of
+from services.contribution.domain import DEAD_MAN_S, HEARTBEAT_S, Health, health_of
 from services.contribution.models import Guest, Machine
 from services.contribution.usecases import guests as usecases
 from services.contribution.usecases.guests import Told
+from services.contribution.usecases.health import vitals_of
 
 log = structlog.get_logger(__name__)
 
@@ -73,6 +74,11 @@ class GuestView(BaseModel):
     organisation_id: UUID
     resource_id: UUID
     health: Health
+    """As it is now."""
+    told: Health | None
+    """What others were told of it: only what has held for some time. Workload goes by it."""
+    told_at: datetime | None
+    told_why: str | None
     enrolled_at: datetime | None
     beat_at: datetime | None
     version: str
@@ -98,18 +104,20 @@ async def list_guests(
         found = await usecases.guests(session, who, after, limit + 1)
 
     def shown(row: tuple[Guest, Machine]) -> GuestView:
-        return _view(*row, now)
+        return _view(*row, now, expects_agent=door.expects_agents)
 
     return page_of(found, limit, shown, lambda row: (str(row[0].machine_id),))
 
 
-def _view(guest: Guest, machine: Machine, now: datetime) -> GuestView:
-    is_broken, is_drained = guest.boinc_error is not None, guest.drained_at is not None
+def _view(guest: Guest, machine: Machine, now: datetime, *, expects_agent: bool) -> GuestView:
     return GuestView(
         machine_id=machine.id,
         organisation_id=machine.organisation_id,
         resource_id=machine.resource_id,
-        health=health_of(Vitals(guest.beat_at, is_drained, guest.held, is_broken, guest.running), now),
+        health=health_of(vitals_of(guest, machine, expects_agent=expects_agent), now),
+        told=None if guest.said is None else Health(guest.said),
+        told_at=guest.said_at,
+        told_why=guest.said_why,
         enrolled_at=guest.enrolled_at,
         beat_at=guest.beat_at,
         version=guest.version,

@@ -15,6 +15,7 @@ from libs.common.db import Session
 from libs.common.ids import new_id
 from services.contribution.domain import DRAIN, Stage, drain_deadline_s, token_hash
 from services.contribution.models import Guest, Machine
+from services.contribution.usecases.health import observe
 
 
 class Unknown(Exception):
@@ -55,13 +56,17 @@ async def enrol(session: Session, token: str, secret: str, version: str, now: da
     """Let the machine in by the secret that it drew. The same pair again is the same enrolment. Raises Unknown."""
     known = select(Guest).where(Guest.token_sha256 == token_hash(token)).with_for_update()
     guest = await session.scalar(known)
-    if guest is None or (await session.get_one(Machine, guest.machine_id)).stage == Stage.DESTROYED:
+    if guest is None:
+        raise Unknown
+    machine = await session.get_one(Machine, guest.machine_id)
+    if machine.stage == Stage.DESTROYED:
         raise Unknown
     if guest.secret_sha256 not in (None, token_hash(secret)):
         raise Unknown(guest.machine_id)
     guest.secret_sha256 = token_hash(secret)
     guest.enrolled_at = guest.enrolled_at or now
     guest.version = version
+    await observe(session, guest, machine, now)
 
 
 async def beat(session: Session, secret: str, told: Told, now: datetime) -> list[dict[str, Any]]:
@@ -75,6 +80,7 @@ async def beat(session: Session, secret: str, told: Told, now: datetime) -> list
         raise Unknown
     guest.beat_at, guest.version, guest.boinc_error = now, told.version, told.boinc_error
     guest.tasks, guest.running, guest.held = told.tasks, told.running, told.held
+    await observe(session, guest, machine, now)
     outcome = told.outcomes.get(DRAIN)
     if outcome is not None and guest.drained_at is None and machine.stage == Stage.DRAINING:
         _note_drained(session, machine, guest, outcome, now)

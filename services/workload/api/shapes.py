@@ -46,6 +46,8 @@ class ClusterOut(BaseModel):
     wanted: int
     running: int
     machines: dict[str, int]
+    guests: dict[str, int]
+    """Running machines by what their guests say (working, starved, broken, silent, absent ...), where they say."""
     hosts: list[HostOut]
     paused_by: str | None
     paused_reason: str | None
@@ -78,6 +80,8 @@ class MachineOut(BaseModel):
     resource_id: UUID
     cluster_id: UUID
     ordinal: int
+    slot: int | None
+    """The number in its host name: its own while it lives, its successor's afterwards."""
     host: str | None
     wanted: str
     state: str
@@ -88,6 +92,12 @@ class MachineOut(BaseModel):
     limit_mhz: float | None
     vcpus: int
     memory_mib: int
+    health: str | None
+    """How its guest does; null where it has not been heard of (machines that are attached by files never are)."""
+    health_at: datetime | None
+    health_why: str | None
+    attached: dict[str, Any] | None
+    """What it was attached to when it was made, keys by an id that lets nobody attach."""
     reason: str
     error: str | None
     overdue: bool
@@ -149,6 +159,7 @@ def cluster_out(row: ClusterRow) -> ClusterOut:
         wanted=decision.get("wanted", 0),
         running=decision.get("running", 0),
         machines=row.machines,
+        guests=row.guests,
         hosts=hosts,
         paused_by=cluster.paused_by,
         paused_reason=cluster.paused_reason,

@@ -13,6 +13,7 @@ from libs.providers.base import ProviderError
 from services.workload.reconcile.hands import Hands
 from services.workload.reconcile.limits import apply_limits
 from services.workload.reconcile.machines import reconcile
+from services.workload.usecases import renewing
 from services.workload.usecases.following import Means
 from services.workload.usecases.judging import judge_silence
 from services.workload.usecases.keeping import forget_old
@@ -25,6 +26,15 @@ async def judge_silent(database: Database, means: Means) -> None:
     """Silence acts too: clusters not heard of for three intervals go to the floor."""
     async with database.transaction() as session:
         await judge_silence(means, session)
+
+
+async def renew_all(database: Database, means: Means, *, by_manager: bool) -> None:
+    """Machines that were made for what is no more, or whose guests do not work, make room for others."""
+    async with database.transaction() as session:
+        resources = await renewing.resources_with_machines(session)
+    for resource_id in resources:
+        async with database.transaction() as session:
+            await renewing.renew(means, session, resource_id, by_manager=by_manager)
 
 
 async def keep_house(database: Database, clock: Clock) -> None:

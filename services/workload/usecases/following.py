@@ -18,7 +18,8 @@ from libs.common.secrets import Vault, guest_token_context
 from libs.harvest.types import Decision, Policy
 from libs.providers.values import Power
 from services.workload.domain.plan import MachineNow, is_too_late, plan_machines
-from services.workload.domain.states import MachineState, Wanted, takes_limit
+from services.workload.domain.slots import free_slots
+from services.workload.domain.states import LIVE, MachineState, Wanted, takes_limit
 from services.workload.models import Cluster, Machine, Resource, Template, Workload
 from services.workload.usecases.recording import record
 
@@ -123,28 +124,40 @@ async def _request_machines(session: Session, order: Order, hosts: Sequence[str]
     workload = await _workload(session, order, now)
     last = select(func.coalesce(func.max(Machine.ordinal), 0)).where(Machine.cluster_id == order.cluster.id)
     ordinal: int = (await session.execute(last)).scalar_one()
-    for offset, host in enumerate(hosts, start=1):
-        _request(session, order, workload, host, ordinal + offset, now)
+    living = select(func.coalesce(Machine.slot, Machine.ordinal)).where(
+        Machine.cluster_id == order.cluster.id, Machine.state.in_(LIVE)
+    )
+    slots = free_slots(set((await session.execute(living)).scalars()), len(hosts))
+    for offset, (host, slot) in enumerate(zip(hosts, slots, strict=True), start=1):
+        _request(session, order, workload, _Place(host, ordinal + offset, slot), now)
 
 
-def _request(
-    session: Session, order: Order, workload: Workload, host: str, ordinal: int, now: datetime
-) -> None:
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where a machine comes to be, and which numbers it has in its cluster."""
+
+    host: str
+    ordinal: int
+    slot: int
+
+
+def _request(session: Session, order: Order, workload: Workload, place: _Place, now: datetime) -> None:
     assert order.template is not None
     assert order.policy is not None
     identity, size, token = new_id(), order.policy.machine, token_urlsafe(32)
     machine = Machine(
-        id=identity, name=f"tides-{identity}", workload_id=workload.id, cluster_id=order.cluster.id, ordinal=ordinal,
+        id=identity, name=f"tides-{identity}", workload_id=workload.id, cluster_id=order.cluster.id,
+        ordinal=place.ordinal, slot=place.slot,
         organisation_id=workload.organisation_id, resource_id=order.resource.id,
         template_version_id=order.template.version_id, template_ref=order.template.reference, vcpus=size.vcpus,
-        memory_mib=size.memory_mib, disk_gib=max(size.disk_gib, order.template.disk_gib), host=host,
+        memory_mib=size.memory_mib, disk_gib=max(size.disk_gib, order.template.disk_gib), host=place.host,
         wanted=Wanted.RUNNING, wanted_by_hand=False, state=MachineState.REQUESTED, state_since=now,
         reason=order.reason, created_at=now, attempts=0, missing=0, overdue=False,
         sealed_guest_token=order.means.vault.seal(token, guest_token_context(identity)),
     )  # fmt: skip
     session.add(machine)
     requested = MachineRequested(
-        at=now, machine_id=identity, name=machine.name, workload_id=workload.id, host=host, vcpus=size.vcpus,
+        at=now, machine_id=identity, name=machine.name, workload_id=workload.id, host=place.host, vcpus=size.vcpus,
         organisation_id=workload.organisation_id, resource_id=order.resource.id, cluster_id=order.cluster.id,
         reason=order.reason, guest_token_sha256=sha256(token.encode()).hexdigest(),
     )  # fmt: skip

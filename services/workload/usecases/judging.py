@@ -83,7 +83,7 @@ class _Case:
     cluster: Cluster
     now: datetime
     by_hand: str | None = None
-    """What a person did that led here: such a decision is always stored, with these words."""
+    """What led here beside a sample (a person, a renewal): such a decision is always stored, with these words."""
 
     @property
     def there(self) -> datetime:

@@ -1,14 +1,16 @@
 """Making a machine: everything that the driver needs, the same at every try."""
 
+from collections.abc import Sequence
 from uuid import UUID
 
 from libs.boinc.user_data import AccountManager, Agent, Attachment, render_user_data, slot_hostname
 from libs.common.db import Session
-from libs.common.secrets import Vault, authenticator_context, guest_token_context
+from libs.common.secrets import Unsealable, Vault, authenticator_context, guest_token_context
 from libs.guest import agent_source
 from libs.providers.values import MachineSpec, Mark
+from services.workload.domain.attached import MANAGER, Lent, by_files, joined, key_id
 from services.workload.domain.states import Wanted
-from services.workload.models import Cluster, Machine, Resource
+from services.workload.models import Cluster, Contribution, Machine, Resource
 from services.workload.settings import Guests
 from services.workload.usecases.rules import contributions_of
 
@@ -22,7 +24,9 @@ async def spec_of(
         return None
     cluster = await session.get_one(Cluster, machine.cluster_id)
     resource = await session.get_one(Resource, machine.resource_id)
-    attachments = [] if guests else await _attachments(session, resource, vault)
+    lent = [] if guests else await contributions_of(session, resource)
+    attached = MANAGER if guests else by_files(lent_now(lent, vault))
+    machine.attached = joined(machine.attached, attached)  # before the cloud hears of it
     token = vault.open(machine.sealed_guest_token, guest_token_context(machine.id))
     return MachineSpec(
         name=machine.name,
@@ -35,8 +39,8 @@ async def spec_of(
         disk_gib=machine.disk_gib,
         limit_mhz=cluster.floor_mhz_per_vcpu * machine.vcpus,
         user_data=render_user_data(
-            attachments,
-            hostname=slot_hostname(installation_id.bytes + cluster.id.bytes, machine.ordinal),
+            [_attachment(row, vault) for row in lent],
+            hostname=slot_hostname(installation_id.bytes + cluster.id.bytes, machine.slot or machine.ordinal),
             guest_token=token,
             manager=AccountManager(guests.manager_url, guests.key, str(machine.id)) if guests else None,
             agent=Agent(guests.door_url, agent_source()) if guests else None,
@@ -45,11 +49,19 @@ async def spec_of(
     )
 
 
-async def _attachments(session: Session, resource: Resource, vault: Vault) -> list[Attachment]:
-    """The projects by file, where there is no account manager."""
-    return [
-        Attachment(
-            row.project_url, vault.open(row.sealed_authenticator, authenticator_context(row.id)), row.weight
-        )
-        for row in await contributions_of(session, resource)
-    ]
+def lent_now(rows: Sequence[Contribution], vault: Vault) -> list[Lent]:
+    """What a machine would be attached to now; a key that cannot be read has no id."""
+    return [Lent(row.project_url, row.weight, _key_id(row, vault)) for row in rows]
+
+
+def _key_id(row: Contribution, vault: Vault) -> str | None:
+    try:
+        return key_id(row.id, vault.open(row.sealed_authenticator, authenticator_context(row.id)))
+    except Unsealable:
+        return None
+
+
+def _attachment(row: Contribution, vault: Vault) -> Attachment:
+    """A project by file, where there is no account manager."""
+    key = vault.open(row.sealed_authenticator, authenticator_context(row.id))
+    return Attachment(row.project_url, key, row.weight)

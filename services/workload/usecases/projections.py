@@ -8,6 +8,7 @@ from sqlalchemy.dialects.postgresql import insert
 from libs.common.contracts.resource import InventoryChanged, ResourceChanged
 from libs.common.contracts.supply import (
     ContributionChanged,
+    GuestHealthChanged,
     MachineDrained,
     PolicyAssigned,
     TemplateChanged,
@@ -17,6 +18,8 @@ from libs.common.db import Session
 from services.workload.domain.states import LIVE, Wanted
 from services.workload.domain.words import revoked
 from services.workload.models import Assignment, Base, Cluster, Contribution, Machine, Resource, Template
+
+_LONGEST, _LONGEST_WORD = 300, 20
 
 
 async def remember_resource(session: Session, event: ResourceChanged) -> bool:
@@ -105,6 +108,25 @@ async def remember_drained(session: Session, event: MachineDrained) -> None:
     """The guest has ended its work: the rest of the grace saves nothing."""
     machine = update(Machine).where(Machine.id == event.machine_id)
     await session.execute(machine.values(drained_at=event.at, lost_cpu_s=event.lost_cpu_s))
+
+
+async def remember_health(session: Session, event: GuestHealthChanged) -> None:
+    """How the guest does; an old word that comes late moves nothing. One that works ends a row of failures.
+
+    Only a machine that was made after the last failure does: what worked all along says nothing about new ones.
+    """
+    known = select(Machine.cluster_id, Machine.created_at).where(Machine.id == event.machine_id)
+    row = (await session.execute(known)).first()
+    if row is None:
+        return
+    if event.health == "working":  # before the machine's row: rows are locked in one order everywhere
+        is_newer = Cluster.guest_failed_at.is_(None) | (Cluster.guest_failed_at <= row.created_at)
+        failed = (Cluster.id == row.cluster_id) & (Cluster.guest_failures > 0)
+        await session.execute(update(Cluster).where(failed, is_newer).values(guest_failures=0))
+    is_news = Machine.health_at.is_(None) | (Machine.health_at <= event.at)
+    mine = update(Machine).where(Machine.id == event.machine_id, is_news)
+    health, why = event.health[:_LONGEST_WORD], event.why[:_LONGEST] or None
+    await session.execute(mine.values(health=health, health_at=event.at, health_why=why))
 
 
 async def _take(session: Session, table: type[Base], key: dict[str, Any], row: dict[str, Any]) -> bool:

@@ -8,7 +8,7 @@ from uuid import UUID
 from sqlalchemy import Select, func, select, text, tuple_
 
 from libs.common.db import Session
-from services.workload.domain.states import LIVE
+from services.workload.domain.states import LIVE, MachineState
 from services.workload.models import ActionRecord, Cluster, DecisionRecord, Machine, Resource, Workload
 
 
@@ -19,6 +19,8 @@ class ClusterRow:
     cluster: Cluster
     resource: Resource
     machines: dict[str, int]
+    guests: dict[str, int]
+    """Those that run, by what their guests say; one of which nothing has been said is left out."""
 
 
 async def clusters(
@@ -38,8 +40,22 @@ async def clusters(
     by_cluster: dict[UUID, dict[str, int]] = {}
     for cluster_id, state, count in await session.execute(counts.group_by(Machine.cluster_id, Machine.state)):
         by_cluster.setdefault(cluster_id, {})[state.value] = count
+    guests = await _guests(session)
     found = (await session.execute(rows.order_by(Resource.name, Cluster.name))).all()
-    return [ClusterRow(cluster, resource, by_cluster.get(cluster.id, {})) for cluster, resource in found]
+    return [
+        ClusterRow(cluster, resource, by_cluster.get(cluster.id, {}), guests.get(cluster.id, {}))
+        for cluster, resource in found
+    ]
+
+
+async def _guests(session: Session) -> dict[UUID, dict[str, int]]:
+    told = (Machine.state == MachineState.RUNNING) & Machine.health.is_not(None)
+    counts = select(Machine.cluster_id, Machine.health, func.count()).where(told)
+    by_cluster: dict[UUID, dict[str, int]] = {}
+    grouped = counts.group_by(Machine.cluster_id, Machine.health)
+    for cluster_id, health, count in await session.execute(grouped):
+        by_cluster.setdefault(cluster_id, {})[health or ""] = count
+    return by_cluster
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """The rules in force for a resource's clusters: policies, templates, contributions, and the machines there are."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
@@ -14,7 +14,8 @@ from libs.common.contracts.supply import TemplateState
 from libs.common.db import Session
 from libs.harvest.document import parse
 from libs.harvest.types import Policy
-from services.workload.domain.states import COUNTED, LIVE
+from services.workload.domain.renewal import MOST_FAILURES, NEVER_WORKED, why_starved
+from services.workload.domain.states import COUNTED, LIVE, MachineState
 from services.workload.domain.words import bound_by_hand, revoked
 from services.workload.models import Assignment, Cluster, Contribution, Machine, Resource, Template
 
@@ -76,11 +77,27 @@ class Rulebook:
             bounds.append((there, "nothing new while the sweeper waits for a person"))
         if cluster.grow_after is not None and now < cluster.grow_after:
             until = f"{cluster.grow_after:%H:%M:%S}"
-            bounds.append((there, f"nothing new before {until}: the last deployment failed"))
+            what = (
+                "the last machine's guest did not work"
+                if cluster.guest_failures
+                else "the last deployment failed"
+            )
+            bounds.append((there, f"nothing new before {until}: {what}"))
+        bounds += [(there, why) for why in self._ails(cluster)]
         if cluster.most_machines is not None:
             scaled = bound_by_hand(cluster.most_machines, cluster.scaled_by, cluster.scaled_reason)
             bounds.append((cluster.most_machines, scaled))
         return min(bounds, key=lambda bound: bound[0], default=(None, ""))
+
+    def _ails(self, cluster: Cluster) -> Iterator[str]:
+        """What the guests of the cluster say against more of them."""
+        running = [m for m in self.machines.get(cluster.id, ()) if m.state is MachineState.RUNNING]
+        failed = [machine for machine in running if machine.health in NEVER_WORKED]
+        if failed and cluster.guest_failures >= MOST_FAILURES:
+            why = failed[0].health_why or failed[0].health
+            yield f"nothing new, and nothing replaced: {MOST_FAILURES} guests in a row did not work ({why})"
+        if starved := why_starved([(machine.health, machine.health_why) for machine in running]):
+            yield starved
 
 
 @lru_cache(maxsize=1024)
