@@ -16,6 +16,7 @@ from libs.harvest.backtest.run import Actuator, Model, Options, read_load, repla
 from libs.harvest.backtest.trace import Load, MachinesTrace
 from libs.harvest.document import PRESETS, parse
 from libs.harvest.types import Policy
+from tools.bench._harvest_announced import Forewarned
 from tools.bench._harvest_others import CloudTides, Condor, Ewma, LastPlus, Window
 
 MONTHS = {"jul": (0.0, 31.0), "aug": (31.0, 62.0)}
@@ -63,11 +64,8 @@ class Cell:
     guard_s: float = 0.0
     preset: str = ""
     """Empty: another than the engine."""
-
-    @property
-    def label(self) -> str:
-        guard = f", guard {self.guard_s:g} s" if self.guard_s else ""
-        return f"{self.name}{', one ceiling per cluster' if self.actuator == 'cluster' else ''}{guard}"
+    announced: bool = False
+    """Half of what comes is told a minute before."""
 
 
 class Kept:
@@ -77,8 +75,8 @@ class Kept:
         self._folder, self._traces = folder, traces
         engine = sorted((_ROOT / "libs/harvest").rglob("*.py"))
         replays = [path for path in engine if path.parent.name == "backtest"]
-        others = _ROOT / "tools/bench/_harvest_others.py"
-        self._engine, self._replays = _digest(engine), _digest([*replays, others])
+        others = [_ROOT / f"tools/bench/_harvest_{name}.py" for name in ("others", "announced")]
+        self._engine, self._replays = _digest([*engine, others[1]]), _digest([*replays, *others])
 
     def run(self, table: Table, cell: Cell, trace: "Traces") -> dict[str, Any]:
         """The row of a cell, from here where it is known."""
@@ -128,6 +126,8 @@ def cells_of(table: Table, presets: list[str], actuators: list[str], guards: lis
         for actuator in actuators:
             for guard_s in guards if coarse else [0.0]:
                 yield Cell(name, actuator, guard_s, preset=name)
+        if not coarse:
+            yield Cell(name, preset=name, announced=True)
 
 
 def preset(name: str, load: Load) -> Policy:
@@ -142,6 +142,7 @@ def _replay(load: Load, table: Table, cell: Cell) -> dict[str, Any]:
         lender: Lender = Engine(preset(cell.preset, load), load, resident=table.part != "coarse")
     else:
         lender = _OTHERS[cell.name](load)
+    lender = Forewarned(lender, load) if cell.announced else lender
     began = time.process_time()
     replay = replay_of(lender, load, options)
     for _ in replay.days():
@@ -160,6 +161,8 @@ def _fine_others() -> Iterator[Cell]:
     yield Cell("last + 5 %")
     for sigma in _SIGMAS:
         yield Cell(f"EWMA + {sigma:g} sigma")
+    for sigma in _SIGMAS[:4:2]:
+        yield Cell(f"EWMA + {sigma:g} sigma", announced=True)
 
 
 _OTHERS: dict[str, Maker] = {

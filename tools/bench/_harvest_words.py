@@ -54,7 +54,9 @@ def published(row: Row) -> str:
 def label_of(row: Row) -> str:
     """The row's name with what differs from the usual."""
     actuator = ", one ceiling per cluster" if row["actuator"] == "cluster" else ""
-    return f"{row['name']}{actuator}" + (f", guard {row['guard_s']:g} s" if row["guard_s"] else "")
+    announced = ", announced" if row["announced"] else ""
+    guard = f", guard {row['guard_s']:g} s" if row["guard_s"] else ""
+    return f"{row['name']}{actuator}{announced}{guard}"
 
 
 def heading(title: str, row: Row) -> str:
@@ -72,7 +74,7 @@ def line(row: Row) -> str:
 
 def frontier(rows: Sequence[Row]) -> list[str]:
     """For each row of the engine: points of harvest above EWMA + k sigma at equal contention, hard and over."""
-    known = [row for row in rows if row["name"].startswith("EWMA") and row["actuator"] == "host"]
+    known = [row for row in rows if row["name"].startswith("EWMA") and not row["announced"]]
     lines = []
     for row in rows:
         if row["preset"] and row["actuator"] == "host":

@@ -36,9 +36,12 @@ def make_ticks(load: Load, seed: int) -> Load:
     noise += 1.0
     noise *= load.owner[:, :, None]
     owner = np.clip(noise, 0.0, 1.0).reshape(hosts, steps * _TICKS)
-    shifted = np.stack([np.roll(owner[host], int(starts[host])) for host in range(hosts)])
+    levels = np.repeat(load.owner, _TICKS, axis=1)
+    for host in range(hosts):
+        owner[host] = np.roll(owner[host], int(starts[host]))
+        levels[host] = np.roll(levels[host], int(starts[host]))
     memory = None if load.memory is None else np.repeat(load.memory, _TICKS, axis=1)
-    return replace(load, owner=shifted, memory=memory, absent=None, numbers=None, step_s=TICK_S)
+    return replace(load, owner=owner, levels=levels, memory=memory, absent=None, numbers=None, step_s=TICK_S)
 
 
 def _autoregress(shocks: Floats) -> Floats:

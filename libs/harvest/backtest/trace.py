@@ -55,6 +55,8 @@ class Load:
     numbers: Ints | None = None
     """Of the steps, counted from `begins`, where stretches in which nothing was measured are left out."""
     begins: datetime = BEGINNING
+    levels: Floats | None = None
+    """Of ticks that were made up: the mean around which each was, by host and tick."""
 
     @property
     def hosts(self) -> int:

@@ -51,7 +51,7 @@ def tell(results: list[Result]) -> None:
     for one in results:
         show.say(f"{one.policy}: {_sentence(one)}")
     columns = ["", *(f"{one.policy} " for one in results)]
-    names = [name for name in results[0].figures if name in UNITS]
+    names = [name for name in UNITS if name in results[0].figures]
     rows = [
         [name, *("-" if one.figures.get(name) is None else one.figures[name] for one in results)]
         for name in names

@@ -44,7 +44,7 @@ def tell(figures: Mapping[str, Any], days: int, covered_percent: float) -> str:
     hosts = figures["hosts"]
     told = (
         f"With this policy you would have lent {figures['core_hours']:,.0f} core-hours in the last "
-        f"{_count(days, 'day')} on {_count(hosts, 'host')}, with {figures['above_90_minutes']:,.0f} "
+        f"{'day' if days == 1 else f'{days} days'} on {_count(hosts, 'host')}, with {figures['above_90_minutes']:,.0f} "
         "host-minutes above 90 %"
     )
     if covered_percent >= _ALMOST_ALL:

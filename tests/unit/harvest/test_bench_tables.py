@@ -8,7 +8,9 @@ import pytest
 
 from libs.harvest.backtest.trace import Load
 from tools.bench import _harvest_cells
+from tools.bench._harvest_announced import Forewarned
 from tools.bench._harvest_cells import HOSTS, MACHINES, Cell, Kept, Table, Traces, cells_of
+from tools.bench._harvest_others import LastPlus
 from tools.bench._harvest_words import frontier, heading, line
 
 TABLE = Table("coarse", "aug", 2.0, 1.0)
@@ -52,7 +54,7 @@ def test_a_row_is_kept_until_trace_code_or_question_change(
 
 
 def test_every_row_of_every_table_can_be_made() -> None:
-    for part, many in (("coarse", 9 + 4), ("fine", 6 + 2), ("machines", 6 + 2)):
+    for part, many in (("coarse", 9 + 4), ("fine", 8 + 3), ("machines", 8 + 3)):
         cells = list(cells_of(Table(part, "aug", 2.0, 31.0), ["balanced"], ["host", "cluster"], [30.0, 0.0]))
         assert len(cells) == len(set(cells)) == many
         assert all(cell.preset or cell.name in _harvest_cells._OTHERS for cell in cells)
@@ -63,7 +65,7 @@ def test_the_gain_is_read_at_equal_harm_between_two_points() -> None:
         harm = {"contention_percent": contention, "hard_percent": contention / 4, "over_permille": 0.0}
         return {
             "part": "fine", "overcommit": 2.0, "name": name, "actuator": "host", "guard_s": 0.0, "preset": preset,
-            "harvest_fluid_percent": harvest, **harm,
+            "announced": False, "harvest_fluid_percent": harvest, **harm,
         }  # fmt: skip
 
     known = [row("EWMA + 2 sigma", 80.0, 1.0), row("EWMA + 4 sigma", 70.0, 0.01)]
@@ -71,3 +73,21 @@ def test_the_gain_is_read_at_equal_harm_between_two_points() -> None:
     assert told == (
         "  balanced beside EWMA + k sigma: +1.5 at equal contention, +1.5 at equal hard, beyond it at equal over"
     )
+
+
+def test_who_is_told_steps_back_a_minute_before_until_the_load_is_seen() -> None:
+    owner = np.full((1, 40), 0.2)
+    owner[0, 20:] = 0.6
+    load = Load(owner, 30.0, np.full(1, 16.0), levels=owner)
+    told = [seed for seed in range(20) if _ceilings(load, seed)[20] < 0.5]
+    assert 4 < len(told) < 16, "one half of them is announced"
+    seen = _ceilings(load, told[0])
+    assert [round(ceiling, 2) for ceiling in seen[16:23]] == [0.65, 0.65, 0.15, 0.15, 0.15, 0.25, 0.25]
+
+
+def _ceilings(load: Load, seed: int) -> list[float]:
+    lender = Forewarned(LastPlus(load), load, seed)
+    return [
+        float(lender.hear(30.0 * tick, 30.0, load.owner[:, tick - 1], early=False).ceilings[0])
+        for tick in range(40)
+    ]
