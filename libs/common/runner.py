@@ -13,7 +13,6 @@ from typing import Any
 import structlog
 
 from libs.common.auth import Verifier
-from libs.common.bus import open_bus
 from libs.common.bus.base import Bus, BusUnavailable, Message, Queue
 from libs.common.bus.handling import heed_cancellation
 from libs.common.bus.messages import REPLAYED, decode
@@ -26,6 +25,7 @@ from libs.common.inbox import first_time, prune, remember_revoked, revoked_token
 from libs.common.metrics import Metrics
 from libs.common.migrate import migrate
 from libs.common.outbox import count_waiting, relay
+from libs.common.reaching import reach_bus, reach_database
 from libs.common.replay import ASK_EVERY_S, answering, asking, state_keys
 from libs.common.rotation import RESEAL_EVERY_S, resealing
 from libs.common.secrets import Vault, parse_keys
@@ -70,7 +70,8 @@ async def running(
 ) -> AsyncIterator[Running]:
     """Run these services until the block ends. Migrates first; stops in order: HTTP, beats, consumers, outbox, bus."""
     async with AsyncExitStack() as stack:
-        bus = await open_bus(settings.bus_dsn)
+        await reach_database(settings)
+        bus = await reach_bus(settings)
         stack.push_async_callback(bus.aclose)
         composition = _compose(settings, bus, clock or WallClock())
         services = tuple(build(composition.runtime) for build in builders)

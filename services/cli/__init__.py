@@ -8,6 +8,7 @@ import typer
 
 from libs.common.bus.base import BusUnavailable
 from libs.common.embedded import EmbeddedPostgresFailed
+from libs.common.reaching import ServerUnreachable
 from libs.common.settings import InvalidSettings
 from services.cli import (
     boinc,
@@ -71,7 +72,7 @@ def main() -> None:
         app()
     except InvalidSettings as error:
         _end(error, 2)
-    except (Failed, EmbeddedPostgresFailed, BusUnavailable) as error:
+    except (Failed, EmbeddedPostgresFailed, BusUnavailable, ServerUnreachable) as error:
         _end(error, 1)
     except KeyboardInterrupt:
         raise SystemExit(INTERRUPTED) from None

@@ -98,6 +98,48 @@ def _tell_validation(found: dict[str, Any] | None) -> None:
         show.say(f"warning: {warning}")
 
 
+@resources.command("set")
+def set_resource(  # noqa: PLR0913, PLR0917 - each option of a command is a parameter
+    context: typer.Context,
+    name: Name,
+    rename: Annotated[str | None, typer.Option(help="Another name.")] = None,
+    url: Annotated[str | None, typer.Option(help="Another address; needs the password.")] = None,
+    user: Annotated[str | None, typer.Option(help="Another user name.")] = None,
+    password_stdin: Annotated[bool, typer.Option(help="The password is on standard input.")] = False,
+    ca_file: Annotated[
+        Path | None, typer.Option(help="PEM of the authority to trust from now on; needs the password.")
+    ] = None,
+    thumbprint: Annotated[
+        str | None, typer.Option(help="SHA-256 of the certificate to trust from now on; needs the password.")
+    ] = None,
+    interval: Annotated[float | None, typer.Option(help="Seconds between two samples.")] = None,
+) -> None:
+    """Change what a cloud is called, where it is, or as whom it is asked; what is left out stays."""
+    if ca_file is not None and thumbprint is not None:
+        raise typer.BadParameter("give --ca-file or --thumbprint: one of them is trusted")
+    given = {"name": rename, "url": url, "username": user, "interval_s": interval}
+    body: dict[str, Any] = {field: value for field, value in given.items() if value is not None}
+    if ca_file is not None or thumbprint is not None:
+        body |= {"ca_pem": _read_ca(ca_file), "thumbprint": thumbprint}
+    if password_stdin or body.keys() & {"url", "ca_pem"}:  # the secret is sealed for one address and pin
+        body["password"] = read_secret(f"Password for {name}", "--password-stdin", password_stdin)
+    if not body:
+        raise typer.BadParameter("say what is to change: --help lists it")
+
+    async def work(client: Client) -> tuple[Any, bool]:
+        known = await find(client, RESOURCE, name)
+        seen = {"If-Match": f'"{known["revision"]}"'}
+        changed = await client.call("PATCH", f"/v1/resources/{known['id']}", body, headers=seen)
+        return changed, known["validation"] != changed["validation"]
+
+    changed, is_validated = ask(context, work)
+    show.say(
+        f"{changed['name']}: {changed['url']} as {changed['username']}, every {changed['interval_s']:g} s"
+    )
+    if is_validated:
+        _tell_validation(changed["validation"])
+
+
 @resources.command("list")
 def list_resources(context: typer.Context, json_: AsJson = False) -> None:
     """Every registered cloud."""

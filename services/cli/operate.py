@@ -30,9 +30,11 @@ def add_to(app: typer.Typer) -> None:
 
 def run_services(services: Services) -> None:
     """Run services in this process until Ctrl-C."""
-    from services.cli.run import run_process
+    from services.cli.run import insist_on_database, run_process
 
-    run_loop(run_process(services, load_settings()))
+    settings = load_settings()
+    insist_on_database(services, settings)
+    run_loop(run_process(services, settings))
 
 
 def migrate_schemas(services: Annotated[list[str] | None, typer.Argument()] = None) -> None:

@@ -40,6 +40,59 @@ def list_users(context: typer.Context, json_: AsJson = False) -> None:
     show.table(["name", "role", ""], rows)
 
 
+def _change(context: typer.Context, name: str, **changes: Any) -> None:
+    async def work(client: Client) -> Any:
+        known = await find(client, USER, name)
+        seen = {"If-Match": f'"{known["revision"]}"'}
+        return await client.call("PATCH", f"/v1/users/{known['id']}", changes, headers=seen)
+
+    changed = ask(context, work)
+    state = "disabled" if changed["disabled"] else "enabled"
+    show.say(f"{changed['name']} is {changed['role']}, {state}")
+
+
+Name = Annotated[str, typer.Argument(help="Name or id.")]
+
+
+@users.command("disable")
+def disable_user(context: typer.Context, name: Name) -> None:
+    """Let somebody in no more; their tokens and logins are void within seconds."""
+    _change(context, name, disabled=True)
+
+
+@users.command("enable")
+def enable_user(context: typer.Context, name: Name) -> None:
+    """Let somebody in again; their tokens stay void."""
+    _change(context, name, disabled=False)
+
+
+@users.command("role")
+def set_role(
+    context: typer.Context,
+    name: Name,
+    role: Annotated[str, typer.Argument(help="admin, operator, viewer or service.")],
+) -> None:
+    """Give somebody another role; their tokens and logins are void."""
+    _change(context, name, role=role)
+
+
+@users.command("password")
+def set_password(
+    context: typer.Context,
+    name: Name,
+    password_stdin: Annotated[bool, typer.Option(help="The password is on standard input.")] = False,
+) -> None:
+    """Give somebody a password; their logins end."""
+    secret = read_secret(f"Password of {name}", "--password-stdin", password_stdin)
+
+    async def work(client: Client) -> Any:
+        known = await find(client, USER, name)
+        await client.call("PUT", f"/v1/users/{known['id']}/password", {"password": secret})
+        return known
+
+    show.say(f"{ask(context, work)['name']} has another password")
+
+
 @tokens.command("create")
 def create_token(
     context: typer.Context,

@@ -36,6 +36,15 @@ def chosen(names: Sequence[str]) -> tuple[str, ...]:
     return wanted
 
 
+def insist_on_database(names: Sequence[str], settings: Settings) -> None:
+    """Raises InvalidSettings where only some services are to run and no PostgreSQL is named that all of them share."""
+    if settings.database_url is None and set(chosen(names)) != set(SERVICES):
+        raise InvalidSettings(
+            "TIDES_DATABASE_URL is not set: services in several processes share one PostgreSQL; give"
+            " postgresql://user:password@host:5432/tides, or run every service in one process with `tides run all`"
+        )
+
+
 def builders(names: Sequence[str], change: Change | None = None) -> list[Build]:
     """The `build` of each service by name. Raises InvalidSettings."""
     builds: list[Build] = [import_module(f"services.{name}.main").build for name in chosen(names)]

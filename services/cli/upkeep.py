@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
-from libs.common.bus import open_bus
 from libs.common.bus.base import DeadMessage
 from libs.common.migrate import migrate
+from libs.common.reaching import reach_bus, reach_database
 from libs.common.settings import Settings
 from services.cli.run import parts, reach
 
@@ -12,6 +12,7 @@ from services.cli.run import parts, reach
 async def migrate_all(names: Sequence[str], settings: Settings) -> None:
     """Bring these services' schemas to the newest version."""
     async with parts(settings) as whole:
+        await reach_database(whole)
         for name in names:
             await migrate(whole.database_dsn, name, f"services.{name}.migrations")
 
@@ -19,7 +20,7 @@ async def migrate_all(names: Sequence[str], settings: Settings) -> None:
 async def dead_messages(settings: Settings) -> Sequence[DeadMessage]:
     """Messages that were given up, oldest first."""
     async with reach(settings) as bus_url:
-        bus = await open_bus(bus_url)
+        bus = await reach_bus(settings, bus_url)
         try:
             return await bus.dead()
         finally:
@@ -29,7 +30,7 @@ async def dead_messages(settings: Settings) -> Sequence[DeadMessage]:
 async def retry_messages(settings: Settings, number: int | None) -> int:
     """Put one or all of them back; how many there were."""
     async with reach(settings) as bus_url:
-        bus = await open_bus(bus_url)
+        bus = await reach_bus(settings, bus_url)
         try:
             return await bus.retry_dead(number)
         finally:

@@ -73,7 +73,7 @@ async def test_a_process_ends_with_its_server_and_starts_again(tmp_path: Path) -
     tmp_path.chmod(0o755)
     for _ in range(2):
         port = free_port()
-        async with command(tmp_path, "run", "identity", "monitor", TIDES_PORT=str(port)) as process:
+        async with command(tmp_path, "run", "all", TIDES_PORT=str(port)) as process:
             await until(lambda: is_ready(port), READY_WITHIN_S, "the process to be ready")  # noqa: B023
             await lose_server(tmp_path, process)
     assert (tmp_path / "said").read_text().count(LINE) == 2

@@ -24,6 +24,8 @@ class House:
         self.asked: list[tuple[str, str, Any]] = []
         self.answers: dict[tuple[str, str], tuple[int, Any]] = {}
         """What to say to (method, path) instead."""
+        self.matches: list[str] = []
+        """`If-Match` of every request that has one."""
         self.exchanges = 0
         self.good = ""
         self.page = 2
@@ -58,6 +60,7 @@ class House:
         is_json = request.content_type == "application/json"
         body = json.loads(text) if text and is_json else text or None
         self.asked.append((request.method, request.path, body))
+        self.matches += request.headers.getall("If-Match", [])
         if (request.method, request.path) in self.answers:
             status, answer = self.answers[request.method, request.path]
             return answer if isinstance(answer, web.Response) else web.json_response(answer, status=status)

@@ -296,3 +296,55 @@ def test_strangers_are_shown_and_allowed_by_name_or_all_after_a_question(house: 
         assert (said.code, "tides-1 is destroyed" in said.out) == (0, True), said.err
     sent = [body["names"] for method, path, body in house.asked if method == "POST"]
     assert sent == [["tides-1"]] * 3
+
+
+def test_a_cloud_is_changed_from_what_was_seen_and_another_address_needs_the_password(
+    house: House, tides: Type, tmp_path: Path
+) -> None:
+    known = {**resource("lab"), "revision": 7, "validation": None}
+    house.kept["resources"] = [known]
+    path = f"/v1/resources/{known['id']}"
+    changed = {**known, "url": "https://vc2", "username": "u2", "interval_s": 30.0}
+    house.answers["PATCH", path] = (200, changed)
+    pem = tmp_path / "ca.pem"
+    pem.write_text("PEM")
+
+    for words in ((), ("--url", "https://vc2"), ("--ca-file", str(pem), "--thumbprint", "AB")):
+        assert tides("resource", "set", "lab", *words).code == 2, words
+    said = tides("resource", "set", "lab", "--interval", "30", "--user", "u2")
+    assert (said.code, said.out) == (0, "lab: https://vc2 as u2, every 30 s\n"), said.err
+    moved = ("--url", "https://vc2", "--ca-file", str(pem), "--password-stdin")
+    said = tides("resource", "set", "lab", *moved, stdin="s3cret\n")
+    assert (said.code, "s3cret" in said.out + said.err) == (0, False)
+    assert [body for method, _, body in house.asked if method == "PATCH"] == [
+        {"username": "u2", "interval_s": 30.0},
+        {"url": "https://vc2", "ca_pem": "PEM", "thumbprint": None, "password": "s3cret"},
+    ]
+    assert house.matches == ['"7"', '"7"']
+
+
+def test_users_are_disabled_enabled_and_given_a_role_or_a_password(house: House, tides: Type) -> None:
+    ada = {"id": "0000000a-0000-0000-0000-000000000000", "name": "ada", "role": "viewer", "revision": 3}
+    house.kept["users"] = [ada]
+    path = f"/v1/users/{ada['id']}"
+    house.answers["PATCH", path] = (200, {**ada, "disabled": True})
+    house.answers["PUT", f"{path}/password"] = (200, {})
+
+    assert tides("user", "disable", "ada").out == "ada is viewer, disabled\n"
+    for words in (("enable", "ada"), ("role", "ada", "admin")):
+        assert tides("user", *words).code == 0
+    assert tides("user", "password", "ada", "--password-stdin", stdin="correct horse").code == 0
+    sent = [body for method, _, body in house.asked if method in ("PATCH", "PUT")]
+    assert sent == [{"disabled": True}, {"disabled": False}, {"role": "admin"}, {"password": "correct horse"}]
+    assert house.matches == ['"3"'] * 3
+
+
+def test_a_service_alone_without_a_database_says_which_setting_is_missing(
+    house: House, tides: Type, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("TIDES_DATABASE_URL", raising=False)
+    said = tides("run", "monitor")
+
+    assert (said.code, said.err.count("\n")) == (2, 1)
+    assert "TIDES_DATABASE_URL is not set" in said.err
+    assert "tides run all" in said.err

@@ -1,0 +1,95 @@
+"""Reaching the servers of an installation at the start: one line says which setting, which host and why not."""
+
+from urllib.parse import parse_qs, urlsplit
+
+import asyncpg
+import structlog
+
+from libs.common.bus import open_bus
+from libs.common.bus.base import Bus, BusUnavailable
+from libs.common.bus.retry import CONNECT_WITHIN_S, until_deadline
+from libs.common.settings import Settings, variable_of
+
+log = structlog.get_logger(__name__)
+
+_PORTS = {"amqp": 5672, "amqps": 5671}
+_CONNECT_S = 10.0
+_WORDS = {
+    "ConnectionRefusedError": "nothing listens there",
+    "gaierror": "no host of this name is known",
+    "TimeoutError": "no answer",
+    "ProbableAuthenticationError": "it refuses the login; check user name and password",
+}
+_FINAL = (asyncpg.InvalidAuthorizationSpecificationError, asyncpg.InvalidCatalogNameError)
+"""What waiting does not mend: a wrong user or password, a database that is not there."""
+
+
+class ServerUnreachable(Exception):
+    """A server that is needed does not answer: one line with the setting, host and port, and never a password."""
+
+
+async def reach_database(settings: Settings, within_s: float = CONNECT_WITHIN_S) -> None:
+    """Wait until PostgreSQL takes a login. Raises ServerUnreachable, at once where waiting mends nothing."""
+    lost = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, ValueError)
+    url = settings.database_dsn.replace("postgresql+asyncpg://", "postgresql://", 1)
+    final: list[Exception] = []
+    is_told = False
+
+    async def attempt() -> None:
+        nonlocal is_told
+        try:
+            connection = await asyncpg.connect(url, timeout=_CONNECT_S)
+        except _FINAL as error:
+            final.append(error)
+            return
+        except lost as error:
+            if not is_told:  # who started it should not have to guess what it waits for
+                log.warning("server.awaited", setting="TIDES_DATABASE_URL", at=where(url), why=_words(error))
+            is_told = True
+            raise
+        await connection.close()
+
+    try:
+        await until_deadline(attempt, lost, within_s)
+    except BusUnavailable as error:
+        raise _unreachable("database_url", "PostgreSQL", url, _words(error.__cause__)) from None
+    if final:
+        is_login = isinstance(final[0], asyncpg.InvalidAuthorizationSpecificationError)
+        why = _WORDS["ProbableAuthenticationError"] if is_login else "it has no database of this name"
+        raise _unreachable("database_url", "PostgreSQL", url, why)
+
+
+async def reach_bus(settings: Settings, url: str | None = None) -> Bus:
+    """The bus that the settings name, or that of `url`. Raises ServerUnreachable after 30 s."""
+    url = url or settings.bus_dsn
+    name = "RabbitMQ" if url.startswith("amqp") else "PostgreSQL"
+    try:
+        return await open_bus(url)
+    except BusUnavailable as error:
+        field = "bus_url" if settings.bus_url else "database_url"
+        raise _unreachable(field, name, url, _words(error.__cause__)) from None
+
+
+def where(url: str) -> str:
+    """Host and port of a server's URL; empty where they cannot be told for sure. Never a user or a password."""
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        return ""
+    # A password with an unescaped / or ? ends the host too early: what stands before it is no host.
+    if "@" in f"{parts.path}{parts.query}{parts.fragment}":
+        return ""
+    host = host or (parse_qs(parts.query).get("host") or [""])[0]
+    return f"{host}:{port or _PORTS.get(parts.scheme, 5432)}" if host else ""
+
+
+def _words(error: BaseException | None) -> str:
+    kind = type(error).__name__
+    return _WORDS.get(kind) or f"no answer ({kind})"
+
+
+def _unreachable(field: str, server: str, url: str, why: str) -> ServerUnreachable:
+    place = where(url)
+    there = f" at {place}" if place else ""
+    return ServerUnreachable(f"{variable_of(field)}: cannot reach {server}{there}: {why}")
