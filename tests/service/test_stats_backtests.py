@@ -107,6 +107,7 @@ async def test_a_clusters_own_history_tells_what_a_policy_would_have_lent(stats:
     assert max(series["lent"]) < 0.5
     page = (await stats.ask("GET", BACKTESTS, role=Role.VIEWER)).body
     assert [item["id"] for item in page["items"]] == [found["id"]]
+    assert page["items"][0]["result"] == {**result, "series": None}
 
 
 async def test_one_at_a_time_it_can_be_cancelled_and_others_do_not_see_it(stats: Lone) -> None:

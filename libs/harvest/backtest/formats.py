@@ -6,16 +6,28 @@ import io
 import json
 import zipfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from datetime import datetime
+from dataclasses import replace
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
 
 import numpy as np
 
-from libs.harvest.backtest.trace import CORE_MHZ, HOST_CORES, BadTrace, Floats, Load, MachinesTrace, hold
+from libs.harvest.backtest.trace import (
+    BEGINNING,
+    CORE_MHZ,
+    HOST_CORES,
+    BadTrace,
+    Floats,
+    Load,
+    MachinesTrace,
+    hold,
+)
 
 _MOST_CELLS = 200_000_000
 _KIB_PER_MIB = 1024.0
+_FIRST_DATE_S, _LAST_DATE_S = 5e8, 7e9
+"""Times that are dates, from 1985 to 2191; others count from the beginning of the trace."""
 
 
 class Format(StrEnum):
@@ -63,7 +75,8 @@ def _read_npz(data: bytes) -> MachinesTrace | Load:
         step_s = float(found["step"])
         cpu, vcpus = _measured(found["cpu_mhz"]), np.asarray(found["vcpus"]).astype(np.int64)
         memory = _measured(found["mem_mb"]) if "mem_mb" in found.files else None
-    return _machines(cpu, vcpus, step_s, memory)
+        begins = _date(float(found["t0"])) if "t0" in found.files else BEGINNING
+    return replace(_machines(cpu, vcpus, step_s, memory), begins=begins)
 
 
 def _measured(values: Any) -> Floats:
@@ -104,7 +117,8 @@ def _read_gwa(files: Mapping[str, bytes]) -> MachinesTrace:
         raise BadTrace("no line of the trace has the seven columns of GWA-T-12")
     table = _Table(rows)
     memory = table.columns("memory") / _KIB_PER_MIB
-    return _machines(table.columns("cpu"), table.most("vcpus"), table.step_s, memory)
+    found = _machines(table.columns("cpu"), table.most("vcpus"), table.step_s, memory)
+    return replace(found, begins=table.begins)
 
 
 def _read_csv(data: bytes) -> MachinesTrace | Load:
@@ -116,7 +130,8 @@ def _read_csv(data: bytes) -> MachinesTrace | Load:
         wanted = {"vcpus": "vcpus", "cpu": "cpu_mhz"} | ({"memory": "mem_mb"} if "mem_mb" in names else {})
         table = _Table(_csv_rows(reader, "vm", "ts", wanted))
         memory = table.columns("memory") if "memory" in wanted else None
-        return _machines(table.columns("cpu"), table.most("vcpus"), table.step_s, memory)
+        found = _machines(table.columns("cpu"), table.most("vcpus"), table.step_s, memory)
+        return replace(found, begins=table.begins)
     who = next((name for name in ("host", "machine", "m") if name in names), None)
     when = next((name for name in ("ts", "time", "t") if name in names), None)
     use = next((name for name in ("cpu_percent", "cpu") if name in names), None)
@@ -127,12 +142,12 @@ def _read_csv(data: bytes) -> MachinesTrace | Load:
         )
     table = _Table(_csv_rows(reader, who, when, {"cpu": use}))
     owner = np.clip(table.columns("cpu") / 100.0, 0.0, 1.0)
-    return _hosts(owner, table.step_s, np.full(owner.shape[0], float(HOST_CORES)), CORE_MHZ)
+    return _hosts(owner, table, np.full(owner.shape[0], float(HOST_CORES)))
 
 
-def _hosts(owner: Floats, step_s: float, cores: Floats, core_mhz: float) -> Load:
+def _hosts(owner: Floats, table: "_Table", cores: Floats) -> Load:
     """What was not measured for longer than an hour counts as a full host."""
-    return Load(hold(owner, step_s, 1.0), step_s, cores, core_mhz)
+    return Load(hold(owner, table.step_s, 1.0), table.step_s, cores, CORE_MHZ, begins=table.begins)
 
 
 def _csv_rows(
@@ -160,12 +175,28 @@ def _read_tides(data: bytes) -> Load:
             capacity = float(sample["cpu_capacity_mhz"][index])
             used = float(sample["cpu_used_mhz"][index]) - float(sample["cpu_ours_mhz"][index])
             share = min(1.0, used / capacity) if capacity > 0 and used >= 0 else 1.0
-            rows.append((f"{sample['cluster']}/{host}", at_s, {"owner": share, "capacity": capacity}))
+            values = {"owner": share, "capacity": capacity, **_memory_of(sample, index)}
+            rows.append((f"{sample['cluster']}/{host}", at_s, values))
     if not rows:
         raise BadTrace("the trace has no samples")
     table = _Table(rows)
     cores = np.maximum(1.0, np.round(table.most("capacity") / CORE_MHZ))
-    return _hosts(table.columns("owner"), table.step_s, cores, CORE_MHZ)
+    load = _hosts(table.columns("owner"), table, cores)
+    size_mib = table.most("mib")
+    if not (size_mib > 0).all():
+        return load
+    memory = hold(table.columns("memory"), table.step_s, 1.0)
+    return replace(load, memory=memory, memory_mib=float(size_mib.mean()), memory_binds=True)
+
+
+def _memory_of(sample: Mapping[str, Any], index: int) -> dict[str, float]:
+    """The owner's share of a host's memory and its size; full and 0 where the samples do not say."""
+    names = ("memory_capacity_mib", "memory_used_mib", "memory_ours_mib")
+    if not all(name in sample for name in names):
+        return {"memory": 1.0, "mib": 0.0}
+    size, used, ours = (float(sample[name][index]) for name in names)
+    is_known = size > 0 and used - ours >= 0
+    return {"memory": min(1.0, (used - ours) / size) if is_known else 1.0, "mib": size}
 
 
 class _Table:
@@ -178,6 +209,7 @@ class _Table:
         names = {name: number for number, name in enumerate(dict.fromkeys(name for name, _, _ in rows))}
         self._who = np.array([names[name] for name, _, _ in rows])
         self.step_s = _find_step(self._who, times)
+        self.begins = _date(float(times.min()))
         self._when = np.round((times - times.min()) / self.step_s).astype(np.int64)
         self._shape = (len(names), int(self._when.max()) + 1)
         if self._shape[0] * self._shape[1] > _MOST_CELLS:
@@ -220,6 +252,11 @@ def _seconds(text: str) -> float:
     except ValueError:
         return datetime.fromisoformat(text).timestamp()
     return number / 1000.0 if number > 1e11 else number
+
+
+def _date(at_s: float) -> datetime:
+    """Policies with windows need to know; a trace that counts from 0 begins on a Monday."""
+    return datetime.fromtimestamp(at_s, UTC) if _FIRST_DATE_S < at_s < _LAST_DATE_S else BEGINNING
 
 
 def _only(files: Mapping[str, bytes]) -> bytes:

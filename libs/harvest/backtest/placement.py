@@ -41,7 +41,8 @@ def to_load(trace: MachinesTrace, overcommit: float, seed: int) -> Load:
     memory = None
     if trace.memory_mib is not None:
         memory = _add_up(hold(trace.memory_mib, trace.step_s, 0.0), hosts, count) / HOST_MEMORY_MIB
-    return Load(np.minimum(1.0, cpu), trace.step_s, np.full(count, float(HOST_CORES)), memory=memory)
+    cores = np.full(count, float(HOST_CORES))
+    return Load(np.minimum(1.0, cpu), trace.step_s, cores, memory=memory, begins=trace.begins)
 
 
 def _add_up(values: np.ndarray, hosts: Ints, count: int) -> np.ndarray:

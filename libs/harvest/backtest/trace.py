@@ -33,6 +33,7 @@ class MachinesTrace:
     vcpus: Ints
     step_s: float
     memory_mib: Floats | None = None
+    begins: datetime = BEGINNING
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +63,11 @@ class Load:
     def hosts(self) -> int:
         """How many there are."""
         return int(self.owner.shape[0])
+
+    @property
+    def undated(self) -> bool:
+        """Whether the trace does not say when it was."""
+        return self.begins == BEGINNING
 
     @property
     def days(self) -> float:

@@ -57,7 +57,10 @@ def _to_result(name: str, replay: Any, load: Any) -> Result:
     cores = load.cores / load.cores.sum()
     owner = (load.owner * cores[:, None]).sum(axis=0)
     at_s = [load.at_s(step) for step in range(owner.size)]
-    return Result(name, replay.figures().as_json(), owner.tolist(), replay.lent.tolist(), at_s, load.step_s)
+    figures, lent = replay.figures().as_json(), replay.lent.tolist()
+    return Result(
+        name, figures, owner.tolist(), lent, at_s, load.step_s, None if load.undated else load.begins
+    )
 
 
 def _read_trace(path: Path, form: str | None) -> Any:

@@ -59,7 +59,8 @@ class ResultShown(BaseModel):
     memory_known: bool
     """False: the history has no memory, so CPU alone decided."""
     figures: dict[str, float | int | None]
-    series: SeriesShown
+    series: SeriesShown | None
+    """Null in lists."""
 
 
 class BacktestShown(BaseModel):
@@ -111,7 +112,7 @@ async def list_backtests(
     before = None if cursor is None else read_cursor(cursor, UUID)[0]
     async with door.database.transaction() as session:
         rows = await backtests.page(session, who, before, limit + 1)
-    return page_of(rows, limit, _show, lambda row: (str(row.id),))
+    return page_of(rows, limit, _show_briefly, lambda row: (str(row.id),))
 
 
 @router.get("/{backtest_id}")
@@ -147,6 +148,13 @@ def _read_policy(body: BacktestGiven) -> tuple[str, dict[str, Any]]:
     except InvalidPolicy as error:
         raise invalid(f"policy.{error.field}" if error.field else "policy", f"{error}.") from None
     return str(document["name"]), document
+
+
+def _show_briefly(row: Any) -> BacktestShown:
+    shown = _show(row)
+    if shown.result is not None:
+        shown.result.series = None
+    return shown
 
 
 def _show(row: Any) -> BacktestShown:

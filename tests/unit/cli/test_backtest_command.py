@@ -4,6 +4,7 @@ import io
 import json
 import zipfile
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from libs.harvest.backtest.formats import Format, read_trace
-from libs.harvest.backtest.trace import BadTrace
+from libs.harvest.backtest.trace import BEGINNING, BadTrace, Load
 from libs.harvest.document import PRESETS
 from services.cli import app
 from services.cli.client import Failed
@@ -61,6 +62,7 @@ def traces(tmp_path: Path) -> dict[str, Path]:
         {
             "at": f"2026-03-02T{n // 12:02}:{n % 12 * 5:02}:00Z", "cluster": "c", "hosts": ["a"],
             "cpu_capacity_mhz": [41600.0], "cpu_used_mhz": [12400.0], "cpu_ours_mhz": [2000.0],
+            "memory_capacity_mib": [131072.0], "memory_used_mib": [20000.0], "memory_ours_mib": [4000.0],
         }
         for n in range(STEPS)
     ]  # fmt: skip
@@ -75,7 +77,7 @@ def test_every_format_tells_the_same_story(traces: dict[str, Path]) -> None:
         for path in traces.values()
     ]
     assert all(
-        one["memory_bound_percent"] == (0.0 if "gwa" in name or name == "t.npz" else None)
+        one["memory_bound_percent"] == (None if name.endswith(".csv") else 0.0)
         for name, one in zip(traces, told, strict=True)
     )
     for one in told:
@@ -84,6 +86,19 @@ def test_every_format_tells_the_same_story(traces: dict[str, Path]) -> None:
     assert told[0]["fluid_core_hours"] == pytest.approx(0.65 * 16 * 24 * 287 / 288, abs=0.01)
     assert 80 < told[0]["harvest_fluid_percent"] <= 100
     assert told[0]["contention_percent"] == 0
+
+
+def test_a_dated_trace_says_when_it_was_and_samples_say_what_memory_was_free(traces: dict[str, Path]) -> None:
+    samples = read_trace(Format.TIDES, {"t": traces["t.jsonl"].read_bytes()})
+    assert isinstance(samples, Load)
+    assert samples.begins == datetime(2026, 3, 2, tzinfo=UTC)
+    assert samples.memory_binds
+    assert samples.memory is not None
+    assert set(samples.memory[0]) == {16000 / 131072}
+    assert samples.memory_mib == 131072
+    machines = read_trace(Format.GWA_T_12, {"1.csv": gwa(5200).encode()})
+    assert machines.begins == datetime(2013, 8, 12, 13, 40, 46, tzinfo=UTC)
+    assert read_trace(Format.CSV, {"t": traces["t.csv"].read_bytes()}).begins == BEGINNING
 
 
 def test_two_policies_are_compared_and_drawn(traces: dict[str, Path], tmp_path: Path) -> None:
