@@ -36,10 +36,12 @@ ClusterUsage = Sample
 class ProviderError(Exception):
     """A cloud's refusal: `cause` in our words, the message in the cloud's; carries no secret."""
 
-    def __init__(self, cause: Cause, detail: str) -> None:
+    def __init__(self, cause: Cause, detail: str, retry_after_s: float | None = None) -> None:
         super().__init__(f"{cause}: {detail}")
         self.cause = cause
         self.detail = detail
+        self.retry_after_s = retry_after_s
+        """For how long the cloud asked to be left alone, where it said so."""
 
 
 class Rejected(ProviderError):
@@ -102,6 +104,8 @@ class Connection:
     ca_pem: str | None = None
     thumbprint: str | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
+    revision: int = field(default=0, compare=False)
+    """Of the resource that said so: who still holds an older one is given the newer one's session."""
 
 
 def sealing_context(url: str, ca_pem: str | None, thumbprint: str | None) -> bytes:

@@ -8,12 +8,27 @@ import structlog
 
 from libs.common.clock import Clock
 from libs.common.secrets import Vault
-from libs.providers.base import Connection, Provider
+from libs.providers.base import Cause, Connection, Provider, ProviderError
 from libs.providers.registry import find_driver
 
 log = structlog.get_logger(__name__)
 
 CLOSE_WITHIN_S = 5
+STUBBORN = 5
+"""After so many failures in a row a session is opened anew, whatever they were."""
+
+
+def is_spent(error: Exception, failures: int = 1) -> bool:
+    """Whether a session is of no more use after this error, the last of so many failures in a row.
+
+    Drivers find their way back from outages by themselves, and each login is seen in somebody's cloud: a session ends
+    where the cloud believes us no longer, or we it, and where a driver broke.
+    """
+    if failures > 0 and failures % STUBBORN == 0:
+        return True
+    if isinstance(error, TimeoutError):
+        return False
+    return not isinstance(error, ProviderError) or error.cause in (Cause.AUTH, Cause.TLS)
 
 
 class Sessions:
@@ -26,10 +41,13 @@ class Sessions:
         self._opening: dict[UUID, asyncio.Lock] = {}
 
     async def get(self, driver: str, connection: Connection) -> Provider:
-        """A resource's session; a changed address or secret opens a new one. Raises ProviderError, UnknownDriver."""
+        """A resource's session; a changed address or secret opens a new one. Raises ProviderError, UnknownDriver.
+
+        Who began before a change and asks again after it is given the new session, and tries no old password.
+        """
         async with self._opening.setdefault(connection.resource_id, asyncio.Lock()):
             known = self._open.get(connection.resource_id)
-            if known is not None and known[0] == connection:
+            if known is not None and (known[0] == connection or known[0].revision > connection.revision):
                 return known[1]
             await self.drop(connection.resource_id)
             provider = await find_driver(driver).open(connection, self._vault, self._clock)

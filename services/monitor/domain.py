@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from enum import Enum, auto
 from uuid import UUID
 
 from libs.common.contracts.resource import ClusterFacts, HostFacts
@@ -18,7 +19,7 @@ HISTORY = timedelta(hours=1)
 ABSENT_ROUNDS = 3
 """A cluster that is missing from so many rounds in a row has gone."""
 DEGRADED_AFTER = 2
-_LONGEST_PAUSE_S = 300.0
+LONGEST_PAUSE_S = 300.0
 _AUTH_PAUSE_S = 120.0
 _LONGEST_AUTH_PAUSE_S = 900.0
 _CLOCK_SLACK_S = 5.0
@@ -122,15 +123,26 @@ def common_offset(offsets: Iterable[float]) -> float:
     return min(ordered[(len(ordered) - 1) // 2], ordered[len(ordered) // 2], key=abs)
 
 
-def pause_s(failures: int, interval_s: float, *, login_refused: bool) -> float:
-    """How long to leave a cloud alone after so many failures in a row.
+class Refusal(Enum):
+    """What a failed round says of the next one."""
 
-    Refused logins are repeated slowly: accounts are locked after a few.
-    """
-    first, longest = (
-        (_AUTH_PAUSE_S, _LONGEST_AUTH_PAUSE_S) if login_refused else (interval_s, _LONGEST_PAUSE_S)
-    )
-    return min(longest, first * 2.0 ** min(failures - 1, 10))
+    PASSES = auto()
+    """The cloud cannot answer just now: it is heard again within an interval of its return."""
+    FINAL = auto()
+    """Nothing changes before somebody mends something."""
+    LOGIN = auto()
+    """Repeated slowly: accounts are locked after a few."""
+
+
+def pause_s(failures: int, interval_s: float, refusal: Refusal, retry_after_s: float | None = None) -> float:
+    """How long to leave a cloud alone after so many failures in a row; for as long as it asked for, within bounds."""
+    first, longest = {
+        Refusal.PASSES: (interval_s, interval_s),
+        Refusal.FINAL: (interval_s, LONGEST_PAUSE_S),
+        Refusal.LOGIN: (_AUTH_PAUSE_S, _LONGEST_AUTH_PAUSE_S),
+    }[refusal]
+    own_s = min(longest, first * 2.0 ** min(failures - 1, 10))
+    return max(own_s, min(retry_after_s or 0.0, LONGEST_PAUSE_S))
 
 
 def fair_share(resources: int, replicas: int) -> int:

@@ -17,7 +17,7 @@ from libs.common.db import Session
 from libs.common.errors import conflict, invalid, not_found
 from libs.common.ids import new_id, state_id
 from libs.providers.base import Cause, Connection, ProviderError, TemplateSeen, Unavailable
-from libs.providers.sessions import Sessions
+from libs.providers.sessions import Sessions, is_spent
 from services.templates.domain import Verb, follow
 from services.templates.models import KnownResource, Template, Version
 
@@ -58,10 +58,10 @@ async def look_up(sessions: Sessions, target: Target, reference: str) -> Templat
             provider = await sessions.get(target.provider, target.connection)
             return await provider.find_template(reference)
     except TimeoutError:
-        await sessions.drop(target.connection.resource_id)
         raise Unavailable(Cause.TIMEOUT, f"no answer within {LOOK_WITHIN_S} s") from None
-    except ProviderError:
-        await sessions.drop(target.connection.resource_id)
+    except ProviderError as error:
+        if is_spent(error):
+            await sessions.drop(target.connection.resource_id)
         raise
 
 
@@ -208,6 +208,7 @@ def _target(known: KnownResource, installation_id: UUID) -> Target:
         ca_pem=known.ca_pem,
         thumbprint=known.thumbprint,
         settings=known.settings,
+        revision=known.revision,
     )
     return Target(known.provider, connection)
 

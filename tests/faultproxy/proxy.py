@@ -17,7 +17,7 @@ from tests.faultproxy.sending import break_off, trickle, truncate
 from tests.faultproxy.sessions import Sessions
 from tests.faultproxy.strict import CHANGE_VERSION, Strictness
 from tests.faultproxy.tasks import Tasks
-from tests.faultproxy.texts import ENVELOPE, as_csv, deny, first, hide
+from tests.faultproxy.texts import ENVELOPE, as_csv, as_measured, deny, first, hide
 from tools.parts.vcsim import PASSWORD, USERNAME, Vcsim
 
 _METHOD = re.compile(rb"Body>\s*<(?:\w+:)?(\w+)")
@@ -45,6 +45,7 @@ class FaultProxy:
         self.sessions = Sessions()
         self.tasks = Tasks(self._ask, self._own_cookie)
         self._strict = Strictness(self._ask, self.tasks.holder)
+        self._strict.drs_off = lambda: self.rules.drs_off
         self._cookie = ""
         self._http: aiohttp.ClientSession | None = None
         self._runner: web.AppRunner | None = None
@@ -61,6 +62,11 @@ class FaultProxy:
 
     async def __aexit__(self, *failure: object) -> None:
         await self.stop()
+
+    @property
+    def denied(self) -> Counter[str]:
+        """Calls that were refused, by the privilege that the account lacks."""
+        return self._strict.denied
 
     @property
     def url(self) -> str:
@@ -87,11 +93,20 @@ class FaultProxy:
         await self.tasks.aclose()
         self._cookie = ""
         if self._runner is not None:
+            for connection in self._runner.server.connections if self._runner.server is not None else ():
+                if connection.transport is not None:
+                    connection.transport.abort()  # nobody waits for a polite end
             await self._runner.cleanup()
             self._runner = None
         if self._http is not None:
             await self._http.close()
             self._http = None
+
+    async def present(self, folder: Path) -> None:
+        """Show the certificate of this folder from now on; every connection has to be made anew."""
+        self._identity.load_cert_chain(folder / "server.pem", folder / "server.key")
+        await self.stop()
+        await self.start()
 
     def restart(self) -> None:
         """As a vCenter that was restarted: no session, collector or task is left, and every object keeps its id."""
@@ -106,13 +121,14 @@ class FaultProxy:
         if self.rules.down or _take(self.rules.reset_before, method):
             return _cut(request)
         await asyncio.sleep(_pick(self.rules.delay_s, method) or 0)
-        status = _pick(self.rules.status, method)
+        cookie = request.headers.get("Cookie", "")
+        is_full = self.sessions.is_full(method, cookie, self.rules.most_sessions)
+        status = 503 if is_full else _pick(self.rules.status, method)
         if status is not None:
             headers = {"Retry-After": self.rules.retry_after} if self.rules.retry_after else None
             return web.Response(
                 status=status, text="<html>out of order</html>", content_type="text/html", headers=headers
             )
-        cookie = request.headers.get("Cookie", "")
         fault = self.sessions.refuse(method, cookie, self.rules.expiry, self.rules.expiry_share)
         fault = fault or _pick(self.rules.faults, method) or refuse_on_host(self.rules, method)
         fault = fault or await self._refuse(method, body, request)
@@ -174,7 +190,10 @@ class FaultProxy:
         mine = _xml(text, status)
         if self.rules.mutate is not None:
             mine.body = self.rules.mutate(method, text)
+        if method == "Logout":
+            self.sessions.leave(request.headers.get("Cookie", ""))
         for cookie in cookies:
+            self.sessions.begin(cookie)
             mine.headers.add("Set-Cookie", cookie)
         return mine
 
@@ -192,6 +211,8 @@ class FaultProxy:
             text = self._strict.stamp(text) if CHANGE_VERSION in body else text
             text = hide(text, self.rules.hidden) if self.rules.hidden else text
             text = self._split(text, self.rules.page_size) if self.rules.page_size else text
+        if method == "QueryPerf" and self.rules.strict:
+            text = as_measured(text, self._strict.powered_off)
         if method == "QueryPerf" and self.rules.csv and b"<format>csv<" in body:
             text = as_csv(text)
         return text
@@ -234,12 +255,17 @@ class FaultProxy:
     async def _refuse(self, method: str, body: bytes, request: web.Request) -> SoapFault | None:
         if _take(self.rules.edits_before, method):
             self._strict.note_edit(body.decode())
-        if not self.rules.strict:
-            return None
-        return await self._strict.refuse(method, body.decode(), request.headers.get("Cookie", ""))
+        text, cookie = body.decode(), request.headers.get("Cookie", "")
+        if self.rules.lacking:
+            denied = await self._strict.refuse_unprivileged(method, text, cookie, self.rules.lacking)
+            if denied is not None:
+                return denied
+        return await self._strict.refuse(method, text, cookie) if self.rules.strict else None
 
     async def _ask(self, body: str, cookie: str) -> str:
         assert self._http is not None
+        if self.rules.esxi:
+            body = body.replace(">propertyCollector<", ">ha-property-collector<")
         headers = {
             "Cookie": cookie,
             "SOAPAction": '"urn:vim25/6.5"',

@@ -63,6 +63,8 @@ class Rules:
     expiry: random.Random | None = None
     """With it, `expiry_share` of all calls find that their session has just ended."""
     expiry_share: float = 0.1
+    most_sessions: int | None = None
+    """Who logs in beyond so many sessions is told 503, as by a vCenter whose `maxSessionCount` is reached."""
     reset_before: Counter[str] = field(default_factory=Counter)
     """So many calls are cut off before anything has happened."""
     reset_after: Counter[str] = field(default_factory=Counter)

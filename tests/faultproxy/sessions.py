@@ -17,6 +17,29 @@ class Sessions:
         self._ended: set[str] = set()
         self.expired = 0
         """Sessions that chance has ended."""
+        self.most = 0
+        """The most that there were at once."""
+
+    @property
+    def live(self) -> set[str]:
+        """Sessions that were neither ended nor left."""
+        return self._known - self._ended
+
+    def begin(self, cookie: str) -> None:
+        """Somebody has logged in."""
+        if (key := _key(cookie)) is not None:
+            self._known.add(key)
+            self.most = max(self.most, len(self.live))
+
+    def leave(self, cookie: str) -> None:
+        """Somebody has logged out."""
+        if (key := _key(cookie)) is not None:
+            self._ended.add(key)
+
+    def is_full(self, method: str, cookie: str, most: int | None) -> bool:
+        """Whether this call wants a session more than there may be."""
+        wants = method in ("RetrieveServiceContent", "Login") and _key(cookie) not in self.live
+        return wants and most is not None and len(self.live) >= most
 
     def refuse(
         self, method: str, cookie: str, chance: random.Random | None, share: float
@@ -30,7 +53,6 @@ class Sessions:
             self.expired += 1
         if key in self._ended:
             return NOT_AUTHENTICATED
-        self._known.add(key)
         return None
 
     def end_all(self) -> None:

@@ -5,7 +5,9 @@ from collections import Counter
 from collections.abc import Awaitable, Callable
 from xml.sax.saxutils import escape
 
-from tests.faultproxy.rules import SoapFault
+from tests.faultproxy.paths import find_unknown
+from tests.faultproxy.privileges import needed
+from tests.faultproxy.rules import SoapFault, no_permission
 from tests.faultproxy.texts import first, ref_in
 
 MOST_METRICS = 256
@@ -20,11 +22,21 @@ class Strictness:
         self._ask = ask
         self._holder = holder
         self._versions: Counter[str] = Counter()
+        self.drs_off: Callable[[], bool] = lambda: False
+        """Whether every cluster says so, whatever vcsim knows."""
+        self.denied: Counter[str] = Counter()
+        """Refusals by privilege."""
+        self.powered_off: set[str] = set()
+        """Of the machines that were last asked for values."""
+        self._known_counters: set[str] = set()
 
     async def refuse(self, method: str, body: str, cookie: str) -> SoapFault | None:
         """The fault that a real vCenter answers with; None where it obeys."""
         check = {
             "CloneVM_Task": self._refuse_clone,
+            "CreateFilter": self._refuse_path,
+            "CreateResourcePool": self._refuse_pool,
+            "RetrievePropertiesEx": self._refuse_path,
             "PowerOnVM_Task": self._refuse_power_on,
             "SuspendVM_Task": self._refuse_suspend,
             "ReconfigVM_Task": self._refuse_reconfigure,
@@ -49,6 +61,38 @@ class Strictness:
             ),
             text,
         )
+
+    async def refuse_unprivileged(
+        self, method: str, body: str, cookie: str, lacking: set[str]
+    ) -> SoapFault | None:
+        """NoPermission for the first privilege that the account lacks and the call needs."""
+        source = ref_in(body, "_this") if method == "CloneVM_Task" else None
+        is_template = source is not None and "true" in (
+            await self._read(source, "config.template", cookie) or ""
+        )
+        found = next((name for name in needed(method, body, is_template) if name in lacking), None)
+        if found is None:
+            return None
+        self.denied[found] += 1
+        return no_permission(found)
+
+    async def _refuse_path(self, body: str, cookie: str) -> SoapFault | None:
+        path = find_unknown(body)
+        detail = f"<name>{escape(path or '')}</name>"
+        return None if path is None else SoapFault("InvalidProperty", "no such property", detail)
+
+    async def _refuse_pool(self, body: str, cookie: str) -> SoapFault | None:
+        """A cluster whose DRS is off has no pools but its own."""
+        parent = ref_in(body, "_this")
+        owner = await self._read(parent, "owner", cookie) if parent is not None else None
+        cluster = first(r'type="ClusterComputeResource"[^>]*>([^<]+)<', owner or "")
+        if cluster is None:
+            return None
+        place = ("ClusterComputeResource", cluster)
+        is_on = "true" in (await self._read(place, "configurationEx.drsConfig.enabled", cookie) or "")
+        if is_on and not self.drs_off():
+            return None
+        return SoapFault("NotSupported", "The operation is not supported on the object.")
 
     async def _refuse_update(self, body: str, cookie: str) -> SoapFault | None:
         """A pool that was changed since it was read is not overwritten; who names no version overwrites all."""
@@ -106,11 +150,51 @@ class Strictness:
         )
 
     async def _refuse_query(self, body: str, cookie: str) -> SoapFault | None:
-        """More metrics than `config.vpxd.stats.maxQueryMetrics` usually allows."""
-        if len(re.findall(r"<metricId[ >]", body)) <= MOST_METRICS:
+        """More metrics than `config.vpxd.stats.maxQueryMetrics` usually allows; counters and entities that are none."""
+        if len(re.findall(r"<metricId[ >]", body)) > MOST_METRICS:
+            return _wrong("querySpec.size")
+        known = await self._counters(ref_in(body, "_this") or ("", ""), cookie)
+        if not known.issuperset(re.findall(r"<counterId[^>]*>(\d+)<", body)):
+            return _wrong("querySpec[0].metricId")
+        gone = await self._find_gone(re.findall(r'<entity [^>]*type="(\w+)"[^>]*>([^<]+)<', body), cookie)
+        if gone is not None:
+            return SoapFault(
+                "ManagedObjectNotFound", "gone", f'<obj type="{gone[0]}">{escape(gone[1])}</obj>'
+            )
+        return None
+
+    async def _counters(self, manager: tuple[str, str], cookie: str) -> set[str]:
+        if not self._known_counters:
+            told = await self._read(manager, "perfCounter", cookie) or ""
+            self._known_counters = set(re.findall(r"<key>(\d+)</key>", told))
+        return self._known_counters
+
+    async def _find_gone(self, entities: list[tuple[str, str]], cookie: str) -> tuple[str, str] | None:
+        """One of these that does not exist any more; vcsim says so when it is asked for a property."""
+        kinds = "".join(
+            f"<propSet><type>{kind}</type><pathSet>runtime.powerState</pathSet></propSet>"
+            for kind in sorted({kind for kind, _ in entities})
+        )
+        objects = "".join(
+            f'<objectSet><obj type="{kind}">{escape(value)}</obj></objectSet>'
+            for kind, value in set(entities)
+        )
+        answer = await self._ask(
+            '<RetrievePropertiesEx xmlns="urn:vim25"><_this type="PropertyCollector">propertyCollector</_this><specSet>'
+            f"{kinds}{objects}</specSet><options/></RetrievePropertiesEx>",
+            cookie,
+        )
+        self.powered_off = set(
+            re.findall(
+                r'<obj type="VirtualMachine">([^<]+)</obj><propSet><name>runtime.powerState</name>'
+                r"<val[^>]*>(?:poweredOff|suspended)<",
+                answer,
+            )
+        )
+        if "ManagedObjectNotFoundFault" not in answer:
             return None
-        detail = "<invalidProperty>querySpec.size</invalidProperty>"
-        return SoapFault("InvalidArgument", "A specified parameter was not correct: querySpec.size", detail)
+        lost = first(r"<obj[^>]*>([^<]+)</obj>", answer)
+        return next((entity for entity in entities if entity[1] == lost), entities[0])
 
     async def _refuse_suspend(self, body: str, cookie: str) -> SoapFault | None:
         return await self._unless_powered(body, cookie, "poweredOn")
@@ -146,3 +230,8 @@ class Strictness:
             cookie,
         )
         return first(r"(<val.*?</val>)", answer)
+
+
+def _wrong(parameter: str) -> SoapFault:
+    detail = f"<invalidProperty>{parameter}</invalidProperty>"
+    return SoapFault("InvalidArgument", f"A specified parameter was not correct: {parameter}", detail)

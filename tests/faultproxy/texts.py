@@ -9,6 +9,28 @@ ENVELOPE = (
 )
 
 
+def as_measured(text: str, off: set[str]) -> str:
+    """QueryPerf's answer with the oldest first, as a real one has it, and nothing of machines that are off."""
+
+    def turn(found: re.Match[str]) -> str:
+        item = found[0]
+        entity = first(r"<entity[^>]*>([^<]+)</entity>", item)
+        if entity in off:
+            return re.sub(r"<sampleInfo>.*(?=</returnval>)", "", item, flags=re.DOTALL)
+        item = re.sub(r"(?:<sampleInfo>.*?</sampleInfo>)+", _reverse_infos, item, count=1, flags=re.DOTALL)
+        return re.sub(r"(?<=</id>)(?:<value>[^<]*</value>)+", _reverse_values, item)
+
+    return re.sub(r"<returnval.*?</returnval>", turn, text, flags=re.DOTALL)
+
+
+def _reverse_infos(found: re.Match[str]) -> str:
+    return "".join(reversed(re.findall(r"<sampleInfo>.*?</sampleInfo>", found[0], re.DOTALL)))
+
+
+def _reverse_values(found: re.Match[str]) -> str:
+    return "".join(reversed(re.findall(r"<value>[^<]*</value>", found[0])))
+
+
 def as_csv(text: str) -> str:
     """QueryPerf's answer in the other format."""
 

@@ -14,7 +14,7 @@ import pytest
 from libs.common.contracts.resource import InventoryChanged, ResourceDegraded, ResourceRecovered
 from libs.common.contracts.usage import Quality, Sample, UsageSampled
 from libs.common.ids import cluster_id
-from libs.providers.base import Cause, Rejected, sealing_context
+from libs.providers.base import Cause, Rejected, Unavailable, sealing_context
 from libs.providers.simulated import Cloud, ClusterDefinition, SimulatedSettings, create_cloud, driver
 from tests.service.lone_service import THEIRS
 from tests.service.monitor_house import House, open_house
@@ -118,19 +118,48 @@ async def test_an_outage_is_said_once_and_nothing_of_it_is_lost(house: House, cl
 async def test_one_failed_round_is_no_outage(house: House, scripted: ScriptedDriver) -> None:
     script = scripted.clouds["vc.example"]
     script.samples = [make_sample("domain-c1", datetime.now(UTC))]  # noqa: TID251 - the cloud's own clock
-    async with house.monitor():
+    async with house.monitor() as run:
         resource = house.resource("https://vc.example", PASSWORD, provider="scripted", interval_s=0.5)
         await house.announce(resource)
         await until(lambda: script.opened == 1)
         script.refuse = Rejected(Cause.UNKNOWN, "just once")
-        await until(lambda: script.closed == 1, what="the failed round")
+        await until(lambda: _failing(house, run), what="the failed round")
         script.refuse = None
-        await until(lambda: script.opened == 2, what="a new session")
         script.samples.append(make_sample("domain-c1", script.samples[0].at + timedelta(seconds=20)))
         await until(lambda: len(ends(house)) == 2, what="the next sample")
 
     assert house.heard(ResourceDegraded) == []
     assert house.heard(ResourceRecovered) == []
+    assert (script.opened, script.closed) == (1, 1), "the session outlived it"
+
+
+async def test_after_a_long_outage_the_cloud_is_heard_within_an_interval_or_when_it_said(
+    house: House, scripted: ScriptedDriver
+) -> None:
+    """As long as ten minutes are for an interval of 20 s: pauses that grow would have reached a minute here."""
+    script = scripted.clouds["vc.example"]
+    script.samples = [make_sample("domain-c1", datetime.now(UTC))]  # noqa: TID251 - the cloud's own clock
+    async with house.monitor() as run:
+        resource = house.resource("https://vc.example", PASSWORD, provider="scripted", interval_s=0.1)
+        await house.announce(resource)
+        await until(lambda: len(ends(house)) == 1, what="the first interval")
+        script.refuse = Unavailable(Cause.UNREACHABLE, "503 Service Unavailable")
+
+        async def failed(times: int) -> bool:
+            return bool((await house.monitors(run))[0]["failures"] >= times)
+
+        await until(lambda: failed(12), what="an outage of many rounds")
+        script.refuse = None
+        script.samples.append(make_sample("domain-c1", script.samples[0].at + timedelta(seconds=20)))
+        await until(lambda: len(ends(house)) == 2, 10, what="news after the outage")
+        await until(lambda: house.heard(ResourceRecovered), what="the end to be settled")
+
+        script.refuse = Unavailable(Cause.UNREACHABLE, "503 Service Unavailable", 40.0)
+        shown = await until(lambda: _failing(house, run), what="a failure with a time to wait")
+        pause_s = (datetime.fromisoformat(shown["due_at"]) - datetime.now(UTC)).total_seconds()  # noqa: TID251
+        assert 20 < pause_s <= 44
+    assert script.opened <= 4, "one try at a new session in five failures"
+    assert (len(house.heard(ResourceDegraded)), len(house.heard(ResourceRecovered))) == (1, 1)
 
 
 async def test_a_slow_cloud_delays_no_other(house: House, cloud: Cloud) -> None:

@@ -9,6 +9,10 @@ from structlog.testing import capture_logs
 
 from libs.common.contracts.action import MachineFailed, MachineRequested
 from libs.common.contracts.usage import HostState
+from libs.providers.base import Cause, Rejected
+from services.workload.reconcile.beats import _guarded
+from services.workload.reconcile.hands import Hands
+from services.workload.usecases.leasing import Claimed
 from tests.service.workload_house import LAB, House, open_house
 from tests.service.workload_words import HALF_MHZ
 
@@ -54,6 +58,39 @@ async def test_one_failed_host_delays_no_cut_of_others_and_costs_no_session(hous
     await house.run(60)
     assert limits_of(house, "domain-c1")["host-1001"] == 8_000  # it rose, and was not cut
     assert "open" not in house.limits()
+
+
+async def test_an_outage_costs_no_session_and_with_it_what_is_known_of_clones(house: House) -> None:
+    held = house.hands().sessions
+    before = await held.get("simulated", house.connection())
+    house.cloud.control.set_fault("unavailable", True)
+    with capture_logs() as logs:
+        await house.be_silent(25)
+    assert 2 <= said(logs, "resource.refused") <= 4
+    assert await held.get("simulated", house.connection()) is before
+
+    house.cloud.control.clear_faults()
+    await house.run(60)
+    assert await held.get("simulated", house.connection()) is before
+    assert await house.fetch("select failures, retry_at from resource") == [{"failures": 0, "retry_at": None}]
+
+
+async def test_what_a_lane_is_refused_with_an_old_password_makes_nobody_rest(house: House) -> None:
+    async def be_refused(hands: Hands, resource: Claimed) -> None:
+        raise Rejected(Cause.AUTH, "wrong password")
+
+    async def failures() -> int:
+        return int((await house.fetch("select failures from resource"))[0]["failures"])
+
+    hands = house.hands()
+    (old,) = await hands.claim()
+    await house.change_resource(username="somebody else")
+    await _guarded(hands, old, be_refused)
+    assert await failures() == 0
+    (new,) = await hands.claim()
+    await _guarded(hands, new, be_refused)
+    assert await failures() == 1
+    assert await hands.claim() == [], "this one rests"
 
 
 async def test_an_act_that_is_refused_for_now_rests_longer_each_time_and_no_other_waits(house: House) -> None:

@@ -306,10 +306,15 @@ class House:
         """States of the machines, oldest first."""
         return [machine["state"] for machine in await self.machines(live=live)]
 
-    async def begin_anew(self) -> None:
-        """The first replica logs in and looks before it acts again."""
+    def hands(self) -> Hands:
+        """What the first replica acts with."""
         hands = getattr(self.replicas[0].services[0].closes[0], "__self__", None)
         assert isinstance(hands, Hands)
+        return hands
+
+    async def begin_anew(self) -> None:
+        """The first replica logs in and looks before it acts again."""
+        hands = self.hands()
         hands.looked_at.clear()
         await hands.sessions.drop(self.resource.resource_id)
 

@@ -77,8 +77,7 @@ class Vcsim:
     @property
     def thumbprint(self) -> str:
         """SHA-256 of the server's certificate, as colon-separated upper-case hex."""
-        der = ssl.PEM_cert_to_DER_cert((self._claimed().folder / "server.pem").read_text())
-        return hashlib.sha256(der).digest().hex(":").upper()
+        return bytes.fromhex(certificate_thumbprint(self._claimed().folder)).hex(":").upper()
 
     async def start(
         self,
@@ -218,31 +217,50 @@ def _find_go() -> tuple[str, Path]:
     return str(root / "usr/lib/go-1.19/bin/go"), root / LIBRARY
 
 
+AUTHORITY = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "Tides tests")])
+
+
 def write_certificates(folder: Path) -> None:
-    """ca.pem, and server.pem with server.key that it signed for 127.0.0.1 and localhost."""
-    authority_key, server_key = (
-        ec.generate_private_key(ec.SECP256R1()),
-        ec.generate_private_key(ec.SECP256R1()),
-    )
-    authority_name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "Tides tests")])
+    """ca.pem with its ca.key, and server.pem with server.key that it signed for 127.0.0.1 and localhost."""
+    key = ec.generate_private_key(ec.SECP256R1())
     authority = (
-        _certificate(authority_name, authority_name, authority_key)
+        _certificate(AUTHORITY, AUTHORITY, key)
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
         .add_extension(KEY_SIGNING, critical=True)
     )
+    signed = authority.sign(key, hashes.SHA256())
+    (folder / "ca.pem").write_bytes(signed.public_bytes(serialization.Encoding.PEM))
+    _write_key(folder / "ca.key", key)
+    renew_certificate(folder, folder)
+
+
+def certificate_thumbprint(folder: Path) -> str:
+    """SHA-256 of this folder's server.pem, lower hex."""
+    der = ssl.PEM_cert_to_DER_cert((folder / "server.pem").read_text())
+    return hashlib.sha256(der).hexdigest()
+
+
+def renew_certificate(authority: Path, folder: Path) -> None:
+    """Another server.pem with server.key, signed by the authority of the first folder, into the second."""
+    signing = serialization.load_pem_private_key((authority / "ca.key").read_bytes(), None)
+    assert isinstance(signing, ec.EllipticCurvePrivateKey)
+    server_key = ec.generate_private_key(ec.SECP256R1())
     server_name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
     names = [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
-    issuer = x509.AuthorityKeyIdentifier.from_issuer_public_key(authority_key.public_key())
+    issuer = x509.AuthorityKeyIdentifier.from_issuer_public_key(signing.public_key())
     server = (
-        _certificate(server_name, authority_name, server_key)
+        _certificate(server_name, AUTHORITY, server_key)
         .add_extension(x509.SubjectAlternativeName(names), critical=False)
         .add_extension(issuer, critical=False)
     )
-    for name, draft in (("ca.pem", authority), ("server.pem", server)):
-        signed = draft.sign(authority_key, hashes.SHA256())
-        (folder / name).write_bytes(signed.public_bytes(serialization.Encoding.PEM))
-    (folder / "server.key").write_bytes(
-        server_key.private_bytes(
+    signed = server.sign(signing, hashes.SHA256())
+    (folder / "server.pem").write_bytes(signed.public_bytes(serialization.Encoding.PEM))
+    _write_key(folder / "server.key", server_key)
+
+
+def _write_key(path: Path, key: ec.EllipticCurvePrivateKey) -> None:
+    path.write_bytes(
+        key.private_bytes(
             serialization.Encoding.PEM,
             serialization.PrivateFormat.PKCS8,
             serialization.NoEncryption(),

@@ -1,6 +1,6 @@
 """Clones under way: which machine each will be, how far it is, and how it is called off."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import structlog
@@ -26,12 +26,23 @@ class Clone:
     followed: Followed | None = None
 
 
-class Clones:
-    """The clones that this session began and has not seen the end of, by machine name."""
+@dataclass(slots=True)
+class UnderWay:
+    """What takes longer than a session may last, by machine name: clones, and on a single host copies of a disk."""
 
-    def __init__(self, session: Session) -> None:
+    clones: dict[str, Clone] = field(default_factory=dict)
+    copies: dict[str, Any] = field(default_factory=dict)
+    """Tasks of the cloud."""
+
+
+class Clones:
+    """The clones that we began and have not seen the end of, also in sessions before this one, by machine name."""
+
+    def __init__(self, session: Session, known: dict[str, Clone]) -> None:
         self._session = session
-        self._known: dict[str, Clone] = {}
+        self._known = known
+        for clone in known.values():
+            clone.followed = None  # whoever followed it is gone
 
     def note(self, spec: MachineSpec, task: Any) -> None:
         """A clone has begun; may be called from any thread, the moment that the cloud has said so."""

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
+from uuid import UUID
 
 from pydantic import BaseModel, ValidationError
 
@@ -26,7 +27,7 @@ from libs.providers.base import (
 from libs.providers.vsphere.actions import Yard, delete_machine, set_power
 from libs.providers.vsphere.api import Api
 from libs.providers.vsphere.capabilities import LOOKING, learn_capabilities
-from libs.providers.vsphere.clones import Clones
+from libs.providers.vsphere.clones import Clones, UnderWay
 from libs.providers.vsphere.deploy import create_machine
 from libs.providers.vsphere.fleet import Labels, describe_fleet, find_folders, read_fleet
 from libs.providers.vsphere.inventory import Cluster, read_clusters
@@ -48,7 +49,12 @@ class VSphereProvider:
     """An open session to a vCenter or ESXi host."""
 
     def __init__(
-        self, session: Session, connection: Connection, settings: VSphereSettings, clock: Clock
+        self,
+        session: Session,
+        connection: Connection,
+        settings: VSphereSettings,
+        clock: Clock,
+        under_way: UnderWay,
     ) -> None:
         self.capabilities: frozenset[Capability] = LOOKING
         self._session = session
@@ -60,15 +66,16 @@ class VSphereProvider:
         self._rounds = Rounds(session, settings, self._labels)
         self._yard = Yard(session, settings, connection.installation_id, self._labels)
         self._limits = Limits(self._yard, self._shares)
-        self._clones = Clones(session)
+        self._clones = Clones(session, under_way.clones)
         self._workshop = Workshop(
-            session, settings, self._labels, self._templates, self._shares, self._clones, {}
+            session, settings, self._labels, self._templates, self._shares, self._clones, under_way.copies
         )
         self._creating: dict[str, asyncio.Lock] = {}
 
     async def start(self) -> None:
         """Log in and learn what this target can do. Raises Rejected or Unavailable."""
         self.capabilities = await self._session.call(self._learn, "opening the session")
+        self._session.keep_alive()
 
     def _learn(self, api: Api) -> frozenset[Capability]:
         return learn_capabilities(api, read_clusters(api, self._settings))
@@ -155,6 +162,10 @@ class VSphereDriver:
     name = "vsphere"
     settings: type[BaseModel] = VSphereSettings
 
+    def __init__(self) -> None:
+        self._under_way: dict[tuple[UUID, UUID], UnderWay] = {}
+        """By resource and installation: a new password ends a session, and not what was begun in it."""
+
     def identify(self, url: str, settings: BaseModel) -> str:
         """Canonical endpoint and scope. Raises ValueError for a URL that vSphere cannot have."""
         return identify(url, VSphereSettings.model_validate(settings.model_dump()))
@@ -173,7 +184,9 @@ class VSphereDriver:
         session = Session(
             endpoint, trust, Login(connection.username, lambda: _open_secret(connection, vault))
         )
-        provider = VSphereProvider(session, connection, settings, clock)
+        begun_by = (connection.resource_id, connection.installation_id)
+        under_way = self._under_way.setdefault(begun_by, UnderWay())
+        provider = VSphereProvider(session, connection, settings, clock, under_way)
         try:
             await provider.start()
         except BaseException:

@@ -46,9 +46,24 @@ _WIRE: tuple[tuple[tuple[type[BaseException], ...], Cause], ...] = (
 class PinMismatch(Exception):
     """The server showed another certificate than the pinned one; nothing was sent to it."""
 
-    def __init__(self, seen: str) -> None:
+    def __init__(self, seen: str, pinned: str) -> None:
         super().__init__(seen)
         self.seen = seen
+        self.pinned = pinned
+
+
+BUSY = (429, 503)
+"""A vCenter that starts, stops, or has no session left says 503; what stands before it may say 429."""
+
+
+class Busy(http.client.HTTPException):
+    """The server asks to be left alone, for so many seconds where it says so."""
+
+    def __init__(self, status: int, reason: str, retry_after: str | None) -> None:
+        super().__init__(f"{status} {reason}")
+        self.status = status
+        told = (retry_after or "").strip()
+        self.retry_after_s = float(told) if told.isascii() and told.isdigit() and len(told) < 10 else None
 
 
 class TaskFailed(Exception):
@@ -98,7 +113,10 @@ def translate(error: BaseException, doing: str) -> ProviderError:
         return error
     if isinstance(error, PinMismatch):
         seen = f"the server's certificate has the SHA-256 thumbprint {error.seen}"
-        return Rejected(Cause.TLS, f"{seen}, not the pinned one; nothing was sent")
+        return Rejected(Cause.TLS, f"{seen}, the pinned one is {error.pinned}; nothing was sent")
+    if isinstance(error, Busy):
+        cause = Cause.THROTTLED if error.status == 429 else Cause.UNREACHABLE
+        return Unavailable(cause, f"{doing}: {_tame(str(error))}", error.retry_after_s)
     if isinstance(error, TaskFailed | Refused):
         error = error.fault
     if isinstance(error, vim.fault.RestrictedVersion):
@@ -114,7 +132,8 @@ def translate(error: BaseException, doing: str) -> ProviderError:
 def refuse_login(refusal: Exception, username: str, password: str) -> ProviderError:
     """A login that failed, in the other side's words but for the password, which it may have repeated."""
     error = translate(refusal, f"login as {username}")
-    return type(error)(error.cause, error.detail.replace(password, "***") if password else error.detail)
+    detail = error.detail.replace(password, "***") if password else error.detail
+    return type(error)(error.cause, detail, error.retry_after_s)
 
 
 def untrusted(error: ssl.SSLCertVerificationError, seen: str | None) -> Rejected:

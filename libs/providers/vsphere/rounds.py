@@ -8,7 +8,7 @@ from datetime import datetime
 
 import structlog
 
-from libs.common.contracts.usage import Sample
+from libs.common.contracts.usage import Exposure, Sample
 from libs.providers.base import Power
 from libs.providers.vsphere.collection import collect_clusters, collect_machines, collect_pools, to_ref
 from libs.providers.vsphere.contention import ContentionWatch
@@ -18,6 +18,7 @@ from libs.providers.vsphere.perf import CPU_MHZ, MEMORY_KIB, Counters, query, re
 from libs.providers.vsphere.pools import Pool
 from libs.providers.vsphere.session import Session
 from libs.providers.vsphere.settings import NATIVE_INTERVAL_S, VSphereSettings
+from libs.providers.vsphere.siblings import SiblingWatch
 from libs.providers.vsphere.soap import Line, Readings
 from libs.providers.vsphere.usage import Surroundings, is_measured, make_samples
 from libs.providers.vsphere.yielding import find_exposure
@@ -35,8 +36,9 @@ class Rounds:
         self._session = session
         self._settings = settings
         self._labels = labels
-        self._counters: Counters | None = None
+        self._counted: tuple[Line, Counters] | None = None
         self._contention = ContentionWatch()
+        self._siblings = SiblingWatch(settings)
 
     async def sample(self, line: Line, since: datetime | None) -> Sequence[Sample]:
         """One round. With `since` also every whole interval that ended after it, up to an hour back."""
@@ -59,9 +61,14 @@ class Rounds:
         pools = await collect_pools(line, clusters, self._settings)
         readings = await self._read(line, clusters, machines, since)
         contention = await self._contend(line, clusters, machines, now)
+        most = await self._siblings.look(line, clusters, machines, now)
         _tell_left_out(line, readings)
+        exposed = {
+            cluster.id: find_exposure(cluster, machines, pools.get(cluster.id), most.get(cluster.id))
+            for cluster in clusters
+        }
         views = [
-            (cluster, self._look_around(cluster, machines, pools.get(cluster.id), contention, now))
+            (cluster, self._look_around(cluster, exposed[cluster.id], pools.get(cluster.id), contention, now))
             for cluster in clusters
         ]
         # An hour of many hosts takes a while: the loop goes on meanwhile.
@@ -70,7 +77,7 @@ class Rounds:
     def _look_around(
         self,
         cluster: Cluster,
-        machines: Sequence[Machine],
+        exposed: Exposure | None,
         pool: Pool | None,
         contention: dict[str, float],
         now: datetime,
@@ -81,18 +88,19 @@ class Rounds:
             contention_percent=contention,
             now=now,
             interval_s=self._settings.interval_s,
-            exposed=find_exposure(cluster, machines, pool),
+            exposed=exposed,
         )
 
-    async def _count(self) -> Counters:
-        if self._counters is None:
-            self._counters = await self._session.call(read_counters, "reading the counters")
-        return self._counters
+    async def _count(self, line: Line) -> Counters:
+        """The counters' numbers, read once in each session: a vCenter that was upgraded may have given new ones."""
+        if self._counted is None or self._counted[0] is not line:
+            self._counted = line, await self._session.call(read_counters, "reading the counters")
+        return self._counted[1]
 
     async def _read(
         self, line: Line, clusters: Sequence[Cluster], machines: Sequence[Machine], since: datetime | None
     ) -> Readings:
-        counters = await self._count()
+        counters = await self._count(line)
         hosts = {host.id: host for cluster in clusters for host in cluster.hosts if is_measured(host)}
         refs = [to_ref(host.ref) for host in hosts.values()]
         refs += [to_ref(each.ref) for each in machines if each.power is Power.ON and each.host_id in hosts]
@@ -116,7 +124,7 @@ class Rounds:
             if host.id in lent and is_measured(host)
         }
         ours = {machine.id for machine in machines}
-        counters = await self._count()
+        counters = await self._count(line)
         return await self._contention.look(line, counters, hosts, ours, now) if hosts else {}
 
 

@@ -15,7 +15,7 @@ import structlog
 from pyVmomi import vim, vmodl
 from pyVmomi.VmomiSupport import GetWsdlName
 
-from libs.providers.base import Cause, Unavailable
+from libs.providers.base import Cause, ProviderError, Unavailable
 from libs.providers.vsphere.api import Api
 from libs.providers.vsphere.faults import Refused, refuse_login, translate, untrusted
 from libs.providers.vsphere.inventory import ref_id
@@ -25,6 +25,9 @@ from libs.providers.vsphere.tasks import Tasks
 from libs.providers.vsphere.transport import THREADS, Stub, Trust, choose_version, see_thumbprint
 
 CALL_TIMEOUT_S = 20.0
+KEEP_ALIVE_S = 600.0
+"""A session that nobody has used for so long asks for the time: an ESXi host ends idle ones after 30 minutes, and each
+login is an event in somebody's vCenter."""
 _MARGIN_S = 1.0
 _LOGOUT_S = 5.0
 
@@ -58,10 +61,12 @@ class Session:
         self._long_wire = Wire(endpoint, trust)
         self.tasks = Tasks(self, self._long_wire)
         self.closed = False
+        self._used_at = time.monotonic()
+        self._keeping: asyncio.Task[None] | None = None
 
     async def call(self, work: Callable[[Api], T], doing: str, timeout_s: float = CALL_TIMEOUT_S) -> T:
         """Run blocking work in a thread; it may run twice, after a new login: idempotent. Raises ProviderError."""
-        deadline = time.monotonic() + timeout_s
+        deadline = self._begin() + timeout_s
         async with self._translating(doing):
             async with asyncio.timeout(timeout_s + _MARGIN_S):
                 return await self._in_thread(self._work, work, deadline)
@@ -70,7 +75,7 @@ class Session:
         self, work: Callable[[Line], Awaitable[T]], doing: str, timeout_s: float = CALL_TIMEOUT_S
     ) -> T:
         """Read over the raw wire, with the same session; it may run twice, after a new login. Raises ProviderError."""
-        deadline = time.monotonic() + timeout_s
+        deadline = self._begin() + timeout_s
         async with self._translating(doing):
             async with asyncio.timeout(timeout_s):
                 api = self._api
@@ -83,6 +88,24 @@ class Session:
                         raise
                 log.info("vsphere.session_lost", endpoint=self._endpoint.text)
                 return await work(self._line_of(await self._in_thread(self._connect, api, deadline)))
+
+    def _begin(self) -> float:
+        self._used_at = time.monotonic()
+        return self._used_at
+
+    def keep_alive(self) -> None:
+        """From now on the session does not end by itself while nobody uses it."""
+        if self._keeping is None:
+            self._keeping = asyncio.create_task(self._keep_alive())
+
+    async def _keep_alive(self) -> None:
+        while not self.closed:
+            await asyncio.sleep(max(0.01, self._used_at + KEEP_ALIVE_S - time.monotonic()))
+            if time.monotonic() - self._used_at >= KEEP_ALIVE_S:
+                try:
+                    await self.read(lambda line: line.now(), "keeping the session")
+                except ProviderError as error:  # whoever uses it next is told
+                    log.info("vsphere.not_kept_alive", endpoint=self._endpoint.text, reason=error.detail)
 
     @asynccontextmanager
     async def _translating(self, doing: str) -> AsyncIterator[None]:
@@ -161,6 +184,9 @@ class Session:
         if self.closed:
             return
         self.closed = True
+        if self._keeping is not None:
+            self._keeping.cancel()
+            await asyncio.gather(self._keeping, return_exceptions=True)
         await self.tasks.aclose()
         try:
             async with asyncio.timeout(_LOGOUT_S + _MARGIN_S):

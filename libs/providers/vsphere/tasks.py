@@ -136,7 +136,7 @@ class Tasks:
     async def cancel(self, task: Any, doing: str) -> None:
         """Ask the cloud to give up a task; it may run on all the same, and a moment passes in any case."""
         try:
-            await self._caller.call(lambda api: _cancel(task), doing)
+            await self._caller.call(lambda api: _cancel(api, task), doing)
         except Unavailable:
             raise
         except Exception as refusal:
@@ -243,8 +243,9 @@ def look_at(api: Api, task: Any) -> End | str:
     return End(got.get("info.result")) if state == "success" else state
 
 
-def _cancel(task: Any) -> None:
+def _cancel(api: Api, task: Any) -> None:
     try:
-        task.CancelTask()
+        # An earlier session may have begun it: asked in this one.
+        vim.Task(ref_id(task), api.stub).CancelTask()
     except vim.fault.InvalidState:
         return  # it has ended, or was cancelled before

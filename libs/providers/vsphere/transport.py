@@ -12,14 +12,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from hashlib import sha256
-from http.client import HTTPResponse, HTTPSConnection
+from http.client import HTTPException, HTTPResponse, HTTPSConnection
 from typing import Any
 from xml.etree import ElementTree
 
 from pyVmomi.SoapAdapter import SoapStubAdapter
 from pyVmomi.VmomiSupport import versionMap
 
-from libs.providers.vsphere.faults import PinMismatch
+from libs.providers.vsphere.faults import BUSY, Busy, PinMismatch
 from libs.providers.vsphere.settings import Endpoint
 
 CONNECT_TIMEOUT_S = 10.0
@@ -81,6 +81,11 @@ class _TimedResponse(HTTPResponse):
         raw: Any = self.fp.detach()
         self.fp = io.BufferedReader(_TimedReader(raw, sock, left))
 
+    def begin(self) -> None:
+        super().begin()
+        if self.status in BUSY:  # pyVmomi would forget for how long
+            raise Busy(self.status, self.reason, self.getheader("Retry-After"))
+
 
 class _CheckedConnection(HTTPSConnection):
     """Checks the pin whenever it connects, also when http.client reconnects by itself."""
@@ -94,7 +99,7 @@ class _CheckedConnection(HTTPSConnection):
         seen = sha256(self.sock.getpeercert(binary_form=True) or b"").hexdigest()
         if not hmac.compare_digest(seen, self.pin):
             self.close()
-            raise PinMismatch(seen)
+            raise PinMismatch(seen, self.pin)
 
 
 class Stub(SoapStubAdapter):
@@ -167,13 +172,15 @@ def _is_stale(sock: socket.socket) -> bool:
 
 
 def choose_version(endpoint: Endpoint, trust: Trust, deadline: float) -> str:
-    """pyVmomi's name of the API version to speak, from the list that the server publishes."""
+    """pyVmomi's name of the API version to speak, from the server's own list; the oldest where it has none."""
     stub = Stub(endpoint, trust, "vim.version.version9")
     with stub.deadline(deadline):
         connection = stub.GetConnection()
         try:
             connection.request("GET", f"{endpoint.path}/vimServiceVersions.xml")
             answer = connection.getresponse()
+            if answer.status not in (200, 404):
+                raise HTTPException(f"{answer.status} {answer.reason}")
             text = answer.read(1_000_000) if answer.status == 200 else b""
         finally:
             connection.close()

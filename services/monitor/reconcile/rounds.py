@@ -1,6 +1,7 @@
 """One round over one resource: ask the cloud, publish what is new, keep how far it went."""
 
 import asyncio
+import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -20,9 +21,9 @@ from libs.common.secrets import Unsealable
 from libs.common.service import Runtime
 from libs.providers.base import Cause, Connection, Provider, ProviderError, Rejected, Unavailable
 from libs.providers.registry import UnknownDriver
-from libs.providers.sessions import Sessions
+from libs.providers.sessions import Sessions, is_spent
 from services.monitor import domain, usecases
-from services.monitor.domain import Tick
+from services.monitor.domain import Refusal, Tick
 from services.monitor.models import Resource
 from services.monitor.reconcile.backlog import Backlog
 from services.monitor.reconcile.instruments import Instruments
@@ -77,6 +78,7 @@ class Rounds:
         self._sessions = sessions
         self._instruments = instruments
         self._token = token
+        self._chance = random.Random()
 
     async def run(self, resource: Resource, watch: Watch) -> None:
         """One round, whatever happens. Afterwards `watch` says when the next one is due."""
@@ -89,7 +91,7 @@ class Rounds:
             if refusal is not error and refusal.cause is Cause.UNKNOWN:
                 log.exception("monitor.round_broken", resource=str(resource.id), provider=resource.provider)
             self._instruments.round_failed(resource.id, perf_counter() - started, refusal.cause.value)
-            await self._fail(resource, watch, refusal)
+            await self._fail(resource, watch, refusal, is_spent(error, watch.failures + 1))
             return
         received_at = self._runtime.clock.now()
         is_new = self._take(resource, watch, samples, whole, received_at)
@@ -230,15 +232,14 @@ class Rounds:
         if not kept:
             log.info("monitor.lease_lost", resource=str(resource.id))
 
-    async def _fail(self, resource: Resource, watch: Watch, refusal: ProviderError) -> None:
-        await self._sessions.drop(resource.id)
+    async def _fail(self, resource: Resource, watch: Watch, refusal: ProviderError, spent: bool) -> None:
+        if spent:
+            await self._sessions.drop(resource.id)
         watch.failures += 1
         if refusal.cause is Cause.TIMEOUT:
             watch.backlog.timed_out()
         now = self._runtime.clock.now()
-        # A session that has just ended is no refused login: the next one may be as good as ever.
-        is_refused = isinstance(refusal, Rejected) and refusal.cause is Cause.AUTH
-        pause_s = domain.pause_s(watch.failures, resource.interval_s, login_refused=is_refused)
+        pause_s = self._pause_s(resource, watch, refusal)
         watch.due_at = now + timedelta(seconds=pause_s)
         log.warning(
             "monitor.round_failed",
@@ -251,6 +252,15 @@ class Rounds:
         failure = usecases.Failure(refusal.cause.value, refusal.detail[:1000], now, watch.due_at)
         async with self._database.transaction() as session:
             await usecases.settle_failure(session, self._token, resource.id, failure)
+
+    def _pause_s(self, resource: Resource, watch: Watch, refusal: ProviderError) -> float:
+        """Until the next round; a bit less or more, so that many clouds that return at once are not asked at once."""
+        if watch.revision != resource.revision:
+            return 0.0  # it was changed meanwhile: what was refused was the old password, or the old address
+        told_s, kind = refusal.retry_after_s, _kind(refusal)
+        pause_s = domain.pause_s(watch.failures, resource.interval_s, kind, told_s)
+        part = 0.1 * self._runtime.settings.jitter * self._chance.random()
+        return pause_s * (1 - part if told_s is None else 1 + part)
 
     def _cloud_now(self, watch: Watch) -> datetime:
         return self._runtime.clock.now() + timedelta(seconds=watch.clock_offset_s)
@@ -265,7 +275,15 @@ class Rounds:
             ca_pem=resource.ca_pem,
             thumbprint=resource.thumbprint,
             settings=resource.settings,
+            revision=resource.revision,
         )
+
+
+def _kind(refusal: ProviderError) -> Refusal:
+    if not isinstance(refusal, Rejected):
+        return Refusal.PASSES
+    # A session that has just ended is no refused login: the next one may be as good as ever.
+    return Refusal.LOGIN if refusal.cause is Cause.AUTH else Refusal.FINAL
 
 
 def _refusal(error: Exception) -> ProviderError:

@@ -10,6 +10,7 @@ from libs.common.clock import Clock
 from libs.common.db import Database
 from libs.common.secrets import Unsealable
 from libs.providers.base import ProviderError
+from libs.providers.sessions import is_spent
 from services.workload.reconcile.hands import Hands
 from services.workload.reconcile.limits import apply_limits
 from services.workload.reconcile.machines import reconcile
@@ -63,7 +64,13 @@ async def _guarded(
         await hands.sessions.drop(resource.resource_id)
     except (ProviderError, Unsealable) as error:
         log.warning("resource.refused", resource=resource.name, lane=work.__name__, error=str(error))
-        await hands.sessions.drop(resource.resource_id)
+        failures = 1
         with suppress(LeaseLost):
             async with hands.settling(resource) as (_, row):
+                if row.revision != resource.revision:
+                    return  # what was refused was the old password, or the old address
                 back_off(row, error, hands.clock.now())
+                failures = row.failures
+        # What a session knows of clones under way goes with it.
+        if is_spent(error, failures):
+            await hands.sessions.drop(resource.resource_id)

@@ -83,7 +83,7 @@ class Hands:
                 return []
             claimed = await claim_resources(session, self.replica, self.installation_id, self.clock.now())
         await self.sessions.keep({resource.resource_id for resource in claimed})
-        return claimed
+        return [resource for resource in claimed if not resource.is_resting]
 
     def may_look(self, resource: Claimed) -> bool:
         """Whether an inventory is due to be read: after a change at once, soon while something is under way, else now

@@ -19,6 +19,8 @@ RENEW_BELOW = timedelta(seconds=28)
 """More than the deadline of a call and the time between two beats."""
 CLAIM_AT_ONCE = 100
 LONGEST_PAUSE_S = 30.0
+MOST_RETRY_AFTER_S = 300.0
+"""A cloud that asks for longer is asked again all the same."""
 FIRST_AUTH_PAUSE_S, LONGEST_AUTH_PAUSE_S = 120.0, 900.0
 """A wrong password tried too often locks the account out of its vCenter, usually at five in three minutes, and others
 try it too: one try, then a long pause. A new password is tried at once."""
@@ -49,12 +51,14 @@ class Claimed:
     """Nothing of ours has ever been made there."""
     is_settled: bool
     """Every machine is as wanted, or waits for its time."""
+    is_resting: bool
+    """Its cloud refused or did not answer a moment ago: it is held, and not asked."""
 
 
 async def claim_resources(
     session: Session, replica: UUID, installation_id: UUID, now: datetime
 ) -> list[Claimed]:
-    """Take or renew the lease of every resource that is free or ours; those in a pause are not shown."""
+    """Take or renew the lease of every resource that is free or ours; returns those that are ours."""
     clock = func.clock_timestamp()
     ours = Resource.lease_token == replica
     is_old = ours & (Resource.lease_until < clock + RENEW_BELOW)
@@ -71,7 +75,6 @@ async def claim_resources(
     held = (
         select(Resource)
         .where(ours, Resource.lease_until > clock, Resource.gone.is_(False))
-        .where(or_(Resource.retry_at.is_(None), Resource.retry_at <= now))
         .order_by(Resource.name)
     )
     resources = (await session.execute(held)).scalars().all()
@@ -92,6 +95,7 @@ async def claim_resources(
             has_machines=machines.get(row.id, (False, True))[0],
             is_untouched=row.id not in machines,
             is_settled=machines.get(row.id, (False, True))[1],
+            is_resting=row.retry_at is not None and row.retry_at > now,
         )
         for row in resources
     ]
@@ -128,6 +132,7 @@ def _connection(row: Resource, installation_id: UUID) -> Connection:
         row.ca_pem,
         row.thumbprint,
         dict(row.settings),
+        row.revision,
     )
 
 
@@ -160,7 +165,7 @@ _ENDPOINT = frozenset({Cause.AUTH, Cause.TLS, Cause.THROTTLED})
 
 def is_of_endpoint(error: ProviderError) -> bool:
     """Whether a refused act speaks of the whole cloud. All others speak of one object; the next look tells more."""
-    return error.cause in _ENDPOINT
+    return error.cause in _ENDPOINT or error.retry_after_s is not None
 
 
 def back_off(resource: Resource, error: Exception, now: datetime) -> None:
@@ -170,4 +175,6 @@ def back_off(resource: Resource, error: Exception, now: datetime) -> None:
     is_refused = isinstance(error, Rejected) and error.cause is Cause.AUTH
     first_s, longest_s = (FIRST_AUTH_PAUSE_S, LONGEST_AUTH_PAUSE_S) if is_refused else (2.0, LONGEST_PAUSE_S)
     pause_s = min(longest_s, first_s * 2.0 ** min(resource.failures - 1, 10))
+    told_s = error.retry_after_s if isinstance(error, ProviderError) else None
+    pause_s = max(pause_s, min(told_s or 0.0, MOST_RETRY_AFTER_S))
     resource.retry_at = now + timedelta(seconds=pause_s)

@@ -100,12 +100,29 @@ def test_a_clock_is_wrong_by_what_no_fresh_sample_can_be_old(age_s: float, offse
     assert domain.measure_offset(at(-age_s), at(0), 20.0) == pytest.approx(offset_s)
 
 
-def test_pauses_grow_and_refused_logins_are_repeated_slowly() -> None:
-    def pauses(refused: bool) -> list[float]:
-        return [domain.pause_s(count, 20.0, login_refused=refused) for count in (1, 2, 3, 5, 9, 5000)]
+def test_pauses_grow_where_somebody_must_mend_something_and_refused_logins_are_repeated_slowly() -> None:
+    def pauses(refusal: domain.Refusal) -> list[float]:
+        return [domain.pause_s(count, 20.0, refusal) for count in (1, 2, 3, 5, 9, 5000)]
 
-    assert pauses(False) == [20, 40, 80, 300, 300, 300]
-    assert pauses(True) == [120, 240, 480, 900, 900, 900]
+    assert pauses(domain.Refusal.FINAL) == [20, 40, 80, 300, 300, 300]
+    assert pauses(domain.Refusal.LOGIN) == [120, 240, 480, 900, 900, 900]
+
+
+@pytest.mark.parametrize("interval_s", [20.0, 60.0, 300.0])
+def test_after_ten_minutes_of_outage_the_cloud_is_asked_within_an_interval_of_its_return(
+    interval_s: float,
+) -> None:
+    asked, failures = [0.0], 0
+    while asked[-1] < 600.0:
+        failures += 1
+        asked.append(asked[-1] + domain.pause_s(failures, interval_s, domain.Refusal.PASSES))
+    assert asked[-1] - 600.0 < interval_s
+    assert len(asked) <= 2 + 600.0 / interval_s, "and no more often than when all is well"
+
+
+def test_a_cloud_is_left_alone_for_as_long_as_it_asks_but_not_for_a_day() -> None:
+    told = [domain.pause_s(1, 20.0, domain.Refusal.PASSES, told_s) for told_s in (None, 5.0, 90.0, 86_400.0)]
+    assert told == [20.0, 20.0, 90.0, 300.0]
 
 
 def test_shares_are_even() -> None:

@@ -129,7 +129,7 @@ def test_longer_intervals_are_means_of_whole_ones() -> None:
         (vmodl.fault.HostCommunication(), Unavailable, Cause.UNREACHABLE),
         (vmodl.fault.InvalidArgument(invalidProperty="spec.x"), Rejected, Cause.INVALID),
         (TaskFailed(vim.fault.NoDiskSpace()), Full, Cause.CAPACITY),
-        (PinMismatch("ab"), Rejected, Cause.TLS),
+        (PinMismatch("ab", "cd"), Rejected, Cause.TLS),
         (ConnectionRefusedError("refused"), Unavailable, Cause.UNREACHABLE),
         (TimeoutError(), Unavailable, Cause.TIMEOUT),
         (RuntimeError("something odd"), Unavailable, Cause.UNKNOWN),

@@ -27,6 +27,12 @@ def test_a_refused_password_is_tried_too_seldom_to_lock_the_account() -> None:
     assert at[-1] - at[-2] == timedelta(seconds=900)
 
 
+def test_a_cloud_is_left_alone_for_as_long_as_it_asks_but_not_for_a_day() -> None:
+    for told_s, paused_s in ((1.0, 2.0), (90.0, 90.0), (86_400.0, 300.0)):
+        first, second = tries(Unavailable(Cause.UNREACHABLE, "503", told_s), count=1)
+        assert (second - first).total_seconds() == paused_s
+
+
 def test_an_outage_is_asked_after_ever_more_rarely_and_never_left_alone_for_long() -> None:
     for cause in (Cause.UNREACHABLE, Cause.AUTH):
         pauses = [

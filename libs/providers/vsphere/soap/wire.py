@@ -6,7 +6,7 @@ from http.client import HTTPException
 import aiohttp
 
 from libs.providers.vsphere import transport
-from libs.providers.vsphere.faults import PinMismatch, Refused
+from libs.providers.vsphere.faults import BUSY, Busy, PinMismatch, Refused
 from libs.providers.vsphere.settings import Endpoint
 from libs.providers.vsphere.soap.answer import Answer, FaultSeen, Garbled
 from libs.providers.vsphere.soap.envelope import Request
@@ -68,7 +68,7 @@ class Wire:
         except FaultSeen as seen:
             raise Refused(read_fault(seen.element)) from None
         except aiohttp.ServerFingerprintMismatch as error:
-            raise PinMismatch(error.got.hex()) from None
+            raise PinMismatch(error.got.hex(), error.expected.hex()) from None
         except aiohttp.ClientConnectorCertificateError as error:
             raise _certificate_error(error) from None
         except aiohttp.ClientError as error:
@@ -97,6 +97,8 @@ class Wire:
 
 def _check_head(reply: aiohttp.ClientResponse) -> None:
     """An answer in XML and UTF-8 as it is, or a fault."""
+    if reply.status in BUSY:
+        raise Busy(reply.status, reply.reason or "", reply.headers.get("Retry-After"))
     if reply.status not in (200, _FAULT_STATUS):
         raise HTTPException(f"{reply.status} {reply.reason}")
     if reply.headers.get("Content-Encoding", "identity") != "identity":
