@@ -17,6 +17,8 @@ class Api:
         self.content: Any = vim.ServiceInstance("ServiceInstance", stub).RetrieveContent()
         self.on_host = str(self.content.about.apiType) == "HostAgent"
         """Whether this is one ESXi host by itself: no folders, no clones, no attributes."""
+        self.places: dict[str, tuple[Any, Any]] = {}
+        """Of each cluster that was seen, by id: its reference, and the row of its datacenter, which it never leaves."""
         self._collectors: dict[str, Any] = {}
         self._lock = threading.Lock()
 

@@ -25,7 +25,7 @@ from libs.providers.vsphere.hardware import (
     shell_spec,
     slots_of,
 )
-from libs.providers.vsphere.inventory import find_cluster, read_clusters, read_objects
+from libs.providers.vsphere.inventory import find_cluster, read_datacenters, read_objects, read_view
 from libs.providers.vsphere.placing import (
     Workshop,
     find_host,
@@ -119,7 +119,8 @@ async def copy_disks(shop: Workshop, spec: MachineSpec, machine: Machine, doing:
     home, copies = await shop.session.call(lambda api: _plan(api, shop, spec, machine), doing, CALL_S)
     if not copies:
         return True
-    files = set(await list_files(shop.session, shop.settings, home, doing) or ())
+    store = await shop.session.call(lambda api: _browser(api, shop.settings, home), doing)
+    files = set(await list_files(shop.session, store, home, doing) or ())
     until = time.monotonic() + WAIT_S
     for disk in copies:
         if _file(disk.target) in files:
@@ -191,7 +192,8 @@ def _attach(api: Api, machine: Machine, copies: Sequence[DiskCopy]) -> Any:
 async def delete_copies(session: Session, settings: VSphereSettings, machine: Machine, doing: str) -> None:
     """Delete the disks that were copied for a machine and never attached: destroying it would leave them behind."""
     home, attached = await session.call(lambda api: _attached(api, machine), doing)
-    for name in sorted(await list_files(session, settings, home, doing) or ()):
+    store = await session.call(lambda api: _browser(api, settings, home), doing)
+    for name in sorted(await list_files(session, store, home, doing) or ()):
         path = f"{home}/{name}"
         if _OURS.fullmatch(name) and path not in attached:
             await session.do(lambda api, path=path: _disks(api).DeleteVirtualDisk_Task(path), doing)  # type: ignore[misc]
@@ -205,10 +207,10 @@ def _attached(api: Api, machine: Machine) -> tuple[str, set[str]]:
 
 async def remove_home(session: Session, settings: VSphereSettings, name: str, doing: str) -> None:
     """Remove the directory of a machine that is gone, where it is left and empty: nothing else in it is ours."""
-    clusters = await session.call(lambda api: read_clusters(api, settings), doing)
-    for store in sorted({store.name for cluster in clusters for store in cluster.datastores}):
+    browsers = await session.call(lambda api: _browsers(api, settings), doing)
+    for store in sorted(browsers):
         home = f"[{store}] {name}"
-        if await list_files(session, settings, home, doing) == []:
+        if await list_files(session, browsers[store], home, doing) == []:
             await session.do(
                 lambda api, home=home: api.content.fileManager.DeleteDatastoreFile_Task(home),  # type: ignore[misc]
                 doing,
@@ -216,9 +218,8 @@ async def remove_home(session: Session, settings: VSphereSettings, name: str, do
             log.info("vsphere.directory_removed", machine=name, directory=home)
 
 
-async def list_files(session: Session, settings: VSphereSettings, home: str, doing: str) -> list[str] | None:
+async def list_files(session: Session, browser: Any, home: str, doing: str) -> list[str] | None:
     """Names of the files in a directory of a datastore; None when it is not there."""
-    browser = await session.call(lambda api: _browser(api, settings, home), doing)
     everything = vim.host.DatastoreBrowser.SearchSpec(matchPattern=["*"])
     try:
         found = await session.do(lambda api: browser.SearchDatastore_Task(home, everything), doing)
@@ -231,12 +232,18 @@ async def list_files(session: Session, settings: VSphereSettings, home: str, doi
 
 def _browser(api: Api, settings: VSphereSettings, home: str) -> Any:
     name = home[1:].partition("]")[0]
-    stores = (store for cluster in read_clusters(api, settings) for store in cluster.datastores)
-    refs = [store.ref for store in stores if store.name == name]
-    rows = read_objects(api, "inventory", refs[:1], {vim.Datastore: ("browser",)})
-    if not rows or "browser" not in rows[0].properties:
+    browser = _browsers(api, settings).get(name)
+    if browser is None:
         raise Rejected(Cause.PERMISSION, f"the files of datastore {name!r} cannot be listed by this account")
-    return rows[0].properties["browser"]
+    return browser
+
+
+def _browsers(api: Api, settings: VSphereSettings) -> dict[str, Any]:
+    """What lists the files of each datastore in scope, by the datastore's name."""
+    paths = {vim.Datastore: ("name", "browser")}
+    places = [datacenter.ref for datacenter in read_datacenters(api, settings)]
+    rows = [row.properties for place in places for row in read_view(api, "inventory", place, paths)]
+    return {str(got["name"]): got["browser"] for got in rows if got.keys() >= {"name", "browser"}}
 
 
 def _home_of(api: Api, vm: Any) -> str:

@@ -16,7 +16,6 @@ from libs.providers.vsphere.inventory import (
     read_datacenters,
     read_objects,
     read_related,
-    read_view,
     ref_id,
 )
 from libs.providers.vsphere.marks import PREFIX, Label, read_label
@@ -109,7 +108,7 @@ def read_fleet(api: Api, folders: Iterable[Any], labels: Labels) -> list[Machine
     """Every machine of ours in these folders. Raises Unavailable when a VM there cannot be read."""
     found: list[Machine] = []
     for folder in folders:
-        rows = choose_machines(read_view(api, "machines", folder, _PATHS, recursive=False))
+        rows = choose_machines(read_related(api, "machines", [folder], "childEntity", _PATHS))
         found.extend(make_machines(rows, labels.read(api, rows)))
     return found
 

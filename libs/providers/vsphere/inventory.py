@@ -208,7 +208,9 @@ def read_clusters(api: Api, settings: VSphereSettings) -> list[Cluster]:
             vim.Datastore: DATASTORE_LEAVES,
         }
         rows = read_view(api, "inventory", datacenter.ref, paths)
-        found.extend(assemble(datacenter, rows, settings))
+        clusters = list(assemble(datacenter, rows, settings))
+        api.places.update({cluster.id: (cluster.ref, datacenter) for cluster in clusters})
+        found.extend(clusters)
     hosts = [host.ref for cluster in found for host in cluster.hosts]
     tasks = read_related(api, "inventory", hosts, "recentTask", {vim.Task: TASK_LEAVES})
     return finish_clusters(found, tasks)
@@ -223,11 +225,36 @@ def finish_clusters(clusters: Sequence[Cluster], tasks: Iterable[Row]) -> list[C
 
 
 def find_cluster(api: Api, settings: VSphereSettings, cluster_id: str) -> Cluster:
-    """A cluster in scope by its reference. Raises Rejected(NOT_FOUND)."""
-    for cluster in read_clusters(api, settings):
+    """A cluster in scope by its reference, read alone once it is known where it lies. Raises Rejected(NOT_FOUND)."""
+    known = api.places.get(cluster_id)
+    found = [] if known is None else _read_cluster(api, *known, settings)
+    for cluster in found or read_clusters(api, settings):
         if cluster.id == cluster_id:
             return cluster
     raise Rejected(Cause.NOT_FOUND, f"no cluster {cluster_id} in scope")
+
+
+def _read_cluster(api: Api, ref: Any, datacenter: Row, settings: VSphereSettings) -> list[Cluster]:
+    """This one with its hosts and datastores, in one question; none where it is gone or in scope no longer."""
+    kind = type(ref)
+    tasks = _Collector.TraversalSpec(type=vim.HostSystem, path="recentTask", skip=False)
+    ways = [
+        _Collector.TraversalSpec(type=kind, path="host", skip=False, selectSet=[tasks]),
+        _Collector.TraversalSpec(type=kind, path="datastore", skip=False),
+    ]
+    paths: Paths = {
+        kind: CLUSTER_LEAVES if kind is vim.ClusterComputeResource else COMPUTE_LEAVES,
+        vim.HostSystem: HOST_LEAVES,
+        vim.Datastore: DATASTORE_LEAVES,
+        vim.Task: TASK_LEAVES,
+    }
+    try:
+        rows = _retrieve(api, "inventory", [_Collector.ObjectSpec(obj=ref, selectSet=ways)], paths)
+    except vmodl.fault.ManagedObjectNotFound:
+        return []
+    found = list(assemble(datacenter, rows, settings))
+    _note_entering_maintenance((row for row in rows if isinstance(row.ref, vim.Task)), found)
+    return found
 
 
 def assemble(datacenter: Row, rows: Sequence[Row], settings: VSphereSettings) -> Iterator[Cluster]:
