@@ -140,6 +140,32 @@ async def test_maintenance_does_not_wait_for_a_drain(house: House) -> None:
     assert machine["name"] not in names(house)
 
 
+async def test_a_host_that_fails_costs_its_own_budget_alone_and_its_machine_waits_for_it(
+    house: House,
+) -> None:
+    async def hosts() -> dict[str, dict[str, object]]:
+        return {host["host"]: host for host in (await house.cluster())["hosts"]}
+
+    before = await hosts()
+    machine = next(row for row in await house.machines() if row["host"] == "host-1001")
+    house.cloud.control.fail_host("host-1001")
+    await house.run(40)  # two ticks
+    after = await hosts()
+    assert (after["host-1001"]["state"], after["host-1001"]["budget_mhz"]) == ("failed", 0)
+    for key in ("state", "budget_mhz", "limit_mhz", "machines"):
+        assert after["host-1002"][key] == before["host-1002"][key]
+    fate = next(row for row in await house.machines() if row["id"] == machine["id"])
+    assert (fate["state"], fate["host"]) == ("suspended", "host-1001")
+    await house.run(300)
+    assert names(house) >= {machine["name"]}, "it is not given up with its host"
+
+    house.cloud.control.repair_host("host-1001")
+    await house.run(120)
+    assert await house.states() == ["running", "running"]
+    assert (await hosts())["host-1001"]["budget_mhz"] == before["host-1001"]["budget_mhz"]
+    assert count(house, MachineRequested) == 2, "nothing was made in its place beyond what remains"
+
+
 async def test_a_machine_that_somebody_deletes_is_lost_after_three_looks_and_replaced(house: House) -> None:
     victim = house.cloud.truth().machines[0]
     house.cloud.control.kill_machine(victim.name)

@@ -3,7 +3,7 @@ package main
 // What administrators do to a vCenter and govmomi's simulator leaves out, over the same SOAP endpoint:
 //
 //	ReconfigureComputeResource_Task with drsConfig   DRS on or off; off deletes every resource pool of the cluster
-//	MoveIntoResourcePool                             machines change their pool
+//	MoveIntoResourcePool                             machines and pools change their pool
 //	EnterMaintenanceMode_Task                        runs while machines on the host are powered on
 
 import (
@@ -74,10 +74,19 @@ func refs(body []byte, tag string) []types.ManagedObjectReference {
 	return found
 }
 
-// moveIntoPool puts machines into a pool; what each pool says of its machines is kept right, too.
-func moveIntoPool(target types.ManagedObjectReference, machines []types.ManagedObjectReference) {
+// moveIntoPool puts machines and pools into a pool; what each pool says of what is in it is kept right, too.
+func moveIntoPool(target types.ManagedObjectReference, moved []types.ManagedObjectReference) {
 	pool := simulator.Map.Get(target).(*simulator.ResourcePool)
-	for _, ref := range machines {
+	for _, ref := range moved {
+		if child, ok := simulator.Map.Get(ref).(*simulator.ResourcePool); ok {
+			parent := simulator.Map.Get(*child.Parent).(*simulator.ResourcePool)
+			simulator.Map.RemoveReference(parent, &parent.ResourcePool.ResourcePool, ref)
+			simulator.Map.WithLock(child, func() {
+				simulator.Map.Update(child, []types.PropertyChange{{Name: "parent", Val: &target}})
+			})
+			simulator.Map.AppendReference(pool, &pool.ResourcePool.ResourcePool, ref)
+			continue
+		}
 		vm, ok := simulator.Map.Get(ref).(*simulator.VirtualMachine)
 		if !ok {
 			continue

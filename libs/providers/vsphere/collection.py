@@ -45,15 +45,15 @@ async def collect_clusters(line: Line, settings: VSphereSettings) -> list[Cluste
     """Clusters in scope with their hosts and datastores. Raises Unavailable when none is visible, and Garbled."""
     root = View(line.access.root, ("Datacenter",))
     datacenters = choose_datacenters(
-        _rows(await line.read_view("places", root, {"Datacenter": DATACENTER_LEAVES})), settings
+        make_rows(await line.read_view("places", root, {"Datacenter": DATACENTER_LEAVES})), settings
     )
     views = [View(to_ref(each.ref), tuple(_PLACES)) for each in datacenters]
-    places = [_rows(await line.read_view("places", view, _PLACES)) for view in views]
+    places = [make_rows(await line.read_view("places", view, _PLACES)) for view in views]
     grouped = [View(row_ref, ("HostSystem",)) for row_ref in _of_kind(places, "ClusterComputeResource")]
     alone = _of_kind(places, "ComputeResource")
     found = await line.pace.run([*_reading_views(line, grouped), *_reading_alone(line, alone)])
     line.keep_views([root, *views, *grouped])
-    hosts = [row for rows in found for row in _rows(rows)]
+    hosts = [row for rows in found for row in make_rows(rows)]
     tasks = [row for row in hosts if to_ref(row.ref).kind == "Task"]
     clusters = [
         cluster
@@ -92,7 +92,7 @@ async def collect_machines(
             continue
         start = write_start(folder, [Step("Folder", "childEntity")])
         found = await line.retrieve("machines", [start], {"VirtualMachine": MACHINE_LEAVES})
-        rows = choose_machines(_rows(found))
+        rows = choose_machines(make_rows(found))
         known = labels.recall(rows)
         if known is None:
             known = await session.call(partial(_read_labels, labels, rows), "reading labels")
@@ -112,10 +112,10 @@ async def collect_pools(
     step = Step("ResourcePool", "resourcePool")
     starts = [write_start(to_ref(cluster.root_pool), [step]) for cluster in able]
     found = await line.retrieve("pools", starts, {"ResourcePool": POOL_LEAVES})
-    return choose_pools(_rows(found), able, settings)
+    return choose_pools(make_rows(found), able, settings)
 
 
-def _rows(found: Iterable[Found]) -> list[Row]:
+def make_rows(found: Iterable[Found]) -> list[Row]:
     """As pyVmomi's reads give them. Raises Garbled where something other than a statistic makes no sense."""
     return [_row(each) for each in found]
 

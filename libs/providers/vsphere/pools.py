@@ -1,6 +1,6 @@
 """Our resource pool of a cluster: it gives way at once (shares), is capped, and reserves no CPU."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,11 +37,15 @@ POOL_LEAVES: Leaves = {
 }
 _CHANGED: Leaves = {**POOL_LEAVES, "config.changeVersion": str}
 """With which change it has seen last: only who is about to change it asks."""
-_MACHINE_PATHS = (
-    "config.hardware.numCPU",
-    "config.hardware.memoryMB",
-    *(f"config.{kind}Allocation.shares.{leaf}" for kind in _KINDS for leaf in ("level", "shares")),
-)
+_MACHINE_LEAVES: Leaves = {
+    "config.hardware.numCPU": int,
+    "config.hardware.memoryMB": int,
+    **{f"config.{kind}Allocation.shares.level": str for kind in _KINDS},
+    **{f"config.{kind}Allocation.shares.shares": int for kind in _KINDS},
+}
+SIBLING_LEAVES: Mapping[str, Leaves] = {"ResourcePool": POOL_LEAVES, "VirtualMachine": _MACHINE_LEAVES}
+OUTWEIGHS = 2
+"""So many times what our pool may have is no longer a count that is some minutes old: somebody raised it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +86,11 @@ class Pool:
             and not any(self._get(kind, "reservation") for kind in _KINDS)
             and all(str(self._get(kind, "shares.level")) == "custom" for kind in _KINDS)
         )
+
+    def outweighs(self, most: Shares) -> bool:
+        """Whether somebody gave it far more shares than it may have beside its siblings."""
+        pairs = (("cpu", most.cpu), ("memory", most.memory))
+        return any((self._get(kind, "shares.shares") or 0) > OUTWEIGHS * allowed for kind, allowed in pairs)
 
     def fits(self, cap_mhz: int, shares: Shares) -> bool:
         """Whether it is set exactly so."""
@@ -130,8 +139,20 @@ def sum_siblings(api: Api, cluster: Cluster, settings: VSphereSettings) -> Share
     pools = read_related(
         api, "inventory", [cluster.root_pool], "resourcePool", {vim.ResourcePool: POOL_LEAVES}
     )
-    pools = [row for row in pools if row.properties.get("name") != settings.pool]
-    machines = read_related(api, "inventory", [cluster.root_pool], "vm", {vim.VirtualMachine: _MACHINE_PATHS})
+    machines = read_related(
+        api, "inventory", [cluster.root_pool], "vm", {vim.VirtualMachine: _MACHINE_LEAVES}
+    )
+    return sum_shares([*pools, *machines], settings)
+
+
+def sum_shares(rows: Sequence[Row], settings: VSphereSettings) -> Shares:
+    """Shares of these pools and machines, all but our pool's."""
+    machines = [row for row in rows if isinstance(row.ref, vim.VirtualMachine)]
+    pools = [
+        row
+        for row in rows
+        if isinstance(row.ref, vim.ResourcePool) and row.properties.get("name") != settings.pool
+    ]
     cpu, memory = (_sum(kind, pools, machines) for kind in _KINDS)
     return Shares(cpu, memory)
 

@@ -6,14 +6,19 @@ from libs.common.contracts.usage import Exposure
 from libs.providers.base import Power
 from libs.providers.vsphere.fleet import Machine
 from libs.providers.vsphere.inventory import Cluster, ref_id
-from libs.providers.vsphere.pools import Pool
+from libs.providers.vsphere.pools import Pool, Shares
 
 
-def find_exposure(cluster: Cluster, machines: Iterable[Machine], pool: Pool | None) -> Exposure | None:
-    """Why a running machine of ours in this cluster would compete with the owner's as an equal; None: none would."""
+def find_exposure(
+    cluster: Cluster, machines: Iterable[Machine], pool: Pool | None, most: Shares | None = None
+) -> Exposure | None:
+    """Why a running machine of ours in this cluster would compete with the owner's as an equal; None: none would.
+
+    `most` are the shares that our pool may have, where that was counted.
+    """
     hosts = {host.id for host in cluster.hosts}
     home = ref_id(pool.ref) if pool is not None else None
-    gives_way = pool is not None and pool.gives_way
+    gives_way = pool is not None and pool.gives_way and not (most is not None and pool.outweighs(most))
     exposed = [
         machine
         for machine in machines

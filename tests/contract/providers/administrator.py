@@ -33,6 +33,29 @@ async def raise_pool(door: BackDoor) -> None:
     await door.run(act)
 
 
+async def raise_shares(door: BackDoor, shares: int) -> None:
+    """Many custom shares, and everything else as it was."""
+
+    def act(content: Any) -> None:
+        pool = find(content, vim.ResourcePool, POOL)
+        spec = vim.ResourceConfigSpec(
+            cpuAllocation=pool.config.cpuAllocation, memoryAllocation=pool.config.memoryAllocation
+        )
+        spec.cpuAllocation.shares = vim.SharesInfo(level="custom", shares=shares)
+        pool.UpdateConfig(None, spec)
+
+    await door.run(act)
+
+
+async def move_pool(door: BackDoor, below: str) -> None:
+    """Our pool below another one."""
+
+    def act(content: Any) -> None:
+        find(content, vim.ResourcePool, below).MoveIntoResourcePool([find(content, vim.ResourcePool, POOL)])
+
+    await door.run(act)
+
+
 async def rename_pool(door: BackDoor, name: str) -> None:
     """Our pool under another name."""
     await door.run(lambda content: find(content, vim.ResourcePool, POOL).UpdateConfig(name, None))

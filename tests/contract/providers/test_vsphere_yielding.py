@@ -83,6 +83,35 @@ async def test_a_raised_pool_is_seen_and_set_back(target: VSphereTarget, spec: M
     assert (sample.exposed, sample.cap_mhz) == (None, 2000.0)
 
 
+async def test_shares_raised_by_hand_are_seen_at_the_next_tick_and_set_back(
+    target: VSphereTarget, spec: MachineSpec
+) -> None:
+    await administrator.raise_shares(target.back_door, 100_000)
+    assert (await newest(target)).exposed is Exposure.POOL_ALTERED
+    assert await mend(target, spec) == 1
+    assert (await newest(target)).exposed is None
+    await administrator.add_pool(target.back_door, "owner", 50_000)
+    assert (await newest(target)).exposed is None, "what the owner adds makes ours no heavier"
+
+
+async def test_a_pool_that_was_moved_below_another_is_seen_and_left_for_a_new_one(
+    target: VSphereTarget, spec: MachineSpec
+) -> None:
+    """Beside other siblings its shares mean something else."""
+    await administrator.add_pool(target.back_door, "owner", 50_000)
+    await administrator.move_pool(target.back_door, "owner")
+    assert await administrator.pools(target.back_door) == ["owner"]
+    assert (await newest(target)).exposed is Exposure.POOL_GONE
+    await mend(target, spec)
+    assert await administrator.pools(target.back_door) == ["owner", "tides"]
+    assert await administrator.shares_of(target.back_door, spec.name) == HOME
+    assert (await newest(target)).exposed is None
+    left = await target.back_door.run(
+        lambda content: [each.name for each in find(content, vim.ResourcePool, "owner").resourcePool]
+    )
+    assert left == [], "the old one is taken away"
+
+
 async def test_a_renamed_pool_is_made_anew_and_the_old_one_goes(
     target: VSphereTarget, spec: MachineSpec
 ) -> None:
