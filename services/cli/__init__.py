@@ -11,6 +11,7 @@ from libs.common.embedded import EmbeddedPostgresFailed
 from libs.common.reaching import ServerUnreachable
 from libs.common.settings import InvalidSettings
 from services.cli import (
+    backup,
     boinc,
     clouds,
     demo,
@@ -39,6 +40,8 @@ app = typer.Typer(
 )
 operate.add_to(app)
 watching.add_to(app)
+app.command("backup")(backup.backup)
+app.command("restore")(backup.restore)
 app.command("demo")(demo.demo)
 app.add_typer(clouds.resources, name="resource")
 app.add_typer(clouds.templates, name="template")

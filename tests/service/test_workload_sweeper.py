@@ -73,6 +73,22 @@ async def test_one_stranger_among_many_machines_goes_after_its_grace(wide: House
     assert (await wide.cluster())["sweep_stopped"] is None
 
 
+async def test_after_a_restore_even_one_stranger_waits_for_a_person(wide: House) -> None:
+    await wide.fetch("update resource set sweep_stopped = 'restored from a backup' returning id")
+    (stranger,) = await wide.make_strangers(1)
+    await wide.be_silent(15)
+    wide.clock.leap(2 * GRACE_S)
+    await wide.be_silent(20)
+
+    assert stranger in names(wide)
+    (stopped,) = wide.heard(SweepStopped)
+    assert stopped.reason.startswith("restored from a backup: 1 machines with our mark")
+    await allow(wide, stranger)
+    await wide.be_silent(60)
+    assert stranger not in names(wide)
+    assert (await wide.cluster())["sweep_stopped"] is None
+
+
 async def test_four_strangers_stop_the_sweeper_which_says_so_once_and_nothing_new_is_made(
     wide: House,
 ) -> None:

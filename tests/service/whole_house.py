@@ -132,7 +132,8 @@ async def open_whole(database_url: str, **more: Any) -> AsyncIterator[Whole]:
         running([identity, *builders(OTHERS)], settings, clock=clock) as run,
         aiohttp.ClientSession(timeout=timeout) as http,
     ):
-        whole = Whole(run, settings, Signer(private), http, clock)
+        assert settings.signing_key is not None
+        whole = Whole(run, settings, Signer(settings.signing_key.get_secret_value()), http, clock)
         (first,) = await until(lambda: whole.items("/v1/organisations"), what="the first organisation")
         whole.organisation = UUID(first["id"])
         yield whole

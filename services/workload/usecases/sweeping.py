@@ -19,6 +19,8 @@ from services.workload.usecases.recording import record
 log = structlog.get_logger(__name__)
 
 ORPHAN_GRACE = timedelta(minutes=10)
+RESTORED = "restored from a backup"
+"""What `tides restore` leaves in `Resource.sweep_stopped`, and how the reason begins until no stranger waits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +77,8 @@ async def _judge_strangers(
     await _note_seen(session, resource, strangers.values(), now)
     found = (await session.execute(select(Orphan).where(Orphan.resource_id == resource.id))).scalars().all()
     waiting = [orphan for orphan in found if not orphan.allowed]
-    if is_too_many(len(waiting), known):
+    is_restored = bool(waiting) and (resource.sweep_stopped or "").startswith(RESTORED)
+    if is_restored or is_too_many(len(waiting), known):
         _stop_sweeping(session, resource, len(waiting), known, now)
     else:
         resource.sweep_stopped = None
@@ -115,8 +118,11 @@ def _grace_over(orphan: Orphan) -> str:
 
 
 def _stop_sweeping(session: Session, resource: Resource, orphans: int, known: int, now: datetime) -> None:
+    before = resource.sweep_stopped
     reason = f"{orphans} machines with our mark are in no row of this database, which knows {known}"
-    is_known, resource.sweep_stopped = resource.sweep_stopped is not None, reason
+    if before is not None and before.startswith(RESTORED):
+        reason = f"{RESTORED}: {reason}; they may be younger than it"
+    is_known, resource.sweep_stopped = before not in (None, RESTORED), reason
     if is_known:
         return
     log.error("sweep.stopped", resource=resource.name, orphans=orphans, known=known, reason=reason)
