@@ -9,7 +9,7 @@ Row = Mapping[str, Any]
 
 _COLUMNS = (
     ("harvest_percent", "oracle%", 1), ("harvest_fluid_percent", "fluid%", 1), ("contention_percent", "cont.%", 3),
-    ("hard_percent", "hard%", 3), ("over_permille", "over‰", 3), ("floor_contention_percent", "floor%", 2),
+    ("hard_percent", "hard%", 3), ("over_permille", "over‰", 3), ("floor_added_percent", "floor%", 3),
     ("deploys_per_host_day", "dep/hd", 2), ("limit_changes_per_host_hour", "chg/hh", 1),
     ("waste_percent", "waste%", 2), ("memory_bound_percent", "mem%", 1), ("cpu_s", "cpu s", 0),
 )  # fmt: skip

@@ -27,6 +27,8 @@ class Figures:
     """The same above 100 %."""
     floor_contention_percent: float
     """Above 90 % while nothing was lent and machines were only kept alive, at their floor."""
+    floor_added_percent: float
+    """Of it, where the owner alone stood at 90 % or less: their floor made the difference."""
     over_permille: float
     """Mean of what stood above 90 %, per mille of capacity."""
     deploys_per_host_day: float
@@ -67,6 +69,7 @@ class Tally:
     hard: float = 0.0
     over: float = 0.0
     held: float = 0.0
+    held_only: float = 0.0
     changes: int = 0
     deploys: int = 0
     wasted: float = 0.0
@@ -83,7 +86,9 @@ class Tally:
 
     def hold(self, owner: Floats, held: Floats, weight: float = 1.0) -> None:
         """One or many steps by host: what kept machines alive where nothing was lent (shares)."""
-        self.held += weight * float(((held > 0.0) & (owner + held > SHARED + EPSILON)).sum())
+        above = (held > 0.0) & (owner + held > SHARED + EPSILON)
+        self.held += weight * float(above.sum())
+        self.held_only += weight * float((above & (owner <= SHARED + EPSILON)).sum())
 
     def spread(self, owner: Floats, away: int = 0) -> None:
         """What could have been lent at most on these steps; `away` host-steps of them nobody measured."""
@@ -104,6 +109,7 @@ class Tally:
             contention_percent=_percent(self.contended, time),
             hard_percent=_percent(self.hard, time),
             floor_contention_percent=_percent(self.held, time),
+            floor_added_percent=_percent(self.held_only, time),
             over_permille=1000.0 * self.over / time,
             deploys_per_host_day=self.deploys * 86_400.0 / (time * self.step_s),
             limit_changes_per_host_hour=self.changes / (time * hours),

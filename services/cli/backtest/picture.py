@@ -12,7 +12,7 @@ _POINTS = 760
 _HOURS = 24
 _DAY_S = 86_400.0
 _BETTER_IF_LESS = (
-    "contention_percent", "hard_percent", "floor_contention_percent", "over_permille", "above_90_minutes",
+    "contention_percent", "hard_percent", "floor_added_percent", "over_permille", "above_90_minutes",
     "deploys_per_host_day", "limit_changes_per_host_hour", "waste_percent",
 )  # fmt: skip
 _BETTER_IF_MORE = ("core_hours", "harvest_percent", "harvest_fluid_percent")

@@ -47,6 +47,7 @@ def test_machines_at_their_floor_are_counted_where_the_host_stands_above_ninety_
     figures = run(kind(load([0.0, 0.84, 0.86, 0.95, 0.5]), AtTheFloor()))
 
     assert figures["floor_contention_percent"] == 50.0
+    assert figures["floor_added_percent"] == 25.0
     assert figures["contention_percent"] == figures["core_hours"] == 0.0
 
 
