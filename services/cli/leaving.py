@@ -38,7 +38,10 @@ def remove_resource(
         known = await find(client, RESOURCE, name)
         return await client.call("DELETE", f"/v1/resources/{known['id']}", params={"force": force})
 
-    show.say(f"{ask(context, work)['name']} drains; it is gone when nothing of ours is left on it")
+    removed = ask(context, work)
+    show.say(f"{removed['name']} drains; it is gone when nothing of ours is left on it")
+    if removed["health"]["state"] == "degraded":
+        show.say(f"it does not answer ({removed['health']['cause']}); if it never will again: --abandon")
 
 
 def _abandon(context: typer.Context, name: str, *, is_sure: bool) -> None:

@@ -56,17 +56,28 @@ def allow(
         return await _read(client, (await find(client, RESOURCE, resource))["id"])
 
     sweep = ask(context, look)
-    wanted = list(names or [machine["name"] for machine in sweep["machines"]])
-    if all_:
-        _tell(sweep)
-        if not wanted:
-            return
-        if not yes:
-            insist(sweep["resource"], f"Type {plain(sweep['resource'])} to destroy all {len(wanted)}")
-    body = {"names": wanted, "reason": reason}
-    path = f"/v1/sweeps/{sweep['resource_id']}/allow"
-    for name in ask(context, lambda client: client.call("POST", path, body))["names"]:
+    wanted = list(names or _all_of(sweep, is_sure=yes))
+    if not wanted:
+        return
+
+    async def answer(client: Client) -> list[str]:
+        body, id_ = {"names": wanted, "reason": reason}, sweep["resource_id"]
+        allowed: list[str] = (await client.call("POST", f"/v1/sweeps/{id_}/allow", body))["names"]
+        if (await _read(client, id_))["stopped"] is None:  # a person has seen the alarm, and answered
+            await client.call("DELETE", f"/v1/resources/{id_}/alarm")
+        return allowed
+
+    for name in ask(context, answer):
         show.say(f"{name} is destroyed")
+
+
+def _all_of(sweep: dict[str, Any], *, is_sure: bool) -> list[str]:
+    """Every stranger, once a person has seen them and means it."""
+    names = [machine["name"] for machine in sweep["machines"]]
+    _tell(sweep)
+    if names and not is_sure:
+        insist(sweep["resource"], f"Type {plain(sweep['resource'])} to destroy all {len(names)}")
+    return names
 
 
 def insist(name: str, question: str) -> None:

@@ -296,6 +296,23 @@ def test_strangers_are_shown_and_allowed_by_name_or_all_after_a_question(house: 
         assert (said.code, "tides-1 is destroyed" in said.out) == (0, True), said.err
     sent = [body["names"] for method, path, body in house.asked if method == "POST"]
     assert sent == [["tides-1"]] * 3
+    alarm = f"/v1/resources/{known['id']}/alarm"
+    assert ("DELETE", alarm, None) not in house.asked
+
+    sweep["stopped"] = None
+    house.answers["DELETE", alarm] = (200, known)
+    assert tides("sweep", "allow", "lab", "tides-1").code == 0
+    assert ("DELETE", alarm, None) in house.asked
+
+
+def test_who_removes_a_cloud_that_does_not_answer_hears_of_the_other_way(house: House, tides: Type) -> None:
+    known = resource("lab")
+    house.kept["resources"] = [known]
+    for state, is_told in (("ok", False), ("degraded", True)):
+        health = {"state": state, "cause": "unreachable"}
+        house.answers["DELETE", f"/v1/resources/{known['id']}"] = (202, {**known, "health": health})
+        said = tides("resource", "remove", "lab")
+        assert (said.code, "--abandon" in said.out) == (0, is_told)
 
 
 def test_a_cloud_is_changed_from_what_was_seen_and_another_address_needs_the_password(
