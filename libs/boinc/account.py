@@ -49,6 +49,11 @@ def kind_of(authenticator: str) -> KeyKind:
     return KeyKind.STRONG if _STRONG.fullmatch(authenticator) else KeyKind.UNKNOWN
 
 
+def user_of(weak_key: str) -> int:
+    """The project's id of the user whose weak key this is; 0 for what is none."""
+    return int(weak_key.partition("_")[0]) if kind_of(weak_key) is KeyKind.WEAK else 0
+
+
 def canonical_url(url: str) -> str:
     """The master URL as BOINC compares it: lower-case scheme and host, one slash at the end.
 

@@ -82,6 +82,11 @@ def authenticator_context(contribution_id: UUID) -> bytes:
     return b"contribution/" + str(contribution_id).encode()
 
 
+def account_context(account_id: UUID, what: str) -> bytes:
+    """The associated data of what is sealed of an account at a project: its login, strong or weak key."""
+    return f"account/{account_id}/{what}".encode()
+
+
 def guest_token_context(machine_id: UUID) -> bytes:
     """The associated data of a machine's sealed token."""
     return machine_id.bytes

@@ -11,6 +11,7 @@ from libs.common.embedded import EmbeddedPostgresFailed
 from libs.common.reaching import ServerUnreachable
 from libs.common.settings import InvalidSettings
 from services.cli import (
+    accounts,
     backup,
     boinc,
     clouds,
@@ -48,6 +49,8 @@ app.add_typer(clouds.templates, name="template")
 app.add_typer(rules.policies, name="policy")
 app.add_typer(projects.projects, name="project")
 app.add_typer(lending.contributions, name="contribution")
+app.add_typer(accounts.accounts, name="account")
+app.command("credit")(accounts.show_credit)
 app.add_typer(floor.clusters, name="cluster")
 app.add_typer(floor.machines, name="machine")
 app.add_typer(sweeps.sweeps, name="sweep")

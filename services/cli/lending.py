@@ -6,6 +6,7 @@ import typer
 
 from services.cli import show
 from services.cli.access import ask, read_secret
+from services.cli.accounts import stored_account
 from services.cli.client import Client
 from services.cli.names import PROJECT, RESOURCE, find
 from services.cli.watching import AsJson
@@ -22,9 +23,12 @@ def add_contribution(
     authenticator_stdin: Annotated[
         bool, typer.Option(help="The weak account key is on standard input.")
     ] = False,
+    stored: Annotated[
+        bool, typer.Option("--stored-account", help="With the account that is kept here.")
+    ] = False,
 ) -> None:
-    """Lend to a project with the weak key of an account there."""
-    key = read_secret("Weak account key", "--authenticator-stdin", authenticator_stdin)
+    """Lend to a project with the weak key of an account there, or with the account that `tides account` keeps."""
+    key = None if stored else read_secret("Weak account key", "--authenticator-stdin", authenticator_stdin)
 
     async def work(client: Client) -> Any:
         known = await find(client, PROJECT, project)
@@ -34,6 +38,7 @@ def add_contribution(
             "weight": weight,
             "resource_ids": only or None,
             "authenticator": key,
+            "account_id": await stored_account(client, known["id"]) if stored else None,
         }
         return await client.call("POST", "/v1/contributions", body)
 

@@ -50,6 +50,48 @@ def works_for(resource_id: UUID, resource_ids: list[UUID] | None) -> bool:
     return resource_ids is None or resource_id in resource_ids
 
 
+class AccountState(IntEnum):
+    """How far an account at a project is."""
+
+    ASKED = 1
+    """It is made or looked up when the project is next asked."""
+    READY = 2
+    REFUSED = 3
+    """The project did not let it in; a person must say what next."""
+
+
+NOBODY = UUID(int=0)
+"""Stands for the machine of a host that is none of ours."""
+CREATED_BEFORE = timedelta(hours=1)
+"""By so much a project's clock may be behind ours where it tells when a host was new."""
+MOST_CREDIT = 1e15
+"""No host has more; what says so is not counted."""
+
+
+def first_total(total: float, created_at: float, machine_since: datetime | None) -> float:
+    """The credit that a host had before it was ours, when it is first seen.
+
+    Nothing where the host was made with the machine; all of it for anybody else's host, or one that is older than
+    its machine: it was somebody else before.
+    """
+    if machine_since is None or created_at < (machine_since - CREATED_BEFORE).timestamp():
+        return total
+    return 0.0
+
+
+def gain_of(total: float, counted: float) -> tuple[float, float]:
+    """Credit that came since it was counted, and how far it is counted now. One that fell begins anew from there."""
+    if not 0 <= total <= MOST_CREDIT:
+        return 0.0, counted
+    return max(0.0, total - counted), total
+
+
+def rest_s(failures: int, chance: float) -> float:
+    """How long a project that fails is left alone: five minutes, doubled each time up to six hours, scattered by a
+    quarter; `chance` is from 0 to 1."""
+    return min(21_600.0, 300.0 * 2.0 ** min(failures - 1, 10)) * (0.75 + 0.5 * chance)
+
+
 class Standing(IntEnum):
     """What a machine's token is good for."""
 

@@ -16,6 +16,7 @@ from sqlalchemy import (
     Uuid,
     text,
 )
+from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from libs.common.db import Utc, new_metadata
@@ -80,6 +81,11 @@ class Visit(Base):
     failing_since: Mapped[datetime | None] = mapped_column(Utc)
     trouble: Mapped[str | None] = mapped_column(String(300))
     """Why it could not be asked; None: it answers."""
+    stats_due_at: Mapped[datetime | None] = mapped_column(Utc)
+    """When its statistics files are read again; None: they never were."""
+    stats_trouble: Mapped[str | None] = mapped_column(String(300))
+    etags: Mapped[dict[str, str]] = mapped_column(JSONB, server_default=text("'{}'"))
+    """By kind of file, that which was read last."""
 
 
 class Consent(Base):
@@ -95,6 +101,36 @@ class Consent(Base):
     user_id: Mapped[UUID]
     user_name: Mapped[str] = mapped_column(String(200))
     at: Mapped[datetime] = mapped_column(Utc)
+
+
+class Account(Base):
+    """An organisation's account at a project. The strong key is here, sealed, and in nothing that leaves."""
+
+    __tablename__ = "account"
+    __table_args__ = (UniqueConstraint("organisation_id", "project_id"),)
+
+    id: Mapped[UUID] = mapped_column(primary_key=True)
+    organisation_id: Mapped[UUID]
+    project_id: Mapped[UUID] = mapped_column(ForeignKey("project.id"), index=True)
+    state: Mapped[int] = mapped_column(SmallInteger)
+    email: Mapped[str] = mapped_column(String(254))
+    creates: Mapped[bool]
+    """The account may be made; else it is there."""
+    user_name: Mapped[str] = mapped_column(String(60))
+    """Of an account that is made, shown by the project to everybody."""
+    sealed_login: Mapped[str] = mapped_column(Text)
+    """What is logged in with, once; empty from then on."""
+    asked_at: Mapped[datetime] = mapped_column(Utc)
+    tried_at: Mapped[datetime | None] = mapped_column(Utc)
+    """When the login was about to be sent."""
+    sealed_strong_key: Mapped[str] = mapped_column(Text)
+    sealed_weak_key: Mapped[str] = mapped_column(Text)
+    user_id: Mapped[int] = mapped_column(BigInteger)
+    trouble: Mapped[str | None] = mapped_column(String(300))
+    credit_at: Mapped[datetime | None] = mapped_column(Utc)
+    """When its hosts' credit was last read."""
+    created_at: Mapped[datetime] = mapped_column(Utc)
+    updated_at: Mapped[datetime] = mapped_column(Utc)
 
 
 class Contribution(Base):
@@ -119,6 +155,8 @@ class Contribution(Base):
     gone: Mapped[bool]
     resource_ids: Mapped[list[UUID] | None] = mapped_column(ARRAY(Uuid()))
     sealed_authenticator: Mapped[str] = mapped_column(Text)
+    account_id: Mapped[UUID | None] = mapped_column(ForeignKey("account.id", ondelete="SET NULL"), index=True)
+    """The stored account whose weak key that is; None: it was given."""
     revision: Mapped[int]
     created_at: Mapped[datetime] = mapped_column(Utc)
     updated_at: Mapped[datetime] = mapped_column(Utc)
@@ -194,6 +232,35 @@ class Claimed(Base):
     project_id: Mapped[UUID] = mapped_column(primary_key=True)
     organisation_id: Mapped[UUID] = mapped_column(index=True)
     cpu_s: Mapped[float]
+    credit: Mapped[float]
+
+
+class GrantedHost(Base):
+    """A host of an organisation at a project, and how far its credit was counted; those without credit have no row."""
+
+    __tablename__ = "granted_host"
+
+    project_id: Mapped[UUID] = mapped_column(ForeignKey("project.id", ondelete="CASCADE"), primary_key=True)
+    organisation_id: Mapped[UUID] = mapped_column(primary_key=True)
+    host_id: Mapped[int] = mapped_column(BigInteger, primary_key=True)
+    """The project's own id."""
+    user_id: Mapped[int] = mapped_column(BigInteger)
+    machine_id: Mapped[UUID | None]
+    """The machine that was last known to be it; None: no machine of ours."""
+    total: Mapped[float]
+    seen_at: Mapped[datetime] = mapped_column(Utc)
+
+
+class Granted(Base):
+    """Credit that a project granted, by the day (UTC) on which that was seen: it comes days after the work."""
+
+    __tablename__ = "granted"
+
+    day: Mapped[date] = mapped_column(primary_key=True)
+    project_id: Mapped[UUID] = mapped_column(primary_key=True)
+    organisation_id: Mapped[UUID] = mapped_column(primary_key=True)
+    machine_id: Mapped[UUID] = mapped_column(primary_key=True)
+    """NOBODY: hosts of the account that are no machines of ours."""
     credit: Mapped[float]
 
 

@@ -86,7 +86,7 @@ class StandInWeb:
         """One call."""
         name = request.match_info["name"]
         self.asked.append(name)
-        if request.method != "GET" or request.query_string != request.url.raw_query_string:
+        if request.method != "GET" or await request.read():
             self.faults.append(f"{name}: not a plain GET")
         if self.page is not None or self.status != 200:
             return web.Response(text=self.page or "", status=self.status, content_type="text/html")

@@ -51,6 +51,7 @@ class Doors:
             "password": "a nanosecond is a foot",
             "username": "tides",
             "authenticator": WEAK_KEY,
+            "account_id": None,
             "reference": "boinc-worker",
             "resource_ids": [self.ids["resource_id"]],
             "ca_pem": None,

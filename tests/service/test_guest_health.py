@@ -9,7 +9,7 @@ import pytest
 from libs.common.contracts.action import MachineDeployed, MachineDraining
 from libs.common.contracts.supply import GuestHealthChanged
 from services.contribution.domain import ABSENT_AFTER, DWELL, HEARTBEAT_S, SILENT_AFTER, Health
-from services.contribution.reconcile import watch_guests
+from services.contribution.reconcile.watching import watch_guests
 from tests.service.guest_house import MACHINES, SECRET, House, guest_house
 
 WORKS: dict[str, Any] = {"tasks": [{"executing": True}]}

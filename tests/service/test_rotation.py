@@ -8,9 +8,11 @@ from uuid import uuid4
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from libs.boinc.web import password_hash
 from libs.common import personal_tokens, rotation
 from libs.common.secrets import fresh_key
 from libs.providers.simulated import ClusterDefinition, OwnerProfile, SimulatedSettings, create_cloud, driver
+from tests.boinclab.web import serving
 from tests.service.whole_house import PASSWORD, POLICY, WEAK_KEY, Whole, open_whole
 from tests.support import until
 
@@ -19,7 +21,12 @@ SECRETS = {
     "registry": {"resource.sealed_secret"},
     "monitor": {"resource.sealed_secret"},
     "templates": {"known_resource.sealed_secret"},
-    "contribution": {"contribution.sealed_authenticator"},
+    "contribution": {
+        "contribution.sealed_authenticator",
+        "account.sealed_login",
+        "account.sealed_strong_key",
+        "account.sealed_weak_key",
+    },
     "workload": {"resource.sealed_secret", "contribution.sealed_authenticator", "machine.sealed_guest_token"},
 }
 
@@ -49,6 +56,25 @@ async def _lend(whole: Whole, url: str) -> None:
     lent = {"project_id": project["id"], "weight": 1, "authenticator": WEAK_KEY}
     await whole.made("/v1/contributions", lent)
     await whole.made(f"/v1/resources/{resource_id}/mode", {"mode": "lend"})
+
+
+async def _store_accounts(whole: Whole) -> None:
+    """An account that is let in, and one whose login waits for a project that is away."""
+    async with serving("up") as up, serving("away") as away:
+        ids = [
+            (await whole.made("/v1/projects", {"name": one.name, "url": one.url, "verify": True}))["id"]
+            for one in (up, away)
+        ]
+        up.user("e@x.example", password_hash(PASSWORD, "e@x.example"))
+        away.stopped = True
+        for project_id in ids:
+            asked = {"project_id": project_id, "email": "e@x.example", "password": PASSWORD}
+            await whole.made("/v1/accounts", asked)
+
+        async def let_in() -> bool:
+            return [one["state"] for one in await whole.items("/v1/accounts")] == ["ready", "asked"]
+
+        await until(let_in, timeout=20, what="an account")
 
 
 async def _running(whole: Whole) -> list[dict[str, Any]]:
@@ -92,6 +118,7 @@ async def test_every_secret_follows_the_newest_key(
 
     async with installation(OLD) as whole:
         await _lend(whole, url)
+        await _store_accounts(whole)
         await until(lambda: _running(whole), timeout=40, what="a machine")
         before = await _sealed_by(whole)
     places = {f"{service}.{secret}" for service, secrets in SECRETS.items() for secret in secrets}

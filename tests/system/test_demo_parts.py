@@ -111,6 +111,9 @@ ELSEWHERE: dict[str, str] = {
         "tests/service/test_late_joiners.py::"
         "test_a_service_that_lost_its_database_learns_what_is_there_and_what_is_gone"
     ),
+    "contribution visit": (
+        "tests/service/test_credit.py::test_credit_is_counted_once_by_machine_and_day_and_strangers_apart"
+    ),
     "contribution action.machine_resumed.v1": (
         "tests/service/test_guests.py::"
         "test_a_drain_that_is_called_off_is_undone_by_the_agent_and_can_come_again"

@@ -6,6 +6,7 @@ from libs.boinc.web.answers import (
     ProjectConfig,
     ServerStatus,
     UserCredit,
+    host_of,
     password_hash,
 )
 from libs.boinc.web.client import ProjectClient, open_project
@@ -15,6 +16,7 @@ from libs.boinc.web.errors import (
     BadUserName,
     ConsentRequired,
     CreationDisabled,
+    NoSuchFile,
     NotFound,
     NotUnique,
     ProjectDown,
@@ -31,6 +33,7 @@ __all__ = [
     "ConsentRequired",
     "CreationDisabled",
     "HostCredit",
+    "NoSuchFile",
     "NotFound",
     "NotUnique",
     "ProjectClient",
@@ -42,6 +45,7 @@ __all__ = [
     "StatsFile",
     "StatsKind",
     "UserCredit",
+    "host_of",
     "open_project",
     "open_stats",
     "password_hash",

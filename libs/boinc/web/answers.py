@@ -65,6 +65,8 @@ class HostCredit:
     """Unix time of its last contact with the scheduler."""
     cpus: int
     fpops: float
+    created_at: float
+    """Unix time, by the project's clock; 0: it was not said."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,6 +188,7 @@ def host_of(node: Node) -> HostCredit:
         contact_at=node.number("rpc_time"),
         cpus=node.integer("p_ncpus") or node.integer("ncpus"),
         fpops=node.number("p_fpops"),
+        created_at=node.number("create_time"),
     )
 
 

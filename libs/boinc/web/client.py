@@ -13,6 +13,7 @@ from libs.boinc.account import canonical_url
 from libs.boinc.web import answers
 from libs.boinc.web.answers import Account, ProjectConfig, ServerStatus, UserCredit
 from libs.boinc.web.errors import BadPassword, NotFound, ProjectRefused, ProjectUnavailable
+from libs.boinc.web.stats import StatsFile, StatsKind, open_stats
 
 SOURCE = "Tides"
 TIMEOUT_S = 30.0
@@ -102,6 +103,14 @@ class ProjectClient:
     async def server_status(self) -> ServerStatus:
         """Daemons and queues."""
         return answers.read_status(await self._get("server_status.php", {"xml": "1"}))
+
+    @asynccontextmanager
+    async def stats(
+        self, kind: StatsKind, etag: str = "", users: frozenset[int] | None = None
+    ) -> AsyncIterator[StatsFile | None]:
+        """A statistics file, as `open_stats` reads it; at most once a day."""
+        async with open_stats(self._http, self._url, kind, etag, users) as file:
+            yield file
 
     async def _get(
         self, path: str, given: Mapping[str, str] | None = None, most: int = LARGEST_ANSWER

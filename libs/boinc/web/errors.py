@@ -1,8 +1,14 @@
 """What a project says no with, and what is only a bad day of it."""
 
+import re
+
 
 class ProjectUnavailable(Exception):
     """It does not answer, or not as a BOINC project: a page, a time-out, too much. Later it may."""
+
+
+class NoSuchFile(ProjectUnavailable):
+    """The project does not have this file, or not for us."""
 
 
 class ProjectRefused(Exception):
@@ -45,6 +51,7 @@ class ConsentRequired(ProjectRefused):
     """The terms must be shown and agreed to first."""
 
 
+_KEY = re.compile(r"[0-9a-fA-F]{32}")
 _TYPES: dict[int, type[ProjectRefused]] = {
     -136: NotFound,
     -137: NotUnique,
@@ -61,4 +68,5 @@ _TYPES: dict[int, type[ProjectRefused]] = {
 def refusal(number: int, message: str) -> ProjectRefused:
     """The error of this number."""
     line = " ".join("".join(c if c.isprintable() else " " for c in message).split())[:200]
+    line = _KEY.sub("…", line)  # a project may say what it was told
     return _TYPES.get(number, ProjectRefused)(number, line)

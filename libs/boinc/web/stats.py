@@ -14,7 +14,7 @@ from yarl import URL
 from libs.boinc import lenient
 from libs.boinc.account import canonical_url
 from libs.boinc.lenient import Node
-from libs.boinc.web.errors import ProjectUnavailable
+from libs.boinc.web.errors import NoSuchFile, ProjectUnavailable
 
 DEADLINE_S = 3600.0
 LARGEST_RECORD = 64 * 1024
@@ -57,7 +57,7 @@ async def open_stats(
 ) -> AsyncIterator[StatsFile | None]:
     """The file's records, of these users alone where they are given; None when it is still that of `etag`.
 
-    Raises ProjectUnavailable, also out of the records: what came before is then true, but not all.
+    Raises NoSuchFile, or ProjectUnavailable, also out of the records: what came before is then true, but not all.
     """
     url = URL(canonical_url(rpc_url)) / "stats" / f"{kind}.gz"
     headers = {"Accept-Encoding": "identity"} | ({"If-None-Match": etag} if etag else {})
@@ -67,6 +67,8 @@ async def open_stats(
             if answer.status == 304:
                 yield None
                 return
+            if answer.status in (403, 404, 410):
+                raise NoSuchFile(f"The project answers with HTTP {answer.status}.")
             if answer.status != 200:
                 raise ProjectUnavailable(f"The project answers with HTTP {answer.status}.")
             wanted = None if users is None else lambda record: _is_of(record, users)

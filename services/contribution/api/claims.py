@@ -1,4 +1,4 @@
-"""`/v1/claims`: hours and credit that BOINC clients claim."""
+"""`/v1/claims`: hours and credit that BOINC clients claim; `/v1/grants`: credit that projects granted."""
 
 from datetime import date, timedelta
 from typing import Annotated
@@ -9,12 +9,16 @@ from pydantic import BaseModel
 
 from libs.common.auth import Principal, Role, allow
 from libs.common.errors import invalid
-from services.contribution.api.door import HasDoor
+from services.contribution.api.door import Door, HasDoor
 from services.contribution.usecases import claims as usecases
+from services.contribution.usecases import credit
 from services.contribution.usecases.claims import By
 
-router = APIRouter(prefix="/v1/claims", tags=["claims"])
+claimed = APIRouter(prefix="/v1/claims", tags=["credit"])
+granted = APIRouter(prefix="/v1/grants", tags=["credit"])
 
+Since = Annotated[date | None, Query(description="First day (UTC); else 30 days before `until`.")]
+Until = Annotated[date | None, Query(description="Day after the last (UTC); else tomorrow.")]
 Viewer = Annotated[Principal, Depends(allow(Role.VIEWER))]
 USUAL = timedelta(days=30)
 LONGEST = timedelta(days=3660)
@@ -40,22 +44,36 @@ class Claims(BaseModel):
     credit: float
 
 
-@router.get("")
+class GrantItem(BaseModel):
+    """One day, project, machine or organisation."""
+
+    of: date | UUID
+    credit: float
+
+
+class Grants(BaseModel):
+    """What was granted from `since` up to, without, `until`."""
+
+    since: date
+    until: date
+    by: By
+    items: list[GrantItem]
+    credit: float
+    others: float
+    """Granted to hosts of the same accounts that are no machines of ours, in none of the figures above."""
+
+
+@claimed.get("")
 async def read_claims(
     who: Viewer,
     door: HasDoor,
     by: By = By.PROJECT,
-    since: Annotated[date | None, Query(description="First day (UTC); else 30 days before `until`.")] = None,
-    until: Annotated[date | None, Query(description="Day after the last (UTC); else tomorrow.")] = None,
+    since: Since = None,
+    until: Until = None,
     project_id: UUID | None = None,
 ) -> Claims:
     """By the clients' own counters, bounded by what their machines could do; what a project granted is not here."""
-    end = until or door.clock.now().date() + timedelta(days=1)
-    begin = since or end - USUAL
-    if not timedelta(0) < end - begin <= LONGEST:
-        raise invalid(
-            "since", "The days must begin before they end, ten years at most.", "Give an earlier day."
-        )
+    begin, end = _days(door, since, until)
     async with door.database.transaction() as session:
         found = await usecases.claims(session, who, begin, end, by, project_id)
     items = [
@@ -70,3 +88,37 @@ async def read_claims(
         core_hours=round(sum(row.cpu_s for row in found) / 3600, 3),
         credit=round(sum(row.credit for row in found), 3),
     )
+
+
+@granted.get("")
+async def read_grants(
+    who: Viewer,
+    door: HasDoor,
+    by: By = By.PROJECT,
+    since: Since = None,
+    until: Until = None,
+    project_id: UUID | None = None,
+) -> Grants:
+    """Credit that projects granted to our machines, by the day on which that was seen: days after the work."""
+    begin, end = _days(door, since, until)
+    async with door.database.transaction() as session:
+        found, others = await credit.grants(session, who, begin, end, by, project_id)
+    return Grants(
+        since=begin,
+        until=end,
+        by=by,
+        items=[GrantItem(of=row.of, credit=round(row.credit, 3)) for row in found],
+        credit=round(sum(row.credit for row in found), 3),
+        others=round(others, 3),
+    )
+
+
+def _days(door: Door, since: date | None, until: date | None) -> tuple[date, date]:
+    """The days that are asked for. Raises 422 at `since`."""
+    end = until or door.clock.now().date() + timedelta(days=1)
+    begin = since or end - USUAL
+    if not timedelta(0) < end - begin <= LONGEST:
+        raise invalid(
+            "since", "The days must begin before they end, ten years at most.", "Give an earlier day."
+        )
+    return begin, end

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict
 from libs.common.clock import Clock
 from libs.common.db import Database
 from libs.common.secrets import Vault
+from libs.common.wake import Wake
 from services.contribution.api.limits import Limits
 from services.contribution.settings import Manager
 
@@ -39,6 +40,8 @@ class Door:
     manager: Manager | None
     """None: this installation is no account manager."""
     contacts: Contacts
+    visits_due: Wake
+    """Wakes who asks projects."""
     expects_agents: bool = False
     """Whether machines are made with an agent that reports here."""
     limits: Limits = field(default_factory=Limits)

@@ -9,6 +9,7 @@ from pydantic import BaseModel, Field, SecretStr
 
 from libs.common.auth import Principal, Role, allow
 from libs.common.db import Session
+from libs.common.errors import invalid
 from libs.common.paging import (
     Cursor,
     IfMatch,
@@ -24,6 +25,7 @@ from services.contribution.api.door import Body, Door, HasDoor
 from services.contribution.domain import MOST_RESOURCES, Stage
 from services.contribution.models import Contribution, Project
 from services.contribution.usecases import lending as usecases
+from services.contribution.usecases.accounts import weak_key_of
 from services.contribution.usecases.lending import Changes, Terms
 
 contributions = APIRouter(prefix="/v1/contributions", tags=["contributions"])
@@ -36,12 +38,13 @@ Key = Annotated[SecretStr, Field(max_length=200)]
 
 
 class ContributionRequest(Body):
-    """What to lend to whom. `authenticator` is the weak account key: kept sealed, never shown again."""
+    """What to lend to whom, by a stored account or by `authenticator`, a weak account key: kept sealed, never shown."""
 
     project_id: UUID
     weight: Weight
     resource_ids: Resources = None
-    authenticator: Key
+    authenticator: Key | None = None
+    account_id: UUID | None = None
 
 
 class ContributionPatch(Body):
@@ -51,6 +54,8 @@ class ContributionPatch(Body):
     active: bool | None = None
     resource_ids: Resources = None
     authenticator: Key | None = None
+    account_id: UUID | None = None
+    """From now on by this stored account's key."""
 
 
 class MachineCounts(BaseModel):
@@ -72,6 +77,8 @@ class ContributionView(BaseModel):
     weight: float
     active: bool
     resource_ids: list[UUID] | None
+    account_id: UUID | None
+    """The stored account by whose key it is lent; None: by one that was given."""
     machines: MachineCounts
     revision: int
     created_at: datetime
@@ -83,8 +90,10 @@ async def contribute(
     who: Operator, body: ContributionRequest, response: Response, door: HasDoor, once: HasOnce
 ) -> ContributionView:
     """Lend to a project."""
-    terms = Terms(body.project_id, body.weight, body.resource_ids, body.authenticator.get_secret_value())
+    _insist_on_one_key(body.authenticator, body.account_id, or_none=False)
     async with once.transaction(door.database) as session:
+        key = await _key_of(session, who, door, body.authenticator, (body.account_id, body.project_id))
+        terms = Terms(body.project_id, body.weight, body.resource_ids, key or "", body.account_id)
         row = await usecases.contribute(session, who, door.vault, terms, door.clock.now())
         return once.answers(await _show(session, row, response))
 
@@ -124,13 +133,15 @@ async def change_contribution(
     if_match: IfMatch = None,
 ) -> ContributionView:
     """Change weight, activity, resources or key; If-Match is optional here."""
-    key = body.authenticator.get_secret_value() if body.authenticator is not None else None
+    _insist_on_one_key(body.authenticator, body.account_id, or_none=True)
     sets_resources = "resource_ids" in body.model_fields_set
-    changes = Changes(body.weight, body.active, key, body.resource_ids, sets_resources)
     async with door.database.transaction() as session:
+        project_id = await usecases.project_of(session, who, contribution_id)
+        key = await _key_of(session, who, door, body.authenticator, (body.account_id, project_id))
         if if_match is not None:
             seen = await usecases.find(session, who, contribution_id, lock=True)
             require_match(if_match, seen.revision)
+        changes = Changes(body.weight, body.active, key, body.account_id, body.resource_ids, sets_resources)
         await usecases.change(session, who, door.vault, contribution_id, changes, door.clock.now())
     return await _read(who, contribution_id, response, door)
 
@@ -140,6 +151,29 @@ async def end_contribution(who: Operator, contribution_id: UUID, door: HasDoor) 
     """Stop lending to the project."""
     async with door.database.transaction() as session:
         await usecases.end(session, who, contribution_id, door.clock.now())
+
+
+def _insist_on_one_key(key: SecretStr | None, account_id: UUID | None, *, or_none: bool) -> None:
+    if (key is None) == (account_id is None) and not (or_none and key is None):
+        raise invalid(
+            "authenticator",
+            "It takes one key to lend: a stored account's, or one that is given.",
+            "Give account_id or authenticator.",
+        )
+
+
+async def _key_of(
+    session: Session,
+    who: Principal,
+    door: Door,
+    given: SecretStr | None,
+    account: tuple[UUID | None, UUID],
+) -> str | None:
+    """The weak key: of the stored account, at the project; else that which was given."""
+    account_id, project_id = account
+    if account_id is not None:
+        return await weak_key_of(session, who, door.vault, account_id, project_id)
+    return None if given is None else given.get_secret_value()
 
 
 async def _read(who: Principal, contribution_id: UUID, response: Response, door: Door) -> ContributionView:
@@ -164,6 +198,7 @@ def _view(row: Contribution, project: Project, counts: dict[Stage, int]) -> Cont
         weight=row.weight,
         active=row.active,
         resource_ids=row.resource_ids,
+        account_id=row.account_id,
         machines=MachineCounts(
             requested=counts[Stage.REQUESTED],
             running=counts[Stage.RUNNING],

@@ -12,7 +12,7 @@ from sqlalchemy.orm import InstrumentedAttribute
 
 from libs.common.auth import Principal, Role
 from libs.common.db import Session
-from services.contribution.models import Claimed
+from services.contribution.models import Claimed, Granted
 
 MOST_ROWS = 10_000
 
@@ -35,19 +35,21 @@ class Claim:
     credit: float
 
 
-_COLUMNS: Mapping[By, InstrumentedAttribute[Any]] = {
-    By.DAY: Claimed.day,
-    By.PROJECT: Claimed.project_id,
-    By.MACHINE: Claimed.machine_id,
-    By.ORGANISATION: Claimed.organisation_id,
-}
+def columns_of(table: type[Claimed] | type[Granted]) -> Mapping[By, InstrumentedAttribute[Any]]:
+    """By which column of the table each is added up."""
+    return {
+        By.DAY: table.day,
+        By.PROJECT: table.project_id,
+        By.MACHINE: table.machine_id,
+        By.ORGANISATION: table.organisation_id,
+    }
 
 
 async def claims(
     session: Session, who: Principal, since: date, until: date, by: By, project_id: UUID | None
 ) -> Sequence[Claim]:
     """Of the days from `since` up to but without `until`, of the caller's organisation (an admin: of all)."""
-    of = _COLUMNS[by]
+    of = columns_of(Claimed)[by]
     query = (
         select(of, func.sum(Claimed.cpu_s), func.sum(Claimed.credit))
         .where(Claimed.day >= since, Claimed.day < until)

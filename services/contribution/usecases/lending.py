@@ -42,6 +42,8 @@ class Terms:
     weight: float
     resource_ids: tuple[UUID, ...] | None
     authenticator: str
+    account_id: UUID | None = None
+    """The stored account that the key is of; None: it was given."""
 
     def __repr__(self) -> str:
         return f"Terms(project_id={self.project_id})"
@@ -54,6 +56,8 @@ class Changes:
     weight: float | None = None
     active: bool | None = None
     authenticator: str | None = None
+    account_id: UUID | None = None
+    """The stored account that the authenticator is of; None: it was given."""
     resource_ids: tuple[UUID, ...] | None = None
     sets_resources: bool = False
 
@@ -68,6 +72,7 @@ _STAGES: dict[type[MachineFact], Stage] = {
     MachineDestroyed: Stage.DESTROYED,
     MachineAbandoned: Stage.DESTROYED,
 }
+MACHINE_FACTS = tuple(_STAGES)
 
 
 async def contribute(
@@ -90,6 +95,7 @@ async def contribute(
         gone=False,
         resource_ids=None if terms.resource_ids is None else list(terms.resource_ids),
         sealed_authenticator=vault.seal(terms.authenticator, authenticator_context(contribution_id)),
+        account_id=terms.account_id,
         revision=1,
         created_at=now,
         updated_at=now,
@@ -114,6 +120,7 @@ async def change(
         _check(changes.authenticator)
         context = authenticator_context(contribution_id)
         contribution.sealed_authenticator = vault.seal(changes.authenticator, context)
+        contribution.account_id = changes.account_id
     if changes.weight is not None:
         contribution.weight = changes.weight
     if changes.active is not None:
@@ -130,6 +137,18 @@ async def end(session: Session, who: Principal, contribution_id: UUID, now: date
     contribution.active = False
     contribution.gone = True
     await say(session, contribution, now)
+
+
+async def project_of(session: Session, who: Principal, contribution_id: UUID) -> UUID:
+    """The project that a living contribution of the caller's organisation is to. Raises 404."""
+    query = select(Contribution.project_id, Contribution.organisation_id)
+    row = (
+        await session.execute(query.where(Contribution.id == contribution_id, Contribution.gone.is_(False)))
+    ).first()
+    if row is None or not _may_see(who, row.organisation_id):
+        raise not_found("contribution")
+    found: UUID = row.project_id
+    return found
 
 
 async def find(

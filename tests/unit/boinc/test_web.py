@@ -32,6 +32,7 @@ from libs.boinc.web import (
     open_stats,
     password_hash,
 )
+from libs.boinc.web.errors import refusal
 
 STRONG = "04ba23378c00cfa1f309fe3ba59057d5"
 WEAK = "1_a2d3122f4a70a8a03d05fef689443657"
@@ -350,3 +351,8 @@ def test_a_mutated_answer_is_read_or_refused(seed: int, text: str) -> None:
     for reader in readers:
         with suppress(ProjectRefused, ProjectUnavailable):
             reader()
+
+
+def test_a_project_that_says_what_it_was_told_gives_no_secret_away() -> None:
+    said = str(refusal(-206, f"no {STRONG} {password_hash('pw', 'e@x')} {WEAK}, go"))
+    assert said == "no … … 1_…, go"

@@ -1,0 +1,1 @@
+"""Contribution's beats: watch guests; visit every project now and then, one replica at a time."""
