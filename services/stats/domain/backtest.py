@@ -13,7 +13,7 @@ import numpy as np
 
 from libs.harvest.backtest.coarse import Coarse
 from libs.harvest.backtest.run import Actuator, Options, prepare, widen
-from libs.harvest.backtest.trace import CORE_MHZ, HOST_MEMORY_MIB, BadTrace, Floats, Load, hold
+from libs.harvest.backtest.trace import CORE_MHZ, HOST_MEMORY_MIB, BadTrace, Floats, Ints, Load, hold
 from libs.harvest.document import parse
 from services.stats.domain.history import MOST_HOST_DAYS, STEP_S, STEPS_A_DAY, WHOLE, tell
 
@@ -29,7 +29,7 @@ def answer(lines: Iterable[str]) -> Iterator[str]:
     given = iter(lines)
     asked = json.loads(next(given))
     try:
-        load, covered = _assemble(asked, [json.loads(line) for line in given])
+        load, covered = _assemble(asked, given)
         policy = parse(asked["document"])
         policy = widen(policy, load) if asked["is_preset"] else policy
         options = Options(guard_s=asked["guard_s"], actuator=Actuator(asked["actuator"]))
@@ -42,27 +42,50 @@ def answer(lines: Iterable[str]) -> Iterator[str]:
         yield json.dumps({"error": f"{problem}"})
 
 
-def _assemble(asked: dict[str, Any], rows: list[Any]) -> tuple[Load, float]:
+def _assemble(asked: dict[str, Any], lines: Iterable[str]) -> tuple[Load, float]:
     """The owners of the cluster's hosts, and the share of the time in which they were measured."""
-    names = sorted({row[1] for row in rows})
-    if len(names) * asked["days"] > MOST_HOST_DAYS:
-        most = max(1, MOST_HOST_DAYS // len(names))
-        raise BadTrace(f"a cluster of {len(names)} hosts can be replayed for at most {most} days at once")
+    rows = _read(lines, asked["days"])
+    names = sorted({row.host for row in rows})
     steps = round(asked["days"] * STEPS_A_DAY)
     places = {name: place for place, name in enumerate(names)}
     cpu, memory = (np.full((len(names), steps), np.nan) for _ in range(2))
     capacity, memory_mib = np.zeros(len(names)), np.zeros(len(names))
-    for day, host, at, owner, owner_memory, cpu_mhz, mib in rows:
-        place = places[host]
-        number = np.asarray(at, dtype=np.int64) + day * STEPS_A_DAY - asked["first_step"]
+    for row in rows:
+        place, number = places[row.host], row.steps - asked["first_step"]
         inside = (number >= 0) & (number < steps)
-        cpu[place, number[inside]] = np.asarray(owner)[inside] / WHOLE
-        known = np.asarray(owner_memory, dtype=np.float64)
-        memory[place, number[inside]] = np.where(known < 0, np.nan, known / WHOLE)[inside]
-        capacity[place], memory_mib[place] = max(capacity[place], cpu_mhz), max(memory_mib[place], mib)
+        cpu[place, number[inside]] = row.cpu[inside] / WHOLE
+        memory[place, number[inside]] = np.where(row.memory < 0, np.nan, row.memory / WHOLE)[inside]
+        capacity[place] = max(capacity[place], row.cpu_mhz)
+        memory_mib[place] = max(memory_mib[place], row.memory_mib)
     measured = np.isfinite(cpu)
     load = _to_load(asked, names, _Columns(cpu, memory, capacity, memory_mib))
     return load, float(measured.mean()) if measured.size else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """A host's day; steps are counted from the first day's midnight."""
+
+    host: str
+    steps: Ints
+    cpu: Ints
+    memory: Ints
+    cpu_mhz: float
+    memory_mib: float
+
+
+def _read(lines: Iterable[str], days: int) -> list[_Row]:
+    """Every line. Raises BadTrace as soon as there are more hosts than can be held."""
+    rows: list[_Row] = []
+    names: set[str] = set()
+    for line in lines:
+        day, host, at, cpu, memory, cpu_mhz, memory_mib = json.loads(line)
+        names.add(host)
+        if len(names) * days > MOST_HOST_DAYS:
+            raise BadTrace(f"the cluster has too many hosts for {days} days at once: give fewer")
+        steps = np.asarray(at, dtype=np.int64) + day * STEPS_A_DAY
+        rows.append(_Row(host, steps, np.asarray(cpu), np.asarray(memory), cpu_mhz, memory_mib))
+    return rows
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,5 +1,6 @@
 """How a cluster's history is replayed, and what is said of it: pure, and without numpy."""
 
+import math
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
@@ -41,11 +42,11 @@ def stretch_of(now: datetime, days: int) -> tuple[datetime, datetime]:
 
 def tell(figures: Mapping[str, Any], days: int, covered_percent: float) -> str:
     """The figures as one sentence for whoever decides about the policy."""
-    hosts = figures["hosts"]
+    within = "day" if days == 1 else f"{days} days"
+    hosts, minutes = _count(figures["hosts"], "host"), math.ceil(figures["above_90_minutes"])
     told = (
-        f"With this policy you would have lent {figures['core_hours']:,.0f} core-hours in the last "
-        f"{'day' if days == 1 else f'{days} days'} on {_count(hosts, 'host')}, with {figures['above_90_minutes']:,.0f} "
-        "host-minutes above 90 %"
+        f"With this policy you would have lent {figures['core_hours']:,.0f} core-hours in the last {within} on "
+        f"{hosts}, with {_count(minutes, 'host-minute')} above 90 %"
     )
     if covered_percent >= _ALMOST_ALL:
         return f"{told}."

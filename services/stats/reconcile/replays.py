@@ -90,10 +90,12 @@ class Replays:
         log.info("backtest.begun", backtest=str(held.id), cluster=str(held.cluster_id), days=held.days)
         result, error = None, None
         try:
-            async with asyncio.timeout(RUN_WITHIN_S):
+            async with asyncio.timeout(RUN_WITHIN_S) as within:
                 found = await self._replay(held)
             result, error = found.get("result"), found.get("error")
         except TimeoutError:
+            if not within.expired():
+                raise
             error = f"It took longer than {RUN_WITHIN_S / 60:.0f} minutes: ask for fewer days."
         except Lost:
             log.info("backtest.given_up", backtest=str(held.id))
