@@ -1,0 +1,105 @@
+"""The unit is valid and shut in, and the installer can be run again."""
+
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from libs.common.runner import STOP_WITHIN_S
+from libs.common.settings import Settings, variable_of
+from services.cli.run import SERVICES
+from tools.parts import debian
+
+SYSTEMD = Path(__file__).parents[2] / "deploy" / "systemd"
+MOST_EXPOSED = 1.5
+"""Of 10, as `systemd-analyze security` counts."""
+
+
+@pytest.fixture(scope="module")
+def analyze() -> str:
+    found = shutil.which("systemd-analyze") or (
+        debian.install(("systemd",)) and shutil.which("systemd-analyze")
+    )
+    assert found, "systemd-analyze is missing (Debian: apt-get install systemd)"
+    return str(found)
+
+
+@pytest.fixture(scope="module")
+def units(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The units, with a program that is there on this machine."""
+    folder = tmp_path_factory.mktemp("units")
+    shutil.copytree(SYSTEMD, folder, dirs_exist_ok=True)
+    unit = folder / "tides@.service"
+    unit.write_text(unit.read_text().replace("/opt/tides/bin/tides", "/bin/true"))
+    return folder
+
+
+def test_units_are_valid_and_shut_in(analyze: str, units: Path) -> None:
+    environment = {**os.environ, "SYSTEMD_UNIT_PATH": f"{units}:"}
+    for name in ("identity", "monitor"):
+        instance = units / f"tides@{name}.service"
+        instance.symlink_to("tides@.service")
+        for command in (
+            ("verify", "--man=no"),
+            ("security", "--offline=yes", f"--threshold={10 * MOST_EXPOSED:.0f}"),
+        ):
+            done = subprocess.run(
+                [analyze, *command, str(instance)],
+                env=environment,
+                capture_output=True,
+                text=True,
+                timeout=60,
+            )
+            assert done.returncode == 0, done.stdout[-500:] + done.stderr
+            assert f"tides@{name}" not in done.stderr, done.stderr
+
+
+def test_a_stop_has_the_time_that_it_takes_and_every_variable_is_a_setting() -> None:
+    texts = {path.name: path.read_text() for path in SYSTEMD.rglob("*") if path.is_file()}
+    unit = texts["tides@.service"]
+    assert int(re.findall(r"^TimeoutStopSec=(\d+)$", unit, re.M)[0]) > STOP_WITHIN_S
+    known = {variable_of(name) for name in Settings.model_fields}
+    named = set(re.findall(r"TIDES_[A-Z_]+[A-Z]", unit + texts["keys.conf"] + texts["tides.env"]))
+    assert {name.removesuffix("_FILE") for name in named} <= known
+    assert set(re.findall(r'^known="(.*)"$', texts["install"], re.M)[0].split()) == set(SERVICES)
+
+
+def install(root: Path, *services: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "ROOT": str(root), "SKIP_PROGRAMS": "1"}
+    return subprocess.run(
+        ["sh", str(SYSTEMD / "install"), *services],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+def test_the_installer_names_what_is_missing_and_changes_no_setting_that_is_there(tmp_path: Path) -> None:
+    assert "no service named 'harbour'" in install(tmp_path, "harbour").stderr
+    refused = install(tmp_path, "monitor")
+    release = re.findall(rf"{tmp_path}(/opt/tides-\d+) is not there", refused.stderr)
+    assert (refused.returncode, len(release)) == (1, 1), refused.stderr
+    programs = tmp_path / release[0].lstrip("/")
+    programs.mkdir(parents=True)
+    (programs / "whole").touch()
+
+    asked = install(tmp_path, "monitor", "identity")
+    assert asked.returncode == 2
+    assert "lacks: database_url bus_url sealing_keys signing_key bootstrap_admin_token" in asked.stderr
+    secrets, settings = tmp_path / "etc/tides/secrets", tmp_path / "etc/tides/tides.env"
+    assert secrets.stat().st_mode & 0o777 == 0o700
+    for name in ("database_url", "bus_url", "sealing_keys"):
+        (secrets / name).write_text("x")
+    settings.write_text("TIDES_PORT=9090\n")
+
+    for _ in range(2):
+        done = install(tmp_path, "monitor", "workload")
+        assert (done.returncode, done.stderr) == (0, "")
+    assert settings.read_text() == "TIDES_PORT=9090\n"
+    assert os.readlink(tmp_path / "opt/tides") == release[0]
+    unit = tmp_path / "etc/systemd/system/tides@.service"
+    assert unit.read_text() == (SYSTEMD / "tides@.service").read_text()
