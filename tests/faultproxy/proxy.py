@@ -64,6 +64,15 @@ class FaultProxy:
         await self.stop()
 
     @property
+    def known_counters(self) -> set[str]:
+        """The numbers of the counters that there are; empty: vcsim is asked."""
+        return self._strict.known_counters
+
+    @known_counters.setter
+    def known_counters(self, numbers: set[str]) -> None:
+        self._strict.known_counters = numbers
+
+    @property
     def denied(self) -> Counter[str]:
         """Calls that were refused, by the privilege that the account lacks."""
         return self._strict.denied

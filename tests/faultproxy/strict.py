@@ -28,7 +28,8 @@ class Strictness:
         """Refusals by privilege."""
         self.powered_off: set[str] = set()
         """Of the machines that were last asked for values."""
-        self._known_counters: set[str] = set()
+        self.known_counters: set[str] = set()
+        """Numbers as texts; empty: vcsim is asked."""
 
     async def refuse(self, method: str, body: str, cookie: str) -> SoapFault | None:
         """The fault that a real vCenter answers with; None where it obeys."""
@@ -164,10 +165,10 @@ class Strictness:
         return None
 
     async def _counters(self, manager: tuple[str, str], cookie: str) -> set[str]:
-        if not self._known_counters:
+        if not self.known_counters:
             told = await self._read(manager, "perfCounter", cookie) or ""
-            self._known_counters = set(re.findall(r"<key>(\d+)</key>", told))
-        return self._known_counters
+            self.known_counters = set(re.findall(r"<key>(\d+)</key>", told))
+        return self.known_counters
 
     async def _find_gone(self, entities: list[tuple[str, str]], cookie: str) -> tuple[str, str] | None:
         """One of these that does not exist any more; vcsim says so when it is asked for a property."""

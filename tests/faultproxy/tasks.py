@@ -96,6 +96,8 @@ class Tasks:
         self._count = 0
         self.cancelled = 0
         """Tasks that ended because somebody wanted it."""
+        self.truncates = False
+        """Updates come a filter at a time, as from a vCenter that has too many for one answer."""
 
     async def aclose(self) -> None:
         """Nothing more happens."""
@@ -275,17 +277,24 @@ class Tasks:
         until, turn = time.monotonic() + patience, object()
         self._waiting[collector] = turn
         while self._waiting.get(collector) is turn:
-            found = "".join([await self._changes(key, cookie) for key in list(self._filters)
-                             if self._filters[key].collector == collector])  # fmt: skip
+            found = await self._all_changes(collector, cookie)
             if found:
                 self._versions[collector] = self._versions.get(collector, 0) + 1
                 number = self._versions[collector]
-                updates = f"<returnval><version>{number}</version>{found}</returnval>"
+                more = "<truncated>true</truncated>" if self.truncates else ""
+                updates = f"<returnval><version>{number}</version>{found}{more}</returnval>"
                 return _answer("WaitForUpdatesEx", updates)
             if time.monotonic() >= until:
                 return _answer("WaitForUpdatesEx", "")
             await asyncio.sleep(_TICK_S)
         return SoapFault("RequestCanceled", "A newer question took over.")
+
+    async def _all_changes(self, collector: str, cookie: str) -> str:
+        found = ""
+        for key in [key for key, each in self._filters.items() if each.collector == collector]:
+            if not (found and self.truncates) and key in self._filters:
+                found += await self._changes(key, cookie)
+        return found
 
     def _of(self, collector: str) -> list[Filter]:
         return [each for each in self._filters.values() if each.collector == collector]

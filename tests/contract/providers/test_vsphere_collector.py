@@ -252,6 +252,13 @@ async def test_changed_answers_give_the_same_samples_or_none(
     await asyncio.to_thread(spoil)
     proxy.rules.mutate = None
     assert {sample.cluster for sample in await target.provider.sample(None)} == set(truth)
+    known = session_of(target)._line
+    assert known is not None
+    kept = {
+        name: len(getattr(known[1], name)) for name in ("_views", "_collectors", "_unfinished", "left_out")
+    }
+    assert kept["_unfinished"] == kept["left_out"] == 0
+    assert (kept["_views"], kept["_collectors"]) <= (4, 12), f"nothing grows: {kept}"
 
 
 async def _try(target: VSphereTarget) -> list[Sample]:

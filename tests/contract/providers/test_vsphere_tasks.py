@@ -64,6 +64,7 @@ async def test_a_clone_that_outlasts_its_call_shows_its_progress_and_makes_one_m
 
 async def test_many_clones_are_followed_by_one_collector(target: VSphereTarget, proxy: FaultProxy) -> None:
     specs = [target.make_spec() for _ in range(4)]
+    proxy.tasks.truncates = True
     proxy.rules.late["CloneVM_Task"] = Late(1.0)
     await target.provider.machines()
     await asyncio.gather(*(target.provider.create(spec) for spec in specs))
