@@ -66,7 +66,7 @@ class Sample:
     memory_used_mib: tuple[float, ...]
     memory_ours_mib: tuple[float, ...]
     contention_percent: tuple[float | None, ...]
-    """Ready time of owner machines where we run, None where it is not measured."""
+    """Time that owner machines waited for a CPU where we run (ready, co-stop), None where it is not measured."""
     machines: tuple[int, ...]
     """Our powered-on machines per host."""
     cap_mhz: float | None = None

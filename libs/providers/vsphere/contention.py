@@ -1,11 +1,14 @@
-"""Ready time of the owner's machines on hosts where ours run: asked in turns, since nobody judges it fast."""
+"""Time that the owner's machines waited for a CPU on hosts where ours run: asked in turns, since nobody judges it fast.
+
+Ready time, and of machines of several vCPUs co-stop: what one waits because its fellows cannot run.
+"""
 
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from libs.providers.vsphere.perf import CPU_READY_MS, Counters, query
+from libs.providers.vsphere.perf import CPU_COSTOP_MS, CPU_READY_MS, Counters, query
 from libs.providers.vsphere.settings import NATIVE_INTERVAL_S
 from libs.providers.vsphere.soap import Line, Paths, Ref, Step, write_start
 
@@ -32,7 +35,7 @@ class ContentionWatch:
     async def look(
         self, line: Line, counters: Counters, hosts: Mapping[str, Ref], ours: set[str], now: datetime
     ) -> dict[str, float]:
-        """Percent of ready time by host id, over the hosts where ours run."""
+        """Percent of the time that was waited, by host id, over the hosts where ours run."""
         turn = sorted(
             hosts, key=lambda host: (self._values[host].at if host in self._values else now - KEEP, host)
         )
@@ -50,21 +53,23 @@ class ContentionWatch:
 async def _measure(
     line: Line, counters: Counters, hosts: Mapping[str, Ref], ours: set[str]
 ) -> dict[str, float]:
-    """Ready time over the time that the owner's vCPUs on each host could have run."""
+    """Time waited over the time that the owner's vCPUs on each host could have run."""
     starts = [write_start(host, [Step("HostSystem", "vm")]) for host in hosts.values()]
     owners = [
         found
         for found in await line.retrieve("contention", starts, _OWNERS)
         if found.ref.id not in ours and found.values.get("runtime.powerState") == "poweredOn"
     ]
-    readings = await query(line, counters, [CPU_READY_MS], [found.ref for found in owners], _SAMPLES)
-    ready_ms: Counter[str] = Counter()
+    waits = [CPU_READY_MS, *counters.known(CPU_COSTOP_MS)]
+    readings = await query(line, counters, waits, [found.ref for found in owners], _SAMPLES)
+    waited_ms: Counter[str] = Counter()
     available_ms: Counter[str] = Counter()
     for found in owners:
         host, vcpus = found.values.get("runtime.host"), found.values.get("summary.config.numCpu", 1)
-        values = readings.of(found.ref.id, CPU_READY_MS).values()
+        values = readings.of(found.ref.id, CPU_READY_MS)
         if not isinstance(host, Ref) or not isinstance(vcpus, int) or not values:
             continue
-        ready_ms[host.id] += round(sum(values))
+        held = readings.of(found.ref.id, CPU_COSTOP_MS)
+        waited_ms[host.id] += round(sum(value + held.get(at, 0.0) for at, value in values.items()))
         available_ms[host.id] += len(values) * max(1, vcpus) * NATIVE_INTERVAL_S * 1000
-    return {host: 100 * ready_ms[host] / available for host, available in available_ms.items() if available}
+    return {host: 100 * waited_ms[host] / available for host, available in available_ms.items() if available}

@@ -15,6 +15,7 @@ MOST_SAMPLES = 180
 
 CPU_MHZ = "cpu.usagemhz.average"
 CPU_READY_MS = "cpu.ready.summation"
+CPU_COSTOP_MS = "cpu.costop.summation"
 MEMORY_KIB = "mem.consumed.average"
 _MOST_METRICS_KEY = "config.vpxd.stats.maxQueryMetrics"
 
@@ -25,6 +26,10 @@ class Counters:
 
     ids: dict[str, int]
     most_metrics: int = MOST_METRICS
+
+    def known(self, *names: str) -> list[str]:
+        """Those of these counters that this server has."""
+        return [name for name in names if name in self.ids]
 
     def named(self, names: Iterable[str]) -> dict[int, str]:
         """Ids of these counters. Raises Unavailable when the server lacks one."""

@@ -18,8 +18,8 @@ from libs.providers.vsphere import VSphereProvider, driver
 from tools.parts.vcsim import Vcsim
 
 HOST_MHZ = 2 * 2294
-CPU_COUNTER, READY_COUNTER, MEMORY_COUNTER = 6, 12, 98
-"""vcsim's ids of cpu.usagemhz.average, cpu.ready.summation and mem.consumed.average."""
+CPU_COUNTER, READY_COUNTER, MEMORY_COUNTER, COSTOP_COUNTER = 6, 12, 98, 399
+"""vcsim's ids of cpu.usagemhz.average, cpu.ready.summation, mem.consumed.average and cpu.costop.summation."""
 TEMPLATE = "DC0_C0_RP0_VM0"
 NETWORK = "DC0_DVPG0"
 T = TypeVar("T")
