@@ -8,6 +8,7 @@ another (`docs/harvest.md`).
 
 import math
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from libs.harvest.owner import HostLoad
 from libs.harvest.types import HostMemory, Policy, Trend
@@ -26,8 +27,8 @@ _FALL_WEIGHT = 1.1
 PRIOR_SD = 0.0325
 """Spread assumed of a host that was never seen before: what 30-second load has around its 5-minute mean."""
 UNKNOWN = Trend(1.0, 0.0, 0.0, 1.0, 1.0)
-_GRAIN = 0.01
-"""Of capacity: budgets are cut in steps of this, so that noise is not a task per sample."""
+_GRAINS = 100
+"""Of capacity: budgets are cut in steps of a hundredth, so that noise is not a task per sample."""
 _CHANGE_S = 310.0
 """What a change of a budget costs of time: with what may be owed it makes at most 12 an hour over a day. A cut is
 never refused: what it overdraws, raises wait for."""
@@ -40,9 +41,10 @@ _HOLD = 0.011
 """Of capacity: by how little a budget may stand above what is offered before it is cut."""
 _CUT_AHEAD = 0.015
 """Of capacity: a cut goes this much deeper than it must, or an owner who rises slowly costs a task per sample."""
-_SHARE_DIGITS = 5
+_PLAIN_S = 585.0
+"""Memory of the plain bound, which runs beside the engine's own."""
 _SHARE_STEPS = 100_000
-_VARIANCE_DIGITS = 7
+_VARIANCE_STEPS = 10_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,39 +67,53 @@ class Weights:
     fast: float
     slow: float
     peak: float
+    plain: float
 
     @classmethod
     def over(cls, elapsed_s: float) -> "Weights":
         """Of a sample this long after the one before it."""
-        memories_s = (_LEVEL_S, _FAST_S, _SLOW_S, _PEAK_S)
+        memories_s = (_LEVEL_S, _FAST_S, _SLOW_S, _PEAK_S, _PLAIN_S)
         return cls(*(1.0 - math.exp(-max(0.0, elapsed_s) / memory_s) for memory_s in memories_s))
 
 
-def learn(known: HostMemory | None, load: HostLoad, weights: Weights) -> Trend:
+def learn(known: HostMemory, load: HostLoad, weights: Weights) -> Trend:
     """The trend of a host after one believable measurement."""
-    last = _ceil_share(load.cpu)
-    if known is None or known.capacity_mhz <= 0:
-        return Trend(_share(load.cpu), PRIOR_SD**2, PRIOR_SD**2, last, last)
-    old = known.trend
+    cpu, last, old = load.cpu, _ceil_share(load.cpu), known.trend
+    if known.capacity_mhz <= 0:
+        return Trend(_share(cpu), PRIOR_SD**2, PRIOR_SD**2, last, last, _share(cpu), PRIOR_SD**2)
     # A fall is learnt one sample late: less load never lends less.
-    fall, rise = max(0.0, old.level - old.last), max(0.0, load.cpu - old.level)
-    square = rise * rise + _FALL_WEIGHT * fall * fall
-    level = _share(old.level + weights.level * (load.cpu - old.level))
+    square = _square(old.level, old.last, cpu, _FALL_WEIGHT)
+    level = _share(old.level + weights.level * (cpu - old.level))
+    plain = old.plain_variance + weights.plain * _square(old.plain_level, old.last, cpu, 1.0)
+    peak = _share(old.peak + weights.peak * (level - old.peak))
     return Trend(
         level,
-        round((1.0 - weights.fast) * (old.fast + weights.fast * square), _VARIANCE_DIGITS),
-        round((1.0 - weights.slow) * (old.slow + weights.slow * square), _VARIANCE_DIGITS),
-        max(last, _share(old.peak + weights.peak * (level - old.peak))),
+        _variance((1.0 - weights.fast) * (old.fast + weights.fast * square)),
+        _variance((1.0 - weights.slow) * (old.slow + weights.slow * square)),
+        peak if peak > last else last,
         last,
+        _share(old.plain_level + weights.plain * (cpu - old.plain_level)),
+        _variance((1.0 - weights.plain) * plain),
     )
 
 
-def upper_bound(policy: Policy, trend: Trend) -> float:
+def _square(level: float, last: float, cpu: float, fall_weight: float) -> float:
+    """What the load stands above its level, and the load before it stood below, squared."""
+    square = (cpu - level) ** 2 if cpu > level else 0.0
+    return square + fall_weight * (level - last) ** 2 if last < level else square
+
+
+def upper_bound(trend: Trend, sigma: float) -> float:
     """The share of a host that its owner will hardly pass before the next sample."""
-    present = max(trend.level, trend.last)
-    lately = present + _PEAK_WEIGHT * max(0.0, trend.peak - present)
-    variance = _FAST_WEIGHT * trend.fast + (1.0 - _FAST_WEIGHT) * trend.slow
-    return lately + policy.sigma * math.sqrt(max(0.0, variance))
+    present = trend.level if trend.level > trend.last else trend.last
+    if trend.peak > present:
+        present += _PEAK_WEIGHT * (trend.peak - present)
+    return present + sigma * math.sqrt(_FAST_WEIGHT * trend.fast + (1.0 - _FAST_WEIGHT) * trend.slow)
+
+
+def plain_bound(trend: Trend, sigma: float) -> float:
+    """The same by a moving mean and its deviation alone."""
+    return max(trend.plain_level, trend.last) + sigma * math.sqrt(trend.plain_variance)
 
 
 def bounded_floor(policy: Policy, floor: float, capacity_mhz: float) -> float:
@@ -107,31 +123,53 @@ def bounded_floor(policy: Policy, floor: float, capacity_mhz: float) -> float:
     return min(floor, float(math.floor(policy.max_share * capacity_mhz))) if capacity_mhz > 0 else floor
 
 
-def offer(policy: Policy, memory: HostMemory) -> float:
-    """What the owner leaves of a host in whole MHz; 0 when it is too little to be useful."""
-    spare = policy.target - policy.margin - upper_bound(policy, memory.trend)
-    return _useful(policy, memory, math.floor(spare / _GRAIN) * _GRAIN)
+def offer(policy: Policy, bound: float) -> float:
+    """What an owner who will hardly pass `bound` leaves, as a share; 0 when it is too little to be useful."""
+    return useful(policy, math.floor((policy.target - policy.margin - bound) * _GRAINS) / _GRAINS)
 
 
-def fit(policy: Policy, memory: HostMemory) -> float:
-    """What stands beside the owner's last load without passing the target, in whole MHz; 0 when it is too little."""
-    return _useful(policy, memory, policy.target - policy.margin - memory.trend.last)
+def useful(policy: Policy, share: float) -> float:
+    """The share or the most that may ever be lent; 0 when it is too little to be useful."""
+    share = min(share, policy.max_share)
+    return share if share > 0.0 and share >= policy.useful_share else 0.0
 
 
-def move(policy: Policy, memory: HostMemory, desired: float, floor: float, pace: Pace) -> HostMemory:
-    """The host with its budget after this sample; a change begins a rest in which the budget may only fall."""
-    rest_s = round(max(0.0, memory.rest_s - pace.elapsed_s), 1)
-    owed_s = round(max(0.0, memory.owed_s - pace.passed_s), 1)
-    present, budget = memory.budget_mhz, memory.budget_mhz
-    if desired < present:
-        budget = _cut(policy, memory, desired, floor, pace)
+def room_beside(policy: Policy, trend: Trend) -> float:
+    """What stands beside the owner's last load without passing the target, as a share."""
+    return math.floor((policy.target - policy.margin - trend.last) * _SHARE_STEPS) / _SHARE_STEPS
+
+
+class Aim(NamedTuple):
+    """Where a budget is to go, in MHz."""
+
+    desired: float
+    floor: float
+    room: float
+    """What stands beside the owner's last load."""
+    capacity: float
+
+
+class Moved(NamedTuple):
+    """A budget after a sample, with its rest and what it owes."""
+
+    budget_mhz: float
+    rest_s: float
+    owed_s: float
+
+
+def move(policy: Policy, known: HostMemory, aim: Aim, pace: Pace) -> Moved:
+    """The budget after this sample; a change begins a rest in which it may only fall."""
+    rest_s, owed_s = _left_s(known.rest_s, pace.elapsed_s), _left_s(known.owed_s, pace.passed_s)
+    present, budget = known.budget_mhz, known.budget_mhz
+    if aim.desired < present:
+        budget = _cut(policy, present, aim, pace)
     elif pace.may_rise and rest_s == 0.0 and owed_s + _CHANGE_S <= _RAISE_OWED_S:
-        least = present + _WORTH * memory.capacity_mhz * owed_s / _RAISE_OWED_S
-        budget = desired if desired * (1.0 - policy.dead_band) > present and desired > least else present
-        budget = max(floor, budget)
-    if budget != present:
-        rest_s, owed_s = policy.rise_s, min(owed_s + _CHANGE_S, _MOST_OWED_S)
-    return HostMemory(memory.trend, budget, memory.capacity_mhz, memory.spare_mib, rest_s, owed_s)
+        least = present + _WORTH * aim.capacity * owed_s / _RAISE_OWED_S
+        worth = aim.desired * (1.0 - policy.dead_band) > present and aim.desired > least
+        budget = max(aim.floor, aim.desired if worth else present)
+    if budget == present:
+        return Moved(present, rest_s, owed_s)
+    return Moved(budget, policy.rise_s, min(owed_s + _CHANGE_S, _MOST_OWED_S))
 
 
 def change(memory: HostMemory, budget_mhz: float) -> HostMemory:
@@ -141,28 +179,30 @@ def change(memory: HostMemory, budget_mhz: float) -> HostMemory:
     return replace(memory, budget_mhz=budget_mhz, owed_s=min(memory.owed_s + _CHANGE_S, _MOST_OWED_S))
 
 
-def _cut(policy: Policy, memory: HostMemory, desired: float, floor: float, pace: Pace) -> float:
+def _cut(policy: Policy, present: float, aim: Aim, pace: Pace) -> float:
     """A little deeper than what is desired, or not at all while it is hardly less and the owner has room."""
-    present, capacity = memory.budget_mhz, memory.capacity_mhz
+    desired, floor, room, capacity = aim
     if not pace.may_rise:
         return desired
-    if desired > floor and desired >= present - _HOLD * capacity and present <= fit(policy, memory):
+    if desired > floor and desired >= present - _HOLD * capacity and present <= room:
         return present
     deeper = float(math.floor(desired - _CUT_AHEAD * capacity))
     return max(min(floor, desired), deeper if deeper >= policy.useful_share * capacity else 0.0)
 
 
-def _useful(policy: Policy, memory: HostMemory, share: float) -> float:
-    share = min(share, policy.max_share)
-    return (
-        float(math.floor(share * memory.capacity_mhz)) if share > 0 and share >= policy.useful_share else 0.0
-    )
+def _left_s(time_s: float, passed_s: float) -> float:
+    return round(time_s - passed_s, 1) if time_s > passed_s else 0.0
 
 
 def _share(value: float) -> float:
-    return round(value, _SHARE_DIGITS)
+    """Rounded for the store; far quicker than `round`."""
+    return int(value * _SHARE_STEPS + 0.5) / _SHARE_STEPS
+
+
+def _variance(value: float) -> float:
+    return int(value * _VARIANCE_STEPS + 0.5) / _VARIANCE_STEPS
 
 
 def _ceil_share(value: float) -> float:
     """Rounded up: the last measurement is never understated."""
-    return min(1.0, math.ceil(value * _SHARE_STEPS) / _SHARE_STEPS)
+    return math.ceil(value * _SHARE_STEPS) / _SHARE_STEPS if value < 1.0 else 1.0

@@ -42,26 +42,29 @@ class Room:
 
 def find_room(policy: Policy, hosts: Mapping[str, HostMemory], fleet: Fleet, disk_room: int | None) -> Room:
     """What fits where; `hosts` carry the budgets that count."""
-    powered = resumable = 0
+    kept = powered = resumable = 0
     uncarried: list[MachineFact] = []
     stuck: list[MachineFact] = []
     slots: list[tuple[float, str]] = []
     short: list[tuple[float, str]] = []
-    for host in sorted({*hosts, *fleet}):
-        machines = fleet.get(host, ())
-        memory = hosts.get(host)
-        awake = [machine for machine in machines if is_powered(machine) and is_kept(machine)]
-        carried = _count_carried(policy, memory, awake)
-        asleep, woken = _find_resumable(policy, memory, machines)
-        powered, resumable = powered + carried, resumable + woken
-        uncarried, stuck = [*uncarried, *awake[carried:]], [*stuck, *asleep[woken:]]
+    for host in sorted(hosts.keys() | fleet.keys()):
+        machines, memory = fleet.get(host, ()), hosts.get(host)
+        if machines:
+            staying = [machine for machine in machines if is_kept(machine)]
+            awake = [machine for machine in staying if is_powered(machine)]
+            carried = _count_carried(policy, memory, awake)
+            kept, powered = kept + len(staying), powered + carried
+            uncarried += awake[carried:]
+            if len(awake) < len(staying):
+                asleep, woken = _find_resumable(policy, memory, machines)
+                resumable += woken
+                stuck += asleep[woken:]
         places = 0 if memory is None else _count_places(policy, memory, machines)
         if memory is not None and places > 0:
             found = _find_slots(policy, host, memory, machines, places)
             slots += found
             short += [] if found else [(memory.budget_mhz, host)]
     slots.sort(key=lambda slot: (-slot[0], slot[1]))
-    kept = sum(is_kept(machine) for machines in fleet.values() for machine in machines)
     limit = len(slots) if disk_room is None else disk_room
     return Room(
         kept,
@@ -176,6 +179,8 @@ def _find_resumable(
 
 def _count_places(policy: Policy, memory: HostMemory, machines: Sequence[MachineFact]) -> int:
     """Further machines of the policy's size that the host may have and its memory can hold."""
+    if len(machines) >= policy.machines_per_host:
+        return 0
     fitting = _left_mib(policy, memory, machines) / max(1, policy.machine.memory_mib)
     return math.floor(min(policy.machines_per_host - len(machines), fitting))
 

@@ -5,18 +5,19 @@ state and facts alone, so an observation that changes no state repeats the decis
 """
 
 from collections.abc import Mapping
-from dataclasses import fields, replace
-from datetime import UTC, datetime
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from libs.common.contracts.usage import Sample
 from libs.harvest.budgets import bounded_floor
-from libs.harvest.count import bound_wanted, count_running, find_room, find_unable, place_missing
+from libs.harvest.count import Room, bound_wanted, count_running, find_room, find_unable, place_missing
 from libs.harvest.fleet import Fleet, floor_mhz, group_by_host, order_victims
 from libs.harvest.hear import hear, hear_nothing
 from libs.harvest.ladder import can_suspend
 from libs.harvest.owner import FUTURE_S, find_fault, patience_s
 from libs.harvest.types import (
+    TIMES,
     Decision,
     Facts,
     HostBudget,
@@ -37,16 +38,20 @@ def decide(policy: Policy, state: State, observation: Observation, facts: Facts)
     A sample not newer than the newest believed one changes nothing. A sample that cannot be believed, and
     silence for longer than `patience_s`, bring every budget to the floor. A naive time is taken for UTC.
     """
-    facts = replace(facts, now=_aware(facts.now))
+    if facts.now.tzinfo is not UTC:
+        facts = replace(facts, now=_aware(facts.now))
     if isinstance(observation, Missing):
         facts = replace(facts, now=max(facts.now, _aware(observation.now)))
         state = _forget_future(state, facts.now)
         return _conclude(policy, _hear_silence(policy, state, facts), facts)
-    sample = replace(observation, at=_aware(observation.at))
+    sample = observation
+    if sample.at.tzinfo is not UTC:
+        sample = replace(sample, at=_aware(sample.at))
     state = _forget_future(state, facts.now)
     if state.sampled_at is not None and sample.at <= state.sampled_at:
         return _conclude(policy, state, facts)
-    return _conclude(policy, _hear_sample(policy, state, sample, facts), facts)
+    state, room = _hear_sample(policy, state, sample, facts)
+    return _conclude(policy, state, facts, room)
 
 
 def _hear_silence(policy: Policy, state: State, facts: Facts) -> State:
@@ -59,37 +64,42 @@ def _hear_silence(policy: Policy, state: State, facts: Facts) -> State:
     return hear_nothing(policy, state, facts, Reason(ReasonCode.MISSING, "silence", silent_s, longest_s))
 
 
-def _hear_sample(policy: Policy, state: State, sample: Sample, facts: Facts) -> State:
+def _hear_sample(policy: Policy, state: State, sample: Sample, facts: Facts) -> tuple[State, Room | None]:
     oldest_s = patience_s(policy, sample.interval_s, facts.interval_s)
     fault = find_fault(sample, facts.now, oldest_s)
     if fault is not None:
         code, what, value = fault
         bound = oldest_s if code is ReasonCode.STALE else None
-        return hear_nothing(policy, state, facts, Reason(code, what, value, bound))
+        return hear_nothing(policy, state, facts, Reason(code, what, value, bound)), None
     if state.sampled_at is not None:
-        state = _hear_gap(policy, state, replace(facts, now=sample.at))
-    return hear(policy, state, sample, facts)
+        state = _hear_gap(policy, state, sample.at, facts)
+    state, room = hear(policy, state, sample, facts)
+    # Of hosts that are not in the sample what is there may be known by no host: that is looked at anew.
+    return state, room if len(state.hosts) == len(sample.hosts) else None
 
 
-def _hear_gap(policy: Policy, state: State, facts: Facts) -> State:
-    """The state at `facts.now` when nothing was heard before: only a long gap changes it."""
+def _hear_gap(policy: Policy, state: State, until: datetime, facts: Facts) -> State:
+    """The state at `until` when nothing was heard before: only a long gap changes it."""
     assert state.sampled_at is not None
-    is_long = (facts.now - state.sampled_at).total_seconds() > patience_s(
+    is_long = (until - state.sampled_at).total_seconds() > patience_s(
         policy, state.interval_s, facts.interval_s
     )
-    return _hear_silence(policy, state, facts) if is_long else state
+    return _hear_silence(policy, state, replace(facts, now=until)) if is_long else state
 
 
-def _conclude(policy: Policy, state: State, facts: Facts) -> tuple[State, Decision]:
+def _conclude(policy: Policy, state: State, facts: Facts, room: Room | None = None) -> tuple[State, Decision]:
+    """What follows from a state; `room` is what has room under its budgets, if that is known."""
     known = dict(state.hosts)
     fleet = group_by_host(facts.machines, known)
-    hosts = _hold_down(policy, known, fleet) if facts.paused is not None or facts.draining else known
+    held = facts.paused is not None or facts.draining
+    hosts = _hold_down(policy, known, fleet) if held else known
     rung = max(
         state.rung, Rung.DRAIN if facts.draining else Rung.NO_NEW if facts.paused is not None else Rung.LEND
     )
     gone = facts.draining or rung is Rung.DESTROY
     wanted = 0 if gone else bound_wanted(policy, facts, state.wanted)
-    room = find_room(policy, hosts, fleet, state.disk_room)
+    if room is None or held:
+        room = find_room(policy, hosts, fleet, state.disk_room)
     unable = () if can_suspend(policy, state.datastore_short) else find_unable(rung, fleet, room)
     wanted = min(wanted, room.kept - len(unable)) if unable else wanted
     placements = () if unable else place_missing(rung, state.verdict, wanted, room)
@@ -105,6 +115,7 @@ def _conclude(policy: Policy, state: State, facts: Facts) -> tuple[State, Decisi
         placements=placements,
         victims=order_victims(fleet, able, (*unable, *room.stuck)),
         reason=_name_reason(state, facts),
+        steering=state.steering,
     )
     return state, decision
 
@@ -134,11 +145,19 @@ def _name_reason(state: State, facts: Facts) -> Reason:
 def _forget_future(state: State, now: datetime) -> State:
     """After a clock was set back: times ahead become the present, and the last sample is forgotten."""
     ahead: dict[str, Any] = {}
-    for field in fields(state):
-        value = getattr(state, field.name)
-        if isinstance(value, datetime) and (value - now).total_seconds() > FUTURE_S:
-            ahead[field.name] = None if field.name == "sampled_at" else now
+    latest = _later(now, FUTURE_S)
+    for name in TIMES:
+        value = getattr(state, name)
+        if value is not None and value > latest:
+            ahead[name] = None if name == "sampled_at" else now
     return replace(state, **ahead) if ahead else state
+
+
+def _later(time: datetime, by_s: float) -> datetime:
+    try:
+        return time + timedelta(seconds=by_s)
+    except OverflowError:
+        return datetime.max.replace(tzinfo=UTC)
 
 
 def _aware(time: datetime) -> datetime:

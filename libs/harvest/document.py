@@ -113,9 +113,22 @@ class PolicyDocument(BaseModel):
     target: float = Field(
         default=0.90, ge=0.10, le=1.0, description="Owner and ours together, fraction of a host."
     )
-    margin: float = Field(default=0.018, ge=0.0, le=0.50)
+    margin: float = Field(default=0.01, ge=0.0, le=0.50)
     sigma: float = Field(
-        default=4.5, ge=0.0, le=20.0, description="Standard deviations of owner load kept free."
+        default=6.0, ge=0.0, le=20.0, description="Standard deviations of owner load kept free."
+    )
+    steered: bool = Field(
+        default=True,
+        description="Whether sigma follows what is measured on the cluster, by a gain of 0.7 to 3.",
+    )
+    contention_max: float = Field(
+        default=0.001, ge=0.00001, le=0.1, description="Share of host time that may pass above the target."
+    )
+    hard_max: float = Field(
+        default=0.0004,
+        ge=0.00001,
+        le=0.1,
+        description="Share of host time that may pass above all of a host.",
     )
     idle_dwell_s: Seconds = 300.0
     busy_dwell_s: Seconds = 60.0
@@ -248,7 +261,9 @@ PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
             "gentle",
             cpu=ThresholdsDocument(idle=0.30, stop_new=0.45, reclaim=0.60),
             ladder=LadderDocument(stop_new_after_s=0.0, suspend_after_s=180.0, drain_after_s=7200.0),
-            sigma=8.0,
+            sigma=9.0,
+            contention_max=0.0004,
+            hard_max=0.0002,
             idle_dwell_s=900.0,
             busy_dwell_s=0.0,
             cooldown_s=1800.0,
@@ -261,7 +276,9 @@ PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
             "greedy",
             cpu=ThresholdsDocument(idle=0.65, stop_new=0.75, reclaim=0.85),
             ladder=LadderDocument(stop_new_after_s=120.0, suspend_after_s=1800.0, drain_after_s=43200.0),
-            sigma=2.0,
+            sigma=3.5,
+            contention_max=0.0025,
+            hard_max=0.001,
             idle_dwell_s=120.0,
             busy_dwell_s=120.0,
             cooldown_s=300.0,

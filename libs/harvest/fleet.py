@@ -36,7 +36,9 @@ def is_kept(machine: MachineFact) -> bool:
 
 def floor_mhz(policy: Policy, machines: Sequence[MachineFact]) -> float:
     """What keeps the powered-on machines among these alive, in whole MHz."""
-    vcpus = sum(vcpus_of(machine) for machine in machines if is_powered(machine))
+    if not machines:
+        return 0.0
+    vcpus = sum([vcpus_of(machine) for machine in machines if machine.state != "suspended"])
     return float(math.ceil(policy.floor_mhz_per_vcpu * vcpus))
 
 
@@ -62,21 +64,24 @@ def disk_gib_of(policy: Policy, machine: MachineFact) -> float:
 def order_victims(fleet: Fleet, able: Collection[str], first: Sequence[str] = ()) -> tuple[str, ...]:
     """Kept machines, first to give up first: `first` in its order, then those that sleep, then on hosts that carry
     none, then least work lost, then newest."""
-    kept = [
-        (host in able or host == NOWHERE, machine)
+    ranks = [
+        (
+            is_powered(machine),
+            host in able or host == NOWHERE,
+            _finite(machine.progress_s),
+            _finite(machine.age_s),
+            machine.machine,
+        )
         for host, machines in fleet.items()
         for machine in machines
         if is_kept(machine)
     ]
-    ranked = [machine.machine for _, machine in sorted(kept, key=_rank)]
-    place = {name: position for position, name in enumerate(first)}
-    return tuple(sorted(ranked, key=lambda name: place.get(name, len(place))))
-
-
-def _rank(place: tuple[bool, MachineFact]) -> tuple[bool, bool, float, float, str]:
-    is_carried, machine = place
-    progress_s, age_s = _finite(machine.progress_s), _finite(machine.age_s)
-    return is_powered(machine), is_carried, progress_s, age_s, machine.machine
+    ranks.sort()
+    ranked = [rank[-1] for rank in ranks]
+    if first:
+        place = {name: position for position, name in enumerate(first)}
+        ranked.sort(key=lambda name: place.get(name, len(place)))
+    return tuple(ranked)
 
 
 def _finite(seconds: float) -> float:

@@ -1,16 +1,32 @@
 """What an observation changes in the state: a believable sample, or its absence."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
 from libs.common.contracts.usage import Quality, Sample
-from libs.harvest.budgets import UNKNOWN, Pace, Weights, bounded_floor, change, fit, learn, move, offer
-from libs.harvest.count import bound_wanted, find_room, grow, has_cooled_down
+from libs.harvest.budgets import (
+    UNKNOWN,
+    Aim,
+    Pace,
+    Weights,
+    bounded_floor,
+    change,
+    learn,
+    move,
+    offer,
+    plain_bound,
+    room_beside,
+    upper_bound,
+    useful,
+)
+from libs.harvest.count import Room, bound_wanted, find_room, grow, has_cooled_down
 from libs.harvest.fleet import Fleet, floor_mhz, group_by_host, is_kept, memory_mib_of
 from libs.harvest.ladder import climb_or_descend, read_push
 from libs.harvest.owner import HostLoad, memory_is_measured, number, patience_s, read_hosts
 from libs.harvest.reasons import name_owner_reason
+from libs.harvest.steering import Trial, sigma_of, steer
 from libs.harvest.types import (
     Facts,
     HostMemory,
@@ -20,6 +36,8 @@ from libs.harvest.types import (
     ReasonCode,
     Rung,
     State,
+    Steering,
+    Trend,
     Verdict,
 )
 from libs.harvest.verdict import (
@@ -42,14 +60,19 @@ class Scene:
     lost: Mapping[str, HostMemory]
     """Known hosts that should be in the sample and are not."""
     fleet: Fleet
+    floors: Mapping[str, float]
+    """What keeps the machines of a host alive, by host that has any."""
     pace: Pace
     weights: Weights
+    sigmas: tuple[float, float]
+    """Deviations to be kept free by the engine's own and by the plain bound."""
+    plain_leads: bool
     floored: bool
     """The rung leaves nothing above the floor."""
 
 
-def hear(policy: Policy, state: State, sample: Sample, facts: Facts) -> State:
-    """The state after a sample in which nothing as a whole is impossible; single hosts may be."""
+def hear(policy: Policy, state: State, sample: Sample, facts: Facts) -> tuple[State, Room]:
+    """The state after a sample in which nothing as a whole is impossible (single hosts may be), and what has room."""
     state = _adopt(policy, state, facts)
     known = dict(state.hosts)
     fleet = group_by_host(facts.machines, sample.hosts)
@@ -61,12 +84,29 @@ def hear(policy: Policy, state: State, sample: Sample, facts: Facts) -> State:
     judged = judge(policy, _note(state, sample, datastore), signals, sample.at)
     push = read_push(policy, judged, facts, sample.at, fresh=pace.may_rise)
     judged = climb_or_descend(policy, judged, push, sample.at)
-    weights = Weights.over(pace.elapsed_s)
-    scene = Scene(sample.at, loads, lost, fleet, pace, weights, floored=judged.rung >= Rung.FLOOR)
-    judged = replace(judged, sampled_at=sample.at, hosts=_remember(policy, known, scene, sample))
-    judged = _let_go(policy, _retreat(policy, state, judged, facts, sample.at), scene)
+    floors = {host: floor_mhz(policy, machines) for host, machines in fleet.items()}
+    steering = _steer(policy, state, facts, loads, floors, pace)
+    scene = Scene(
+        sample.at,
+        loads,
+        lost,
+        fleet,
+        floors,
+        pace,
+        Weights.over(pace.elapsed_s),
+        sigma_of(policy, steering),
+        plain_leads=state.steering is not None and state.steering.plain_leads,
+        floored=judged.rung >= Rung.FLOOR,
+    )
+    judged = replace(
+        judged, sampled_at=sample.at, steering=steering, hosts=_remember(policy, known, scene, sample)
+    )
+    room = find_room(policy, dict(judged.hosts), fleet, judged.disk_room)
+    judged = _let_go(policy, _retreat(policy, state, judged, facts, sample.at), scene, room)
     reason = name_owner_reason(policy, judged, signals, loads, datastore, push)
-    return _grow(policy, judged, facts, scene, reason)
+    if reason is not None:
+        return replace(judged, reason=reason), room
+    return _grow(policy, judged, facts, scene, room), room
 
 
 def hear_nothing(policy: Policy, state: State, facts: Facts, reason: Reason | None) -> State:
@@ -131,7 +171,7 @@ def _remember(
         load.host: _budget_host(policy, known.get(load.host), load, scene, measured) for load in scene.loads
     }
     for host, memory in scene.lost.items():
-        floor = bounded_floor(policy, floor_mhz(policy, scene.fleet.get(host, ())), memory.capacity_mhz)
+        floor = bounded_floor(policy, scene.floors.get(host, 0.0), memory.capacity_mhz)
         hosts[host] = replace(change(memory, min(memory.budget_mhz, floor)), spare_mib=0)
     hosts.update(_meet_unseen(policy, hosts, scene.fleet))
     return tuple(sorted(hosts.items()))
@@ -142,21 +182,62 @@ def _budget_host(
 ) -> HostMemory:
     known = known or HostMemory(UNKNOWN, 0.0)
     if not load.connected:
-        return replace(change(known, 0.0), spare_mib=0)
+        return replace(change(known, 0.0), spare_mib=0, wish=0.0, plain_wish=0.0)
     ours = scene.fleet.get(load.host, ())
-    spare_mib = _find_spare_mib(policy, load, ours, measured=memory_measured)
-    trend, capacity_mhz = known.trend, known.capacity_mhz
+    trend, capacity_mhz, wish, plain_wish = known.trend, known.capacity_mhz, 0.0, 0.0
     if not load.fault:
         trend, capacity_mhz = learn(known, load, scene.weights), round(load.capacity_mhz, 1)
-    memory = HostMemory(trend, known.budget_mhz, capacity_mhz, spare_mib, known.rest_s, known.owed_s)
-    floor = bounded_floor(policy, floor_mhz(policy, ours), capacity_mhz)
+        wish, plain_wish = _wish(policy, known, trend, scene)
+    floor = bounded_floor(policy, scene.floors.get(load.host, 0.0), capacity_mhz)
     pressed = (
         scene.floored or load.cpu >= policy.cpu.reclaim or _is_memory_pressed(policy, load, memory_measured)
     )
-    if load.fault or pressed:
-        return move(policy, memory, floor, floor, scene.pace)
-    free = offer(policy, memory) if scene.pace.may_rise else fit(policy, memory)
-    return move(policy, memory, max(floor, free), floor, scene.pace)
+    desired, room = floor, room_beside(policy, trend)
+    if not load.fault and not pressed:
+        free = plain_wish if scene.plain_leads else wish
+        if not scene.pace.may_rise:
+            free = useful(policy, room)
+        desired = max(floor, float(math.floor(free * capacity_mhz)))
+    moved = move(policy, known, Aim(desired, floor, room * capacity_mhz, capacity_mhz), scene.pace)
+    return HostMemory(
+        trend,
+        moved.budget_mhz,
+        capacity_mhz,
+        _find_spare_mib(policy, load, ours, measured=memory_measured),
+        moved.rest_s,
+        moved.owed_s,
+        wish,
+        plain_wish,
+    )
+
+
+def _wish(policy: Policy, known: HostMemory, trend: Trend, scene: Scene) -> tuple[float, float]:
+    """What the engine's own and the plain bound would lend; a look amid an interval only takes what must go."""
+    if not scene.pace.may_rise:
+        room = useful(policy, room_beside(policy, trend))
+        return min(known.wish, room), min(known.plain_wish, room)
+    own, plain = scene.sigmas
+    return offer(policy, upper_bound(trend, own)), offer(policy, plain_bound(trend, plain))
+
+
+def _steer(
+    policy: Policy,
+    state: State,
+    facts: Facts,
+    loads: Sequence[HostLoad],
+    floors: Mapping[str, float],
+    pace: Pace,
+) -> Steering | None:
+    """The steering after what the budgets of until now did; where nothing was lent nothing is learnt."""
+    if state.rung is not Rung.LEND or facts.paused is not None or facts.draining:
+        return state.steering
+    known, trials = dict(state.hosts), []
+    for load in loads:
+        memory = known.get(load.host)
+        if load.connected and memory is not None and memory.capacity_mhz > 0:
+            budget = memory.budget_mhz if memory.budget_mhz > floors.get(load.host, 0.0) else 0.0
+            trials.append(Trial(load.cpu, memory.wish, memory.plain_wish, budget / memory.capacity_mhz))
+    return steer(policy, state.steering, trials, pace.elapsed_s)
 
 
 def _is_memory_pressed(policy: Policy, load: HostLoad, measured: bool) -> bool:
@@ -171,7 +252,7 @@ def _find_spare_mib(
         return None
     if load.memory_fault:
         return 0
-    excess = max(0.0, load.memory_ours_mib - sum(memory_mib_of(policy, machine) for machine in ours))
+    excess = max(0.0, load.memory_ours_mib - sum([memory_mib_of(policy, machine) for machine in ours]))
     return max(0, int((policy.target - load.memory) * load.memory_capacity_mib - excess))
 
 
@@ -201,26 +282,26 @@ def _retreat(policy: Policy, before: State, state: State, facts: Facts, at: date
     wanted = 0 if gone else bound_wanted(policy, facts, state.wanted)
     climbed = state.rung > before.rung and state.rung >= Rung.NO_NEW
     retreated = wanted < before.wanted or climbed
-    return replace(state, wanted=wanted, grown_at=at if retreated else state.grown_at)
+    grown_at = at if retreated else state.grown_at
+    if wanted == state.wanted and grown_at == state.grown_at:
+        return state
+    return replace(state, wanted=wanted, grown_at=grown_at)
 
 
-def _let_go(policy: Policy, state: State, scene: Scene) -> State:
+def _let_go(policy: Policy, state: State, scene: Scene, room: Room) -> State:
     """Want suspended machines no more that had no room to wake up for a cooldown of an idle cluster."""
-    room = find_room(policy, dict(state.hosts), scene.fleet, state.disk_room)
     if room.stuck and has_dwelt(state.stuck_since, policy.cooldown_s, scene.at):
         wanted = max(0, min(state.wanted, room.kept - len(room.stuck)))
         return replace(state, wanted=wanted, grown_at=scene.at, stuck_since=None)
     lends = state.verdict is Verdict.IDLE and state.rung is Rung.LEND and scene.pace.may_rise
-    return replace(state, stuck_since=(state.stuck_since or scene.at) if lends and room.stuck else None)
+    stuck_since = (state.stuck_since or scene.at) if lends and room.stuck else None
+    return state if stuck_since == state.stuck_since else replace(state, stuck_since=stuck_since)
 
 
-def _grow(policy: Policy, state: State, facts: Facts, scene: Scene, reason: Reason | None) -> State:
-    """One step more where everything allows it; `reason` is what already forbids it."""
-    if reason is not None:
-        return replace(state, reason=reason)
+def _grow(policy: Policy, state: State, facts: Facts, scene: Scene, room: Room) -> State:
+    """One step more where everything allows it."""
     if not scene.pace.may_rise or state.verdict is not Verdict.IDLE or state.rung is not Rung.LEND:
         return replace(state, reason=Reason(ReasonCode.LENDING))
-    room = find_room(policy, dict(state.hosts), scene.fleet, state.disk_room)
     wanted, reason = grow(policy, state, facts, room)
     if wanted == state.wanted:
         return replace(state, reason=reason)

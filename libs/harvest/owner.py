@@ -5,8 +5,8 @@ host counts as full, an unbelievable sample as silence.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import datetime
+from typing import NamedTuple
 
 from libs.common.contracts.usage import HostState, Sample
 from libs.harvest.types import HostMemory, Policy, ReasonCode
@@ -23,8 +23,7 @@ _MOST = 1e9
 """MHz, MiB or GiB that no single host has."""
 
 
-@dataclass(frozen=True, slots=True)
-class HostLoad:
+class HostLoad(NamedTuple):
     """One host of a believable sample."""
 
     host: str
@@ -91,7 +90,7 @@ def read_hosts(sample: Sample, known: Mapping[str, HostMemory]) -> tuple[HostLoa
     """The hosts of a sample that `find_fault` accepts, ordered by reference."""
     measured = memory_is_measured(sample)
     loads = [_read_host(sample, index, known.get(host), measured) for index, host in enumerate(sample.hosts)]
-    return tuple(sorted(loads, key=lambda load: load.host))
+    return tuple(sorted(loads))  # no two have the same name
 
 
 def memory_is_measured(sample: Sample) -> bool:
@@ -135,7 +134,8 @@ def _owner_share(capacity: float | None, used: object, ours: object) -> tuple[fl
         return 1.0, "above_capacity"
     if lent > total + TOLERANCE * capacity:
         return 1.0, "ours_above_total"
-    return min(1.0, max(0.0, (total - lent) / capacity)), None
+    share = (total - lent) / capacity
+    return 0.0 if share < 0.0 else 1.0 if share > 1.0 else share, None
 
 
 def _capacity(value: object) -> float | None:
@@ -145,6 +145,8 @@ def _capacity(value: object) -> float | None:
 
 def number(value: object) -> float | None:
     """A finite number of a plausible size, or None."""
+    if type(value) is float:  # almost always
+        return value if -_MOST <= value <= _MOST else None
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     return float(value) if abs(value) <= _MOST else None

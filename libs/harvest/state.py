@@ -1,13 +1,14 @@
 """The state as compact JSON: what is written and read back decides the same.
 
-Under 2 KiB and 200 bytes a host; a host takes some 80. What an earlier release wrote is read too.
+Under 2 KiB and 200 bytes a host; a host takes some 120. What an earlier release wrote is read too.
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
-from libs.harvest.types import HostMemory, Reason, ReasonCode, Rung, State, Trend, Verdict
+from libs.harvest.types import HostMemory, Reason, ReasonCode, Rung, State, Steering, Track, Trend, Verdict
 
 _VERSION = 2
 _FIRST_VERSION = 1
@@ -41,6 +42,7 @@ def to_json(state: State) -> dict[str, Any]:
         reason = state.reason
         document["reason"] = [reason.code.value, reason.signal, reason.value, reason.bound, reason.host]
     plain: dict[str, Any] = {"wanted": state.wanted or None, "disk": state.disk_room, "ex": state.exposed}
+    plain["st"] = None if state.steering is None else _steering_to_json(state.steering)
     plain["short"] = state.datastore_short or None
     return document | {short: value for short, value in plain.items() if value is not None}
 
@@ -62,6 +64,7 @@ def from_json(document: Mapping[str, Any]) -> State:
             datastore_short=bool(document.get("short", False)),
             exposed=document.get("ex"),
             interval_s=None if "iv" not in document else float(document["iv"]),
+            steering=_steering_from_json(document["st"]) if "st" in document else None,
             reason=None if reason is None else Reason(ReasonCode(reason[0]), *reason[1:]),
             **times,
         )
@@ -73,25 +76,47 @@ def _host_to_json(host: str, memory: HostMemory) -> list[Any]:
     trend, budget, capacity = memory.trend, _short(memory.budget_mhz), _short(memory.capacity_mhz)
     spare_mib = _NO_LIMIT if memory.spare_mib is None else memory.spare_mib
     row = [host, budget, capacity, spare_mib, trend.level, trend.fast, trend.slow, trend.peak, trend.last]
+    row += [trend.plain_level, trend.plain_variance, memory.wish, memory.plain_wish]
     if memory.owed_s:
         return [*row, _short(memory.rest_s), _short(memory.owed_s)]
     return [*row, _short(memory.rest_s)] if memory.rest_s else row
 
 
 def _host_from_json(row: list[Any]) -> tuple[str, HostMemory]:
-    host, budget, capacity, spare_mib, level, fast, slow, peak, last, *rest = row
-    trend = Trend(float(level), float(fast), float(slow), float(peak), float(last))
+    host, budget, capacity, spare_mib, *told = row
+    trend, wishes, rest = told[:7], told[7:9], [float(value) for value in told[9:]]
+    wish, plain_wish = (float(value) for value in wishes)
+    memory = HostMemory(
+        Trend(*map(float, trend)), float(budget), float(capacity), _spare_mib(spare_mib), *rest
+    )
+    return str(host), replace(memory, wish=wish, plain_wish=plain_wish)
+
+
+def _first_host_from_json(row: list[Any]) -> tuple[str, HostMemory]:
+    host, level, variance, last, budget, capacity, spare_mib, *rest = row
+    level, variance, last = float(level), float(variance), float(last)
+    trend = Trend(level, variance, variance, max(level, last), last, level, variance)
     return str(host), HostMemory(
         trend, float(budget), float(capacity), _spare_mib(spare_mib), *map(float, rest)
     )
 
 
-def _first_host_from_json(row: list[Any]) -> tuple[str, HostMemory]:
-    host, level, variance, last, budget, capacity, spare_mib, *rest = row
-    highest = max(float(level), float(last))
-    trend = Trend(float(level), float(variance), float(variance), highest, float(last))
-    return str(host), HostMemory(
-        trend, float(budget), float(capacity), _spare_mib(spare_mib), *map(float, rest)
+def _steering_to_json(steering: Steering) -> list[Any]:
+    tracks = [
+        [track.soft_gain, track.hard_gain, track.contended, track.hard, track.lent]
+        for track in (steering.own, steering.plain)
+    ]
+    return [*tracks, _short(steering.observed_s), int(steering.plain_leads), _short(steering.led_s)]
+
+
+def _steering_from_json(found: list[Any]) -> Steering:
+    own, plain, observed_s, plain_leads, led_s = found
+    return Steering(
+        Track(*map(float, own)),
+        Track(*map(float, plain)),
+        float(observed_s),
+        bool(plain_leads),
+        float(led_s),
     )
 
 

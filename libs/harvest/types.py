@@ -3,7 +3,7 @@
 `decide(policy, state, sample, facts) -> (state, Decision)`. Constants are in seconds, never in samples.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import datetime, time
 from enum import IntEnum, StrEnum
 
@@ -62,9 +62,15 @@ class Policy:
     ladder: Ladder
     target: float = 0.90
     """Fraction of a host that owner and ours together may reach."""
-    margin: float = 0.018
-    sigma: float = 4.5
-    """Standard deviations of owner load kept free on top of the level."""
+    margin: float = 0.01
+    sigma: float = 6.0
+    """Standard deviations of owner load kept free on top of the level, before the gain that is steered."""
+    steered: bool = True
+    """Whether a gain on `sigma` follows what is measured on the cluster; False: it stays 1."""
+    contention_max: float = 0.001
+    """Share of host time in which owner and ours may stand above the target."""
+    hard_max: float = 0.0003
+    """The same above all of a host."""
     idle_dwell_s: float = 300.0
     busy_dwell_s: float = 60.0
     cooldown_s: float = 600.0
@@ -204,6 +210,9 @@ class Trend:
     peak: float
     """The highest load of late; it sinks to the level within minutes."""
     last: float
+    plain_level: float = 1.0
+    plain_variance: float = 0.0
+    """Mean and variance of the plain bound, which runs beside the engine's own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,6 +229,42 @@ class HostMemory:
     """How long the budget must still rest before it may rise."""
     owed_s: float = 0.0
     """How long until the allowance has made up for all changes of the budget; a rise waits while this is much."""
+    wish: float = 0.0
+    plain_wish: float = 0.0
+    """What the engine's own and the plain bound would have lent since the newest sample, fractions of capacity."""
+
+
+@dataclass(frozen=True, slots=True)
+class Track:
+    """One bound of the owner's load and how it did: means over a week of lending, all hosts alike."""
+
+    soft_gain: float
+    hard_gain: float
+    """What contention and hard contention each ask for; the higher one multiplies the policy's `sigma`."""
+    contended: float
+    """Share of host time in which owner and lent stood above the target."""
+    hard: float
+    """The same above all of a host."""
+    lent: float
+    """Fraction of the hosts that it offered and the owner left."""
+
+    @property
+    def gain(self) -> float:
+        """What multiplies the policy's `sigma`."""
+        return max(self.soft_gain, self.hard_gain)
+
+
+@dataclass(frozen=True, slots=True)
+class Steering:
+    """How far the engine goes on this cluster, by what was measured there (`libs.harvest.steering`)."""
+
+    own: Track
+    plain: Track
+    """The shadow: a moving mean and its deviation."""
+    observed_s: float = 86_400.0
+    plain_leads: bool = False
+    led_s: float = 0.0
+    """How long there was no change of which one leads."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,6 +299,12 @@ class State:
     interval_s: float | None = None
     """What the newest believed sample covered."""
     reason: Reason | None = None
+    steering: Steering | None = None
+    """None: nothing was ever lent."""
+
+
+TIMES = tuple(field.name for field in fields(State) if "datetime" in str(field.type))
+"""The moments that a state remembers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -284,6 +335,8 @@ class Decision:
     victims: tuple[str, ...]
     """Machines to give up first, in order, when fewer are wanted or may run; not those that drain already."""
     reason: Reason
+    steering: Steering | None = None
+    """How far the engine went, and what of."""
 
 
 Observation = Sample | Missing

@@ -137,6 +137,8 @@ def _tell_decision(record: dict[str, Any]) -> None:
     machines = f"{decision['wanted']} machines wanted, {decision['running']} running"
     policy = f"policy {record['policy_id']} revision {record['policy_revision']}"
     show.say(f"  verdict {decision['verdict']}, cap {show.ghz(decision['cap_mhz'])}, {machines}; {policy}")
+    if decision.get("steering"):
+        show.say(f"  {_tell_steering(decision['steering'])}")
     paused = record["facts"].get("paused")
     if paused:
         show.say(f"  paused: {paused}")
@@ -145,6 +147,21 @@ def _tell_decision(record: dict[str, Any]) -> None:
         [_host_row(budget, seen) for budget in decision["budgets"]],
     )
     print()
+
+
+def _tell_steering(steering: dict[str, Any]) -> str:
+    """How far the engine goes there, and whether its own bound or the plain shadow leads."""
+    leads, rests = ("plain", "own") if steering["plain_leads"] else ("own", "plain")
+    return f"leads: {_tell_track(leads, steering)}; in its shadow: {_tell_track(rests, steering)}"
+
+
+def _tell_track(name: str, steering: dict[str, Any]) -> str:
+    track = {field: float(value) for field, value in steering[name].items()}
+    gain = max(track["soft_gain"], track["hard_gain"])
+    above, hard = 100 * track["contended"], 100 * track["hard"]
+    return (
+        f"{name} bound x {gain:.2f} (above the target {above:.3f} %, above the host {hard:.3f} % of the time)"
+    )
 
 
 def _host_row(budget: dict[str, Any], seen: dict[str, Any]) -> list[object]:

@@ -166,7 +166,7 @@ async def test_a_revision_must_name_what_it_was_made_from_and_stays_for_ever(pol
 
     found = (await policy.ask("GET", f"{path}/revisions", role=Role.VIEWER)).body["items"]
 
-    assert [(item["revision"], item["document"]["sigma"]) for item in found] == [(2, 5.0), (1, 4.5)]
+    assert [(item["revision"], item["document"]["sigma"]) for item in found] == [(2, 5.0), (1, 6.0)]
     assert parse(found[1]["document"]) == parse(DOCUMENT)
     assert found[0]["created_by"] == "someone"
 

@@ -34,9 +34,14 @@ POLICY = Policy(
     ladder=Ladder(
         stop_new_after_s=60.0, suspend_after_s=120.0, drain_after_s=300.0, drain_grace_s=180.0, suspend=True
     ),
+    margin=0.02,
+    sigma=3.0,
     idle_dwell_s=60.0,
     busy_dwell_s=40.0,
     cooldown_s=120.0,
+    useful_share=0.08,
+    dead_band=0.1,
+    rise_s=300.0,
 )
 FLOOR_MHZ = POLICY.floor_mhz_per_vcpu * POLICY.machine.vcpus
 

@@ -144,8 +144,8 @@ def test_nothing_is_placed_while_a_suspended_machine_can_come_back() -> None:
 
 def test_a_suspended_machine_stays_so_where_the_budget_cannot_carry_it() -> None:
     story = Story(replace(QUICK, max_machines=1), machines=(machine("m", "a", "suspended"),))
-    assert story.hear_for(100, [0.76, 0.1, 0.1]).running == 1
-    assert story.hear([0.79, 0.1, 0.1]).running == 0
+    assert story.hear_for(100, [0.79, 0.1, 0.1]).running == 1
+    assert story.hear([0.82, 0.1, 0.1]).running == 0
 
 
 def test_a_lost_state_adopts_the_machines_it_finds() -> None:
