@@ -6,7 +6,7 @@ Fractions are 0 to 1, times are seconds unless the name says otherwise. Only thi
 import re
 from collections.abc import Mapping
 from dataclasses import asdict
-from datetime import time
+from datetime import date, time
 from types import MappingProxyType
 from typing import Annotated, Any, Literal, Self
 from zoneinfo import ZoneInfo
@@ -145,6 +145,9 @@ class PolicyDocument(BaseModel):
     rise_s: float = Field(default=120.0, ge=0.0, le=3600.0)
     stale_after_s: float = Field(default=60.0, ge=5.0, le=3600.0)
     windows: tuple[WindowDocument, ...] = Field(default=(), max_length=50, description="Empty: always.")
+    holidays: tuple[Annotated[str, Field(pattern=r"^[0-9]{4}-[0-9]{2}-[0-9]{2}$")], ...] = Field(
+        default=(), max_length=200, description="Days that count as Sundays for the windows, as 2026-12-25."
+    )
     time_zone: str = Field(default="UTC", min_length=1, max_length=64, examples=["Europe/Zurich"])
     datastore_free_min: float = Field(default=0.20, ge=0.0, le=0.95)
     release: Literal["suspend", "destroy"] = "suspend"
@@ -168,6 +171,14 @@ class PolicyDocument(BaseModel):
             raise PydanticCustomError("below", "must not be above {other}", {"other": "max_share"})
         return value
 
+    @field_validator("holidays")
+    @classmethod
+    def _check_holidays(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        try:
+            return tuple(date.fromisoformat(day).isoformat() for day in value)
+        except ValueError as error:
+            raise PydanticCustomError("date", "must be days of the calendar, as 2026-12-25") from error
+
     @field_validator("time_zone")
     @classmethod
     def _check_time_zone(cls, value: str) -> str:
@@ -190,6 +201,7 @@ class PolicyDocument(BaseModel):
             machine=MachineSize(**self.machine.model_dump()),
             ladder=Ladder(**self.ladder.model_dump()),
             windows=tuple(_to_window(window) for window in self.windows),
+            holidays=frozenset(map(date.fromisoformat, self.holidays)),
             **plain,
         )
 
@@ -197,11 +209,17 @@ class PolicyDocument(BaseModel):
     def from_policy(cls, policy: Policy) -> Self:
         """The document of a policy. Raises pydantic.ValidationError for one that no document can describe."""
         return cls.model_validate(
-            {**asdict(policy), "windows": [_from_window(window) for window in policy.windows]}
+            {
+                **asdict(policy),
+                "windows": [_from_window(window) for window in policy.windows],
+                "holidays": [day.isoformat() for day in sorted(policy.holidays)],
+            }
         )
 
 
-_PLAIN = tuple(PolicyDocument.model_fields.keys() - {"cpu", "memory", "machine", "ladder", "windows"})
+_PLAIN = tuple(
+    PolicyDocument.model_fields.keys() - {"cpu", "memory", "machine", "ladder", "windows", "holidays"}
+)
 
 
 def parse(document: Mapping[str, Any]) -> Policy:
@@ -229,7 +247,7 @@ def name_problem(error: ValidationError) -> InvalidPolicy:
             return InvalidPolicy(field, "is missing")
         case "extra_forbidden":
             return InvalidPolicy(field, "is not a field of a policy")
-        case "printable" | "below" | "time_zone":
+        case "printable" | "below" | "time_zone" | "date":
             return InvalidPolicy(field, first["msg"])
         case _:
             return InvalidPolicy(field, f"is not valid: {first['msg'][:1].lower()}{first['msg'][1:]}")

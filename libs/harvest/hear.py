@@ -21,6 +21,7 @@ from libs.harvest.budgets import (
     upper_bound,
     useful,
 )
+from libs.harvest.coming import EVERYWHERE, reserve, reserved_on
 from libs.harvest.count import Room, bound_wanted, find_room, grow, has_cooled_down
 from libs.harvest.fleet import Fleet, floor_mhz, group_by_host, is_kept, memory_mib_of
 from libs.harvest.ladder import climb_or_descend, read_push
@@ -28,6 +29,7 @@ from libs.harvest.owner import HostLoad, memory_is_measured, number, patience_s,
 from libs.harvest.reasons import name_owner_reason
 from libs.harvest.steering import Trial, sigma_of, steer
 from libs.harvest.types import (
+    Coming,
     Facts,
     HostMemory,
     MachineFact,
@@ -67,6 +69,8 @@ class Scene:
     sigmas: tuple[float, float]
     """Deviations to be kept free by the engine's own and by the plain bound."""
     plain_leads: bool
+    reserved: Mapping[str, tuple[float, Coming]]
+    """What is kept free for announced load."""
     floored: bool
     """The rung leaves nothing above the floor."""
 
@@ -96,6 +100,7 @@ def hear(policy: Policy, state: State, sample: Sample, facts: Facts) -> tuple[St
         Weights.over(pace.elapsed_s),
         sigma_of(policy, steering),
         plain_leads=state.steering is not None and state.steering.plain_leads,
+        reserved=reserve(facts.coming, facts.now),
         floored=judged.rung >= Rung.FLOOR,
     )
     judged = replace(
@@ -104,9 +109,23 @@ def hear(policy: Policy, state: State, sample: Sample, facts: Facts) -> tuple[St
     room = find_room(policy, dict(judged.hosts), fleet, judged.disk_room)
     judged = _let_go(policy, _retreat(policy, state, judged, facts, sample.at), scene, room)
     reason = name_owner_reason(policy, judged, signals, loads, datastore, push)
+    if reason is None and EVERYWHERE in scene.reserved:
+        share, kind = scene.reserved[EVERYWHERE]
+        reason = Reason(ReasonCode.ANNOUNCED, kind.value, round(share, 4))
     if reason is not None:
         return replace(judged, reason=reason), room
-    return _grow(policy, judged, facts, scene, room), room
+    grown = _grow(policy, judged, facts, scene, room)
+    return _name_host_announced(grown, scene), room
+
+
+def _name_host_announced(state: State, scene: Scene) -> State:
+    """Where nothing else is to be said: the host of which most is kept free."""
+    named = [(share, host) for host, (share, _) in scene.reserved.items() if host in dict(state.hosts)]
+    if not named or state.reason is None or state.reason.code is not ReasonCode.LENDING:
+        return state
+    share, host = max(named)
+    kind = scene.reserved[host][1].value
+    return replace(state, reason=Reason(ReasonCode.ANNOUNCED, kind, round(share, 4), host=host))
 
 
 def hear_nothing(policy: Policy, state: State, facts: Facts, reason: Reason | None) -> State:
@@ -121,6 +140,8 @@ def hear_nothing(policy: Policy, state: State, facts: Facts, reason: Reason | No
     judged = climb_or_descend(policy, judged, push, facts.now)
     if judged.rung >= Rung.FLOOR:
         judged = replace(judged, hosts=_fall_to_floor(policy, judged, facts))
+    elif facts.coming:
+        judged = replace(judged, hosts=_step_back(policy, judged, facts))
     if reason is None and push.closed:
         judged = replace(judged, reason=Reason(ReasonCode.WINDOW))
     return _retreat(policy, before, judged, facts, facts.now)
@@ -188,15 +209,16 @@ def _budget_host(
     if not load.fault:
         trend, capacity_mhz = learn(known, load, scene.weights), round(load.capacity_mhz, 1)
         wish, plain_wish = _wish(policy, known, trend, scene)
+    kept = reserved_on(load.host, scene.reserved)
     floor = bounded_floor(policy, scene.floors.get(load.host, 0.0), capacity_mhz)
     pressed = (
         scene.floored or load.cpu >= policy.cpu.reclaim or _is_memory_pressed(policy, load, memory_measured)
     )
-    desired, room = floor, room_beside(policy, trend)
+    desired, room = floor, room_beside(policy, trend) - kept
     if not load.fault and not pressed:
-        free = plain_wish if scene.plain_leads else wish
-        if not scene.pace.may_rise:
-            free = useful(policy, room)
+        free = useful(policy, room)
+        if scene.pace.may_rise:
+            free = useful(policy, (plain_wish if scene.plain_leads else wish) - kept)
         desired = max(floor, float(math.floor(free * capacity_mhz)))
     moved = move(policy, known, Aim(desired, floor, room * capacity_mhz, capacity_mhz), scene.pace)
     return HostMemory(
@@ -274,6 +296,20 @@ def _fall_to_floor(policy: Policy, state: State, facts: Facts) -> tuple[tuple[st
         hosts[host] = change(memory, min(memory.budget_mhz, floor))
     hosts.update(_meet_unseen(policy, hosts, fleet))
     return tuple(sorted(hosts.items()))
+
+
+def _step_back(policy: Policy, state: State, facts: Facts) -> tuple[tuple[str, HostMemory], ...]:
+    """No budget above what announced load leaves, between two samples: it is not waited for."""
+    reserved = reserve(facts.coming, facts.now)
+    fleet = group_by_host(facts.machines, dict(state.hosts))
+    hosts = []
+    for host, memory in state.hosts:
+        kept = reserved_on(host, reserved)
+        room = max(0.0, room_beside(policy, memory.trend) - kept) * memory.capacity_mhz
+        floor = bounded_floor(policy, floor_mhz(policy, fleet.get(host, ())), memory.capacity_mhz)
+        most = max(floor, float(math.floor(room))) if kept > 0.0 else memory.budget_mhz
+        hosts.append((host, change(memory, min(memory.budget_mhz, most))))
+    return tuple(hosts)
 
 
 def _retreat(policy: Policy, before: State, state: State, facts: Facts, at: datetime) -> State:

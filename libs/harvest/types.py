@@ -4,7 +4,7 @@
 """
 
 from dataclasses import dataclass, fields
-from datetime import datetime, time
+from datetime import date, datetime, time
 from enum import IntEnum, StrEnum
 
 from libs.common.contracts.usage import Sample
@@ -93,6 +93,8 @@ class Policy:
     """Silence or age beyond which budgets go to the floor; never less than three intervals of the cluster."""
     windows: tuple[Window, ...] = ()
     """Empty: always."""
+    holidays: frozenset[date] = frozenset()
+    """Days of the time zone that count as Sundays for the windows."""
     time_zone: str = "UTC"
     datastore_free_min: float = 0.20
     release: str = "suspend"
@@ -145,6 +147,31 @@ class MachineFact:
     """The full size of its disk; None: the policy's."""
 
 
+class Coming(StrEnum):
+    """What an owner may announce."""
+
+    POWER_ON = "power_on"
+    MIGRATION = "migration"
+    BACKUP = "backup"
+    SNAPSHOT = "snapshot"
+    MAINTENANCE = "maintenance"
+    CALENDAR = "calendar"
+
+
+@dataclass(frozen=True, slots=True)
+class Announced:
+    """Load that the cloud or a calendar says is about to come: budgets step back for it before it is there."""
+
+    kind: Coming
+    begins_at: datetime
+    ends_at: datetime | None = None
+    """None: for as long as such a thing takes (`libs.harvest.coming`)."""
+    host: str | None = None
+    """The cloud's reference; None: every host of the cluster."""
+    share: float | None = None
+    """Of a host's capacity that it is expected to take; None: what such a thing takes."""
+
+
 @dataclass(frozen=True, slots=True)
 class Facts:
     """What the decision must know besides the sample."""
@@ -160,6 +187,8 @@ class Facts:
     """Everything of ours is to leave this cluster."""
     interval_s: float | None = None
     """How often the cluster is asked for a sample; None: not known."""
+    coming: tuple[Announced, ...] = ()
+    """What the owner is about to do; what is over or far ahead may stand here too."""
 
 
 class ReasonCode(StrEnum):
@@ -182,6 +211,7 @@ class ReasonCode(StrEnum):
     STALE = "stale"
     HOSTS = "hosts"
     EXPOSED = "exposed"
+    ANNOUNCED = "announced"
 
 
 @dataclass(frozen=True, slots=True)

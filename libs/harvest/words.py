@@ -22,6 +22,14 @@ _FAULTS = {
     "above_capacity": "the CPU use is far above the capacity",
     "ours_above_total": "our machines' CPU use is above the total",
 }
+_COMING = {
+    "power_on": "a machine's start",
+    "migration": "a machine's arrival",
+    "backup": "a backup",
+    "snapshot": "a snapshot",
+    "maintenance": "maintenance",
+    "calendar": "a busy time",
+}
 _EXPOSED = {
     "no_pools": "DRS was switched off in the cluster, which deleted our resource pool",
     "pool_gone": "our resource pool is gone: it was deleted, renamed or moved",
@@ -40,7 +48,8 @@ def explain(decision: Decision, policy: Policy, names: Mapping[str, str] | None 
 
 def _name_consequence(decision: Decision) -> str:
     if decision.reason.host is not None and decision.rung is Rung.LEND:
-        held = "its budget is at the floor, " if decision.reason.code is not ReasonCode.NO_HEADROOM else ""
+        told = (ReasonCode.NO_HEADROOM, ReasonCode.ANNOUNCED)
+        held = "" if decision.reason.code in told else "its budget is at the floor, "
         return f"{held}{_name_lending(decision)}"
     return _CONSEQUENCES.get(decision.rung) or _name_lending(decision)
 
@@ -112,6 +121,11 @@ def _tell_cooling_down(reason: Reason, policy: Policy, place: str) -> str:
     return f"resting for {_seconds(reason.value)} of {_seconds(reason.bound)} before the next step"
 
 
+def _tell_announced(reason: Reason, policy: Policy, place: str) -> str:
+    what = _COMING.get(reason.signal, "load")
+    return f"{what} is announced{place or ' for every host'}, {_percent(reason.value)} of a host are kept free for it"
+
+
 _SENTENCES: Mapping[ReasonCode, Callable[[Reason, Policy, str], str]] = {
     ReasonCode.LENDING: _tell_lending,
     ReasonCode.DWELLING: _tell_dwelling,
@@ -136,6 +150,7 @@ _SENTENCES: Mapping[ReasonCode, Callable[[Reason, Policy, str], str]] = {
     ),
     ReasonCode.HOSTS: _tell_hosts,
     ReasonCode.EXPOSED: _tell_exposed,
+    ReasonCode.ANNOUNCED: _tell_announced,
 }
 
 

@@ -24,9 +24,9 @@ POLICY: dict[str, Any] = {
     "margin": 0.0, "sigma": 0.0, "idle_dwell_s": 0, "busy_dwell_s": 0, "cooldown_s": 0, "rise_s": 0,
 }  # fmt: skip
 """No dwell: what a sample says holds at once."""
-HALF_MHZ = 7_400
-"""A host's budget after a cut to an owner who uses half of it: 90 % less 50 %, and 3 % that a cut goes deeper."""
-MORE_MHZ = 5_400
+HALF_MHZ = 7_700
+"""A host's budget after a cut to an owner who uses half of it: 90 % less 50 %, and 1.5 % that a cut goes deeper."""
+MORE_MHZ = 5_700
 """The same for an owner who uses 60 %."""
 
 

@@ -2,7 +2,7 @@
 
 import json
 import math
-from datetime import time
+from datetime import date, time
 from typing import Any
 
 import pytest
@@ -39,6 +39,15 @@ def test_windows_and_memory_are_read() -> None:
     assert policy.windows == (Window(frozenset({0, 6}), time(18), time(6, 30)),)
     assert policy.memory == Thresholds(0.6, 0.7, 0.9)
     assert parse(dump(policy)) == policy
+
+
+def test_holidays_are_days_of_the_calendar() -> None:
+    policy = parse({**SMALL, "holidays": ["2026-12-25", "2027-01-01"]})
+    assert policy.holidays == {date(2026, 12, 25), date(2027, 1, 1)}
+    assert parse(dump(policy)) == policy
+    for wrong in (["christmas"], [7], ["2026-13-01"], "2026-12-25"):
+        with pytest.raises(InvalidPolicy, match=r"^holidays"):
+            parse({**SMALL, "holidays": wrong})
 
 
 @pytest.mark.parametrize("name", ["balanced", "gentle", "greedy"])

@@ -1,7 +1,7 @@
 """Weekly stretches in the operator's time zone."""
 
 from dataclasses import replace
-from datetime import UTC, datetime, time
+from datetime import UTC, date, datetime, time
 
 import pytest
 
@@ -47,3 +47,16 @@ def test_a_time_that_cannot_be_placed_is_closed() -> None:
     assert not is_open(replace(POLICY, windows=(LUNCH,), time_zone="Atlantis/Deep"), START)
     edge = datetime(9999, 12, 31, 23, tzinfo=UTC)
     assert not is_open(replace(POLICY, windows=(LUNCH,), time_zone="Pacific/Auckland"), edge)
+
+
+def test_a_holiday_is_a_sunday_and_so_is_the_night_after_it() -> None:
+    sundays = Window(frozenset({6}), time(8), time(20))
+    nights = Window(frozenset({6}), time(22), time(6))
+    policy = replace(POLICY, windows=(sundays, nights), holidays=frozenset({date(2026, 12, 25)}))
+    friday = datetime(2026, 12, 25, 12, tzinfo=UTC)
+    assert is_open(policy, friday)
+    assert not is_open(replace(policy, holidays=frozenset()), friday)
+    assert is_open(policy, friday.replace(day=26, hour=3)), "the night that began on the holiday"
+    assert not is_open(policy, friday.replace(day=26, hour=12))
+    mondays = replace(policy, windows=(Window(frozenset({4}), time(0), time(23, 59)),))
+    assert not is_open(mondays, friday), "what is meant for Fridays is not for a holiday"
