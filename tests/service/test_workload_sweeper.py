@@ -75,14 +75,18 @@ async def test_one_stranger_among_many_machines_goes_after_its_grace(wide: House
 
 async def test_after_a_restore_even_one_stranger_waits_for_a_person(wide: House) -> None:
     await wide.fetch("update resource set sweep_stopped = 'restored from a backup' returning id")
-    (stranger,) = await wide.make_strangers(1)
+    first, stranger = await wide.make_strangers(2)
+    await wide.be_silent(15)
+    (stopped,) = wide.heard(SweepStopped)
+    assert stopped.reason.startswith("restored from a backup: 2 machines with our mark")
+    await allow(wide, first)
     await wide.be_silent(15)
     wide.clock.leap(2 * GRACE_S)
     await wide.be_silent(20)
 
+    assert first not in names(wide)
     assert stranger in names(wide)
-    (stopped,) = wide.heard(SweepStopped)
-    assert stopped.reason.startswith("restored from a backup: 1 machines with our mark")
+    assert (await shown(wide))["stopped"].startswith("restored from a backup: 1 machines")
     await allow(wide, stranger)
     await wide.be_silent(60)
     assert stranger not in names(wide)

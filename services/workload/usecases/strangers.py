@@ -12,11 +12,11 @@ from libs.common.contracts.action import SweepAllowed
 from libs.common.db import Session
 from libs.common.errors import invalid, not_found
 from services.workload.domain.states import LIVE
-from services.workload.domain.sweep import is_too_many
 from services.workload.models import Machine, Orphan, Resource
 from services.workload.usecases.following import Means
 from services.workload.usecases.operating import NO_KEY, Person
 from services.workload.usecases.recording import record
+from services.workload.usecases.sweeping import must_wait
 
 log = structlog.get_logger(__name__)
 
@@ -64,7 +64,7 @@ async def allow_strangers(
 ) -> list[str]:
     """A person looked: the strangers of these names, and no others, are destroyed. Raises 404, 422.
 
-    The sweeper waits on where those that are left are too many by themselves.
+    The sweeper waits on where those that are left are too many by themselves, or may be younger than a backup.
     """
     resource = await session.get(Resource, resource_id, with_for_update=NO_KEY)
     if resource is None or resource.gone:
@@ -82,7 +82,7 @@ async def allow_strangers(
     for name in allowed:
         known[name].allowed, known[name].allowed_by = True, person.name
     left = sum(not orphan.allowed for orphan in known.values())
-    if not is_too_many(left, sweep.known):
+    if not must_wait(resource, left, sweep.known):
         resource.sweep_stopped = None
     log.warning("sweep.allowed", resource=resource.name, by=person.name, strangers=allowed, left=left)
     said = SweepAllowed(

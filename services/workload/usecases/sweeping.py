@@ -60,6 +60,12 @@ async def sweep(
     return back + [(strangers[name], reason) for name, reason in why.items()]
 
 
+def must_wait(resource: Resource, waiting: int, known: int) -> bool:
+    """Whether strangers that nobody has allowed wait for a person: where they are too many, after a restore each."""
+    is_restored = waiting > 0 and (resource.sweep_stopped or "").startswith(RESTORED)
+    return is_restored or is_too_many(waiting, known)
+
+
 def _is_past(row: Machine, resource: Resource) -> bool:
     """Whether the machine is gone by its row. One that lives on another resource, seen twice, is not ours to judge."""
     return row.resource_id == resource.id and row.state is MachineState.DESTROYED
@@ -77,8 +83,7 @@ async def _judge_strangers(
     await _note_seen(session, resource, strangers.values(), now)
     found = (await session.execute(select(Orphan).where(Orphan.resource_id == resource.id))).scalars().all()
     waiting = [orphan for orphan in found if not orphan.allowed]
-    is_restored = bool(waiting) and (resource.sweep_stopped or "").startswith(RESTORED)
-    if is_restored or is_too_many(len(waiting), known):
+    if must_wait(resource, len(waiting), known):
         _stop_sweeping(session, resource, len(waiting), known, now)
     else:
         resource.sweep_stopped = None
