@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from libs.harvest.backtest.announced import announce
 from libs.harvest.backtest.formats import Format, read_trace
 from libs.harvest.backtest.lender import Engine, Lender
 from libs.harvest.backtest.run import Actuator, Model, Options, read_load, replay_of, widen
@@ -23,6 +24,7 @@ MONTHS = {"jul": (0.0, 31.0), "aug": (31.0, 62.0)}
 MACHINES = "bitbrains_rnd_2013_jul_aug.npz"
 HOSTS = "alibaba2018_machine_usage_sample.csv.gz"
 _ROOT = Path(__file__).parents[2]
+_TOLD = 0.5
 _SIGMAS = (2.0, 3.0, 4.0, 5.0, 6.0)
 
 Maker = Callable[[Load], Lender]
@@ -138,11 +140,13 @@ def preset(name: str, load: Load) -> Policy:
 
 def _replay(load: Load, table: Table, cell: Cell) -> dict[str, Any]:
     options = replace(table.options(), actuator=Actuator(cell.actuator), guard_s=cell.guard_s)
+    rises = announce(load, options.seed, _TOLD) if cell.announced else ()
     if cell.preset:
-        lender: Lender = Engine(preset(cell.preset, load), load, resident=table.part != "coarse")
+        policy, resident = preset(cell.preset, load), table.part != "coarse"
+        lender: Lender = Engine(policy, load, resident=resident, rises=rises)
     else:
         lender = _OTHERS[cell.name](load)
-    lender = Forewarned(lender, load) if cell.announced else lender
+        lender = Forewarned(lender, load, rises) if rises else lender
     began = time.process_time()
     replay = replay_of(lender, load, options)
     for _ in replay.days():

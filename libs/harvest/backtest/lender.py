@@ -1,5 +1,7 @@
 """Whoever lends in a replay: the engine here, others in the benchmark."""
 
+from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Protocol
@@ -7,13 +9,16 @@ from typing import Protocol
 import numpy as np
 
 from libs.common.contracts.usage import HostState, Quality, Sample
+from libs.harvest.backtest.announced import AHEAD_S, Rise
 from libs.harvest.backtest.trace import Floats, Ints, Load
 from libs.harvest.decide import decide
 from libs.harvest.fleet import floor_mhz
-from libs.harvest.types import Decision, Facts, MachineFact, Policy, State
+from libs.harvest.types import Announced, Coming, Decision, Facts, MachineFact, Policy, State
 
 _STATES = (HostState.CONNECTED, HostState.STANDBY)
 _WHOLE = 1e-6
+_OVER_S = 900.0
+"""So long after it began nothing is told of a rise any more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +61,8 @@ class Lender(Protocol):
 class Engine:
     """`decide` with the machines it asks for, which come and go as decided, at once."""
 
-    def __init__(self, policy: Policy, load: Load, *, resident: bool) -> None:
-        """`resident`: every host has its machines from the start, and keeps them."""
+    def __init__(self, policy: Policy, load: Load, *, resident: bool, rises: Sequence[Rise] = ()) -> None:
+        """`resident`: every host has its machines from the start, and keeps them. `rises` are announced, by time."""
         self.policy, self._load = policy, load
         self.crew = Crew(policy.machine.vcpus, policy.machines_per_host, policy.machine.memory_mib)
         self.state = State()
@@ -67,6 +72,8 @@ class Engine:
         self._names = tuple(f"host-{number:05}" for number in range(load.hosts))
         self._machines: tuple[MachineFact, ...] = self._settle() if resident else ()
         self._resident = resident
+        self._untold = deque(rises)
+        self._coming: tuple[Announced, ...] = ()
         self._made = 0
         self._always = load.absent is None and not load.memory_binds
         self._template = self._blank()
@@ -79,7 +86,7 @@ class Engine:
         quality = Quality.BACKFILLED if early else Quality.MEASURED
         template = self._template if self._always else self._seen(at_s, early=early)
         sample = replace(template, at=at, interval_s=interval_s, cpu_used_mhz=used, quality=quality)
-        facts = Facts(at, self._machines, interval_s=interval_s)
+        facts = Facts(at, self._machines, interval_s=interval_s, coming=self._hear_of(at_s))
         self.state, self.decision = decide(self.policy, self.state, sample, facts)
         if not self._resident and not early:
             self._obey(self.decision)
@@ -91,6 +98,21 @@ class Engine:
         shares = budgets / self._mhz
         held = np.where(lends | (self._running == 0), 0.0, shares)
         return Orders(np.where(lends, shares, 0.0), self._running, self._count, held)
+
+    def _hear_of(self, at_s: float) -> tuple[Announced, ...]:
+        """What was announced by then and may not be over yet."""
+        if not self._untold and not self._coming:
+            return ()
+        begins = self._load.begins
+        while self._untold and self._untold[0].begins_s - AHEAD_S <= at_s:
+            rise = self._untold.popleft()
+            when = begins + timedelta(seconds=rise.begins_s)
+            told = Announced(Coming.POWER_ON, when, host=self._names[rise.host], share=rise.share)
+            self._coming = (*self._coming, told)
+        oldest = begins + timedelta(seconds=at_s - _OVER_S)
+        if self._coming and self._coming[0].begins_at < oldest:
+            self._coming = tuple(one for one in self._coming if one.begins_at >= oldest)
+        return self._coming
 
     def _seen(self, at_s: float, *, early: bool) -> Sample:
         """The sample with what is known of the hosts besides their CPU at that time: who was there, and memory."""

@@ -6,6 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from libs.harvest.backtest.announced import announce
+from libs.harvest.backtest.lender import Engine
 from libs.harvest.backtest.trace import Load
 from tools.bench import _harvest_cells
 from tools.bench._harvest_announced import Forewarned
@@ -83,10 +85,18 @@ def test_who_is_told_steps_back_a_minute_before_until_the_load_is_seen() -> None
     assert 4 < len(told) < 16, "one half of them is announced"
     seen = _ceilings(load, told[0])
     assert [round(ceiling, 2) for ceiling in seen[16:23]] == [0.65, 0.65, 0.15, 0.15, 0.15, 0.25, 0.25]
+    policy = _harvest_cells.preset("balanced", load)
+    for rises in ((), announce(load, told[0], 0.5)):
+        engine = Engine(policy, load, resident=True, rises=rises)
+        at_the_rise = [
+            float(engine.hear(30.0 * tick, 30.0, load.owner[:, tick - 1], early=False).ceilings[0])
+            for tick in range(1, 21)
+        ][-1]
+        assert (at_the_rise + 0.6 <= 0.9) == bool(rises), "the engine is told as a fact"
 
 
 def _ceilings(load: Load, seed: int) -> list[float]:
-    lender = Forewarned(LastPlus(load), load, seed)
+    lender = Forewarned(LastPlus(load), load, announce(load, seed, 0.5))
     return [
         float(lender.hear(30.0 * tick, 30.0, load.owner[:, tick - 1], early=False).ceilings[0])
         for tick in range(40)
