@@ -8,7 +8,8 @@ CONFIG is JSON: `door` (https://.../ where it reports) and `token` (good for one
 POST door+enrol {token, secret}: the machine draws the secret itself, so a lost answer is asked for again with the same.
 POST door+beat, bearer secret: how BOINC does, outcomes by command id -> {heartbeat_s, dead_man_s, commands}. A command
 {id, do, ...} is repeated by the door until its outcome has come. `do`: drain (deadline_s, keeps_disk), resume,
-throttle (percent), stop. Time is the monotonic clock's: the machine's own may be wrong.
+throttle (percent; 0: nothing is computed), stop (the machine is shut down, once that has been told). Time is the
+monotonic clock's: the machine's own may be wrong.
 """
 
 from __future__ import annotations
@@ -49,6 +50,7 @@ SETTINGS: dict[str, Any] = {
 CALL_S, LARGEST_ANSWER = 10, 65536
 SAVED_S = 1.5  # a task with less CPU time than this beyond its checkpoint is as good as saved
 SETTLE_S = 2.0
+TOLD_S = 4.0  # an outcome is on its way to the door before the machine is shut down
 NO_CHECK_TIME, NOT_YET_VALID, EXPIRED = 0x200000, 9, 10  # OpenSSL's
 
 
@@ -311,12 +313,13 @@ class Agent:
         self.drain: Drain | None = None
         self.draining = ""
         self.over = False
+        self.off_at = float("inf")
         self.said: dict[str, str] = {}
         self._load()
 
     def step(self, now: float) -> None:
         self._contact(now)
-        for act in (self._advance_drain, self._sync_manager, self._mind_silence):
+        for act in (self._advance_drain, self._sync_manager, self._mind_silence, self._mind_stop):
             try:
                 act(now)
             except (OSError, RuntimeError) as error:
@@ -428,12 +431,23 @@ class Agent:
             self.drain, self.draining = None, ""
             return self._resume()
         if what == "throttle":
-            self.boinc.throttle(min(100.0, max(1.0, float(command.get("percent", 100)))))
+            self._throttle(float(command.get("percent", 100)))
         elif what == "stop":
-            self._shut_down()
+            self.off_at = now + TOLD_S
         else:
             return {"error": "unknown command"}
         return {"done": True}
+
+    def _throttle(self, percent: float) -> None:
+        if percent > 0:
+            self.boinc.throttle(min(100.0, max(1.0, percent)))
+        self.state["idle"] = percent <= 0
+        if not self.state["held"]:
+            self._run()
+
+    def _run(self) -> None:
+        """Let BOINC compute, unless it was told not to."""
+        self.boinc.run_mode("never" if self.state.get("idle") else "auto")
 
     def _resume(self) -> dict[str, Any] | None:
         try:
@@ -441,7 +455,7 @@ class Agent:
                 self.boinc.with_project("project_allowmorework", url)
             for task in self.boinc.tasks():
                 self.boinc.with_task("resume_result", task)
-            self.boinc.run_mode("auto")
+            self._run()
         except OSError:  # a drain ended it; the command comes again
             subprocess.run(self.settings["start_boinc"], check=False, timeout=60)
             return None
@@ -474,7 +488,7 @@ class Agent:
         silent_s = now - self.heard_at
         if silent_s < self.settings["dead_man_s"]:
             if self.state["held"]:
-                self.boinc.run_mode("auto")
+                self._run()
                 self.state["held"] = False
                 self._save()
             return
@@ -485,6 +499,10 @@ class Agent:
             self.boinc.run_mode("never")
             self.state["held"] = True
             self._save()
+
+    def _mind_stop(self, now: float) -> None:
+        if now >= self.off_at:
+            self._shut_down()
 
     def _shut_down(self) -> None:
         if not self.over:

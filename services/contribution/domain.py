@@ -206,6 +206,8 @@ class Health(StrEnum):
     STARVED = "starved"
     """It has nothing to do: its projects gave it no work."""
     DRAINED = "drained"
+    STOPPED = "stopped"
+    """A person ended it; its machine shuts down."""
 
 
 SILENT_AFTER = timedelta(seconds=4 * HEARTBEAT_S)
@@ -252,6 +254,16 @@ def health_of(vitals: Vitals, now: datetime) -> Health:
         (vitals.tasks > 0, Health.WORKING),
     ]
     return next((health for is_so, health in told if is_so), Health.STARVED)
+
+
+FREE_PERCENT = 100.0
+
+
+def allowed_percent(by_hand: float | None, until: datetime | None, cap: float | None, now: datetime) -> float:
+    """What a guest may use of its processors: the lesser of a person's word, while it lasts, and of workload's cap."""
+    lasts = by_hand is not None and until is not None and now < until
+    bounds = [by_hand if lasts else None, cap]
+    return min((bound for bound in bounds if bound is not None), default=FREE_PERCENT)
 
 
 def drain_deadline_s(grace_s: float | None, since: datetime, now: datetime) -> float:

@@ -4,7 +4,7 @@ from functools import partial
 
 from libs.boinc.catalogue import LARGEST_CATALOGUE
 from libs.common.app import create_app
-from libs.common.contracts.action import MachineResumed
+from libs.common.contracts.action import GuestsThrottled, MachineResumed
 from libs.common.contracts.supply import ContributionChanged
 from libs.common.lanes import Lanes
 from libs.common.secrets import account_context, authenticator_context
@@ -17,6 +17,7 @@ from services.contribution.reconcile.visits import VISIT_BEAT_S, Instruments, Vi
 from services.contribution.reconcile.watching import WATCH_EVERY_S, watch_guests
 from services.contribution.settings import manager_of
 from services.contribution.usecases import lending as usecases
+from services.contribution.usecases import ordering
 from services.contribution.usecases.accounts import LOGIN, STRONG, WEAK
 
 ROUTERS = (
@@ -61,6 +62,7 @@ def build(runtime: Runtime) -> Service:
         prefixes=tuple(router.prefix for router in ROUTERS),
         hears=[
             *(Hears(fact, usecases.learn_machine, once=False) for fact in usecases.MACHINE_FACTS),
+            Hears(GuestsThrottled, ordering.cap, once=False),
             Hears(MachineResumed, usecases.call_off_drain, once=False),
         ],
         seals=_SEALS,

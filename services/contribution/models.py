@@ -294,3 +294,32 @@ class Guest(Base):
     """The health that others were last told, and why it is so."""
     said_at: Mapped[datetime | None] = mapped_column(Utc)
     said_why: Mapped[str | None] = mapped_column(String(300))
+
+
+class GuestOrder(Base):
+    """What a guest is told besides its drain: how much of its processors it may use, and to end."""
+
+    __tablename__ = "guest_order"
+
+    machine_id: Mapped[UUID] = mapped_column(ForeignKey("machine.id", ondelete="CASCADE"), primary_key=True)
+    throttle_percent: Mapped[float | None]
+    """By a person, until its time is over; None: nobody asked."""
+    throttle_until: Mapped[datetime | None] = mapped_column(Utc)
+    throttle_by: Mapped[str | None] = mapped_column(String(200))
+    throttle_reason: Mapped[str | None] = mapped_column(String(200))
+    cap_percent: Mapped[float | None]
+    """By workload, where the cloud has no limits; None: it has."""
+    cap_at: Mapped[datetime | None] = mapped_column(Utc)
+    applied_percent: Mapped[float | None]
+    """What the agent last acknowledged; None: nothing, it runs free."""
+    applied_at: Mapped[datetime | None] = mapped_column(Utc)
+    error: Mapped[str | None] = mapped_column(String(200))
+    """Why the last order could not be carried out."""
+    error_at: Mapped[datetime | None] = mapped_column(Utc)
+    tries: Mapped[int] = mapped_column(default=0)
+    stop_until: Mapped[datetime | None] = mapped_column(Utc)
+    """Until then the order to end may be fetched."""
+    stop_by: Mapped[str | None] = mapped_column(String(200))
+    stop_reason: Mapped[str | None] = mapped_column(String(200))
+    stopped_at: Mapped[datetime | None] = mapped_column(Utc)
+    """When the agent acknowledged it."""

@@ -87,6 +87,24 @@ class MachineAbandoned(MachineFact):
     key: ClassVar[str] = "action.machine_abandoned.v1"
 
 
+class GuestsThrottled(Event):
+    """What the guests of a cluster may use of their processors, where their cloud cannot limit machines.
+
+    Holds until the next one: without Tides nobody would bring it down again. Agents that hear of nobody suspend BOINC.
+    """
+
+    key: ClassVar[str] = "action.guests_throttled.v1"
+    resource_id: UUID
+    cluster_id: UUID
+    percent: dict[UUID, float]
+    """By machine: 0 to 100 of what its virtual processors could do; 0: nothing is computed."""
+    reason: str
+
+    @property
+    def subject(self) -> str:
+        return str(self.cluster_id)
+
+
 class LimitFact(Event):
     """A change of limits on a cluster; one id from request to outcome."""
 

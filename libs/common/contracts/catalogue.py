@@ -85,6 +85,7 @@ CATALOGUE: tuple[Entry, ...] = (
     _entry(action.LimitsApplied, "workload", "stats", Kind.FACT, _BY_ID),
     _entry(action.LimitsSuperseded, "workload", "", Kind.FACT, _BY_ID),
     _entry(action.LimitsFailed, "workload", "stats", Kind.FACT, _BY_ID),
+    _entry(action.GuestsThrottled, "workload", "contribution", Kind.FACT, _BY_ID),
     _entry(action.ClusterPaused, "workload", "stats", Kind.FACT, _BY_ID),
     _entry(action.ClusterResumed, "workload", "stats", Kind.FACT, _BY_ID),
     _entry(action.ClusterDrainRequested, "workload", "stats", Kind.FACT, _BY_ID),

@@ -1,6 +1,6 @@
 """Where the agents of machines report: their own tokens and secrets, nobody else's."""
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Annotated, Any
 from uuid import UUID
 
@@ -10,13 +10,16 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
 from libs.common.auth import Principal, Role, allow, public
 from libs.common.errors import forbidden, too_often, unauthorised
+from libs.common.names import ONE_LINE
 from libs.common.paging import Cursor, Limit, Page, page_of, read_cursor
 from services.contribution.api.door import Door, HasDoor, address_of
 from services.contribution.domain import DEAD_MAN_S, HEARTBEAT_S, Health, health_of
-from services.contribution.models import Guest, Machine
+from services.contribution.models import Guest, GuestOrder, Machine
 from services.contribution.usecases import guests as usecases
+from services.contribution.usecases import ordering
 from services.contribution.usecases.guests import Told
 from services.contribution.usecases.health import vitals_of
+from services.contribution.usecases.ordering import Person
 
 log = structlog.get_logger(__name__)
 
@@ -24,6 +27,7 @@ guests = APIRouter(prefix="/guests", tags=["guests"], dependencies=[Depends(publ
 
 health = APIRouter(prefix="/v1/guests", tags=["guests"])
 
+Operator = Annotated[Principal, Depends(allow(Role.OPERATOR))]
 Secret = Annotated[SecretStr, Field(min_length=32, max_length=200)]
 Version = Annotated[str, Field(max_length=16, pattern=r"^[0-9A-Za-z.+-]*$")]
 
@@ -67,6 +71,45 @@ class Orders(BaseModel):
     commands: list[dict[str, Any]] = []
 
 
+class OrdersView(BaseModel):
+    """What a guest was told, by whom and until when, and what it acknowledged."""
+
+    model_config = ConfigDict(from_attributes=True)
+    throttle_percent: float | None
+    throttle_until: datetime | None
+    throttle_by: str | None
+    throttle_reason: str | None
+    cap_percent: float | None
+    """By workload, where the cloud has no limits."""
+    applied_percent: float | None
+    """What holds by the agent's own word; null: it has acknowledged nothing and runs free."""
+    applied_at: datetime | None
+    error: str | None
+    stop_until: datetime | None
+    """Until when the order to end could be fetched."""
+    stop_by: str | None
+    stop_reason: str | None
+    stopped_at: datetime | None
+
+
+Reason = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]+$"), ONE_LINE]
+
+
+class Stop(BaseModel):
+    """Why a guest shall end at once."""
+
+    model_config = ConfigDict(extra="forbid")
+    reason: Reason
+
+
+class Throttle(Stop):
+    """How much of its processors a guest may use, and for how long."""
+
+    percent: float = Field(ge=0, le=100, allow_inf_nan=False)
+    """0: nothing is computed."""
+    for_s: float = Field(default=3600.0, ge=60, le=7 * 86_400, allow_inf_nan=False)
+
+
 class GuestView(BaseModel):
     """A machine as its agent tells of it."""
 
@@ -88,6 +131,8 @@ class GuestView(BaseModel):
     drained_at: datetime | None
     lost_cpu_s: float | None
     """CPU seconds that its drain lost."""
+    orders: "OrdersView | None"
+    """What it was told besides its drain; null: nothing ever."""
 
 
 @health.get("")
@@ -103,13 +148,36 @@ async def list_guests(
     async with door.database.transaction() as session:
         found = await usecases.guests(session, who, after, limit + 1)
 
-    def shown(row: tuple[Guest, Machine]) -> GuestView:
-        return _view(*row, now, expects_agent=door.expects_agents)
+    def shown(row: Ordered) -> GuestView:
+        return _view(row, now, expects_agent=door.expects_agents)
 
     return page_of(found, limit, shown, lambda row: (str(row[0].machine_id),))
 
 
-def _view(guest: Guest, machine: Machine, now: datetime, *, expects_agent: bool) -> GuestView:
+@health.post("/{machine_id}/throttle", status_code=202)
+async def throttle_guest(who: Operator, door: HasDoor, machine_id: UUID, wish: Throttle) -> GuestView:
+    """Let a guest use only so much of its processors for a while; its next heartbeat fetches it."""
+    person, now = Person(who, wish.reason), door.clock.now()
+    async with door.database.transaction() as session:
+        lasts = timedelta(seconds=wish.for_s)
+        row = await ordering.throttle(session, machine_id, person, wish.percent, lasts, now)
+        return _view(row, now, expects_agent=door.expects_agents)
+
+
+@health.post("/{machine_id}/stop", status_code=202)
+async def stop_guest(who: Operator, door: HasDoor, machine_id: UUID, why: Stop) -> GuestView:
+    """Let a guest end its work at once, whatever is lost, and shut its machine down; the machine is given up."""
+    now = door.clock.now()
+    async with door.database.transaction() as session:
+        row = await ordering.stop(session, machine_id, Person(who, why.reason), now)
+        return _view(row, now, expects_agent=door.expects_agents)
+
+
+Ordered = tuple[Guest, Machine, GuestOrder | None]
+
+
+def _view(row: Ordered, now: datetime, *, expects_agent: bool) -> GuestView:
+    guest, machine, order = row
     return GuestView(
         machine_id=machine.id,
         organisation_id=machine.organisation_id,
@@ -126,6 +194,7 @@ def _view(guest: Guest, machine: Machine, now: datetime, *, expects_agent: bool)
         running=guest.running,
         drained_at=guest.drained_at,
         lost_cpu_s=guest.lost_cpu_s,
+        orders=None if order is None else OrdersView.model_validate(order),
     )
 
 

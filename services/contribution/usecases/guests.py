@@ -14,8 +14,9 @@ from libs.common.contracts.supply import MachineDrained
 from libs.common.db import Session
 from libs.common.ids import new_id
 from services.contribution.domain import DRAIN, Stage, drain_deadline_s, token_hash
-from services.contribution.models import Guest, Machine
+from services.contribution.models import Guest, GuestOrder, Machine
 from services.contribution.usecases.health import observe
+from services.contribution.usecases.ordering import orders_for
 
 
 class Unknown(Exception):
@@ -81,6 +82,14 @@ async def beat(session: Session, secret: str, told: Told, now: datetime) -> list
     guest.beat_at, guest.version, guest.boinc_error = now, told.version, told.boinc_error
     guest.tasks, guest.running, guest.held = told.tasks, told.running, told.held
     await observe(session, guest, machine, now)
+    orders = await orders_for(session, guest, machine, told.outcomes, now)
+    return [*_drain_orders(session, guest, machine, told, now), *orders]
+
+
+def _drain_orders(
+    session: Session, guest: Guest, machine: Machine, told: Told, now: datetime
+) -> list[dict[str, Any]]:
+    """Note what became of the drain, and what of it, or of its end, is still to do."""
     outcome = told.outcomes.get(DRAIN)
     if outcome is not None and guest.drained_at is None and machine.stage == Stage.DRAINING:
         _note_drained(session, machine, guest, outcome, now)
@@ -98,11 +107,12 @@ async def beat(session: Session, secret: str, told: Told, now: datetime) -> list
 
 async def guests(
     session: Session, who: Principal, after: UUID | None, limit: int
-) -> Sequence[tuple[Guest, Machine]]:
+) -> Sequence[tuple[Guest, Machine, GuestOrder | None]]:
     """Guests of machines that are not gone, of the caller's organisation (an admin: of all), in order of machine id."""
     query = (
-        select(Guest, Machine)
+        select(Guest, Machine, GuestOrder)
         .join(Machine, Machine.id == Guest.machine_id)
+        .outerjoin(GuestOrder, GuestOrder.machine_id == Guest.machine_id)
         .where(Machine.stage < Stage.DESTROYED)
         .order_by(Guest.machine_id)
         .limit(limit)
@@ -111,7 +121,7 @@ async def guests(
         query = query.where(Machine.organisation_id == who.organisation_id)
     if after is not None:
         query = query.where(Guest.machine_id > after)
-    return [(guest, machine) for guest, machine in (await session.execute(query)).all()]
+    return [(guest, machine, order) for guest, machine, order in (await session.execute(query)).all()]
 
 
 def _note_drained(

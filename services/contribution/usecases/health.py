@@ -25,6 +25,8 @@ from services.contribution.models import Contact, Contribution, Counter, Guest, 
 log = structlog.get_logger(__name__)
 
 BATCH = 200
+SETTLED = [Health.SILENT.value, Health.ABSENT.value, Health.STOPPED.value]
+"""What further silence adds nothing to."""
 _AT_ONCE = timedelta(0)
 _CLIENT_SILENT_AFTER = timedelta(seconds=3 * REPEAT_S)
 
@@ -73,7 +75,7 @@ async def watch_silent(session: Session, now: datetime, *, expects_agent: bool) 
         .join(Machine, Machine.id == Guest.machine_id)
         .where(Machine.stage == Stage.RUNNING)
         .where(or_(never, silent) if expects_agent else silent)
-        .where(or_(Guest.said.is_(None), Guest.said.not_in([Health.SILENT, Health.ABSENT])))
+        .where(or_(Guest.said.is_(None), Guest.said.not_in(SETTLED)))
         .where(or_(Guest.observed.is_(None), ~waits))
         .order_by(Guest.machine_id)
         .limit(BATCH)

@@ -31,6 +31,7 @@ class Tenant:
     outdated: Outdated | None = None
     health: str | None = None
     """What its guest's health is; None where none can be expected."""
+    health_why: str | None = None
     health_for_s: float = 0.0
     """For how long, and the machine has run at least so long."""
 
@@ -46,11 +47,18 @@ class Tenant:
 
 
 def lapsed(tenants: Sequence[Tenant]) -> list[tuple[UUID, str]]:
-    """Those that must go at once, and why: they work for somebody to whom nothing is lent any more."""
-    return [
+    """Those that must go at once, and why: a person ended their guests, or they work for nobody who is lent to."""
+    stopped = [(each.id, each.health_why or "stopped") for each in tenants if each.health == "stopped"]
+    lapsed_ = [
         (each.id, each.outdated.why)
         for each in tenants
-        if each.outdated is not None and each.outdated.urgency is Urgency.AT_ONCE and not each.by_hand
+        if each.outdated is not None and each.outdated.urgency is Urgency.AT_ONCE
+    ]
+    still = {each.id for each in tenants if not each.by_hand}
+    return [
+        (machine_id, why)
+        for machine_id, why in {**dict(lapsed_), **dict(stopped)}.items()
+        if machine_id in still
     ]
 
 

@@ -30,7 +30,7 @@ log = structlog.get_logger(__name__)
 
 FIRST_REST_S, LONGEST_REST_S = 300.0, 3600.0
 """After a machine was replaced because its guest did not work."""
-AILS = ("broken", "absent", "silent")
+AILS = ("broken", "absent", "silent", "stopped")
 
 
 async def resources_with_machines(session: Session) -> list[UUID]:
@@ -99,6 +99,7 @@ def _tenant(means: Means, row: Machine, attached: dict[str, Any]) -> Tenant:
         age_s=(now - row.created_at).total_seconds(),
         outdated=why_outdated(row.attached, attached) if asked_for else None,
         health=row.health if has_agent else None,
+        health_why=row.health_why,
         health_for_s=(now - since).total_seconds(),
     )
 

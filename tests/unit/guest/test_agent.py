@@ -299,6 +299,32 @@ def test_a_command_is_done_once_and_its_outcome_told_until_the_door_has_it(tmp_p
     assert again.state["outcomes"] == {}
 
 
+def test_a_throttle_of_nothing_holds_through_silence_and_drains_until_it_is_lifted(tmp_path: Path) -> None:
+    one = new_agent(tmp_path)
+    one.boinc.attached = []
+    one._hear({"commands": [{"id": "a", "do": "throttle", "percent": 0}]}, 1001.0)
+    assert one.boinc.modes == ["never"]
+    one.step(1062)  # nobody is heard of
+    one._hear({"commands": [{"id": "b", "do": "resume"}]}, 1063.0)
+    one.step(1064)
+    assert set(one.boinc.modes) == {"never"}
+    one._hear({"commands": [{"id": "c", "do": "throttle", "percent": 40}]}, 1065.0)
+    assert one.boinc.modes[-1] == "auto"
+    assert "throttle 40.0" in one.boinc.asked
+    assert one.state["outcomes"] == {"c": {"done": True}}
+
+
+def test_a_machine_that_is_stopped_says_so_before_it_is_shut_down(tmp_path: Path) -> None:
+    one = new_agent(tmp_path)
+    one._hear({"commands": [{"id": "x", "do": "stop"}]}, 1001.0)
+    assert one.beat_at == 1001.0
+    one.step(1004)
+    assert not (tmp_path / "off").exists()
+    one.step(1005)
+    assert (tmp_path / "off").exists()
+    assert "<quit/>" in one.boinc.asked
+
+
 def test_the_secret_is_drawn_once_and_kept_from_others(tmp_path: Path) -> None:
     one = new_agent(tmp_path)
     file = tmp_path / "s" / "agent.json"
