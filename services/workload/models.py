@@ -118,6 +118,8 @@ class Cluster(Base):
     guest_failures: Mapped[int] = mapped_column(default=0, server_default=text("0"))
     """Machines in a row that were replaced because their guests did not work; one that works sets it back."""
     guest_failed_at: Mapped[datetime | None]
+    core_mhz: Mapped[float | None]
+    """Of its fastest host; None: no inventory has told."""
     superseded: Mapped[int] = mapped_column(BigInteger, default=0)
     """Samples that were not newer than what had been judged."""
     occupied: Mapped[bool] = mapped_column(default=False)
@@ -242,6 +244,8 @@ class Machine(Base):
     """When its guest had ended its work."""
     lost_cpu_s: Mapped[float | None]
     """CPU seconds that the guest says were lost by that."""
+    throttle_percent: Mapped[float | None]
+    """What its guest was told to use of its processors, where the cloud has no limits; None: nothing."""
     health: Mapped[str | None]
     """How its guest does, as contribution says; None: nothing has been said."""
     health_at: Mapped[datetime | None]

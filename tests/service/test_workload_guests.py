@@ -7,9 +7,11 @@ import pytest
 import yaml
 
 from libs.boinc.signing import SigningKey
-from libs.common.contracts.action import MachineDraining, MachineRequested
+from libs.common.contracts.action import GuestsThrottled, LimitsFailed, MachineDraining, MachineRequested
+from libs.common.contracts.resource import ClusterFacts, HostFacts, InventoryChanged
 from libs.common.contracts.supply import MachineDrained
 from libs.common.settings import InvalidSettings, Settings
+from services.workload.domain.limits import LEAST_CHANGE_PERCENT
 from services.workload.settings import guests_of
 from tests.service.workload_house import open_house
 
@@ -68,6 +70,57 @@ async def test_a_drain_says_how_long_it_may_take_and_ends_when_the_guest_is_done
         [gone] = await house.fetch(known, event.machine_id)
         assert gone["state"] == "destroyed"
         assert "lost 12 CPU seconds" in gone["reason"]
+
+
+async def test_where_the_cloud_has_no_limits_guests_are_told_what_they_may_use(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TIDES_BOINC_URL", URL)
+    monkeypatch.setenv("TIDES_BOINC_SIGNING_KEY", KEY.text)
+    async with open_house(database_url, without=["limits"]) as house:
+        hosts = tuple(
+            HostFacts(host, host, cpu_capacity_mhz=20_000.0, memory_capacity_mib=65_536.0, cores=8)
+            for host in ("host-1001", "host-1002")
+        )
+        cluster = ClusterFacts(house.cluster_id, "domain-c1", "lab", hosts)
+        about = {"at": house.clock.now(), "revision": 1, "resource_id": house.resource.resource_id}
+        await house.change_resource()
+        await house.tell(InventoryChanged.model_validate(about | {"clusters": (cluster,)}))
+        await house.lend()
+        await house.run(60)
+        machines = {machine["id"]: machine["host"] for machine in await house.machines()}
+
+        async def told() -> dict[str, float]:
+            """What each host's guest was told last."""
+            newest: dict[str, float] = {}
+            for event in house.heard(GuestsThrottled):
+                newest |= {machines[str(one)]: percent for one, percent in event.percent.items()}
+            return newest
+
+        assert await told() == {"host-1001": 100.0, "host-1002": 100.0}
+        house.cloud.control.set_owner_load("host-1001", 0.6)
+        await house.run(40)
+        budgets = {host["host"]: host["budget_mhz"] for host in (await house.cluster())["hosts"]}
+        assert 0 < budgets["host-1001"] < 10_000  # four processors of 2,500 MHz
+        # A rise of a point is not worth telling.
+        assert 0 <= budgets["host-1001"] // 100 - (await told())["host-1001"] < LEAST_CHANGE_PERCENT
+        assert (await told())["host-1002"] == 100.0
+        said = len(house.heard(GuestsThrottled))
+        assert set(house.limits()) <= {"applied", "superseded"}
+        await house.run(60)
+        assert len(house.heard(GuestsThrottled)) == said  # nothing is told twice
+
+
+async def test_without_limits_and_without_agents_it_is_said_that_nothing_can_be_done(
+    database_url: str,
+) -> None:
+    async with open_house(database_url, without=["limits"]) as house:
+        await house.lend()
+        await house.run(40)
+        house.own(0.6)
+        await house.run(40)
+        assert house.heard(GuestsThrottled) == []
+        assert {event.cause for event in house.heard(LimitsFailed)} == {"invalid"}
 
 
 @pytest.mark.parametrize(

@@ -2,13 +2,14 @@
 
 from collections.abc import AsyncIterator
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import pytest
 from structlog.testing import capture_logs
 
 from libs.common.contracts.action import MachineFailed, MachineRequested
 from libs.common.contracts.usage import HostState
+from libs.common.secrets import authenticator_context
 from libs.providers.base import Cause, Rejected
 from services.workload.reconcile.beats import _guarded
 from services.workload.reconcile.hands import Hands
@@ -185,7 +186,10 @@ async def test_a_context_that_is_too_large_is_the_machine_s_alone(database_url: 
         await house.lend(max_machines=1)
         await house.run(60)
         (runs,) = await house.machines()
-        await house.change_contribution(project_url=f"https://rosetta.example/{'p' * 20_000}/")
+        other, url = uuid4(), f"https://rosetta.example/{'p' * 20_000}/"
+        sealed = house.settings.vault().seal("weak-key", authenticator_context(other))
+        more = {"contribution_id": other, "project_url": url, "sealed_authenticator": sealed}
+        await house.tell(house.contribution.model_copy(update={"id": uuid4(), **more}))
         await house.lend(max_machines=2)
         await house.run(60)
         assert {failed.machine_id for failed in house.heard(MachineFailed)} - {UUID(runs["id"])}

@@ -130,6 +130,10 @@ ELSEWHERE: dict[str, str] = {
         "tests/service/test_workload_renewal.py::"
         "test_a_guest_that_does_not_work_is_replaced_three_times_and_then_the_cluster_rests"
     ),
+    "contribution action.guests_throttled.v1": (
+        "tests/service/test_guest_orders.py::"
+        "test_workloads_cap_holds_without_end_and_a_person_can_only_ask_for_less"
+    ),
     "contribution watch": (
         "tests/service/test_guest_health.py::"
         "test_silence_is_noticed_by_the_watch_once_and_not_one_lost_heartbeat"

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import TypeVar
 from uuid import UUID
@@ -81,8 +82,9 @@ class SimulatedProvider:
             raise Unavailable(Cause.UNREACHABLE, "the inventory cannot be read")
         now_s = self._cloud.now_s()
         gone = {cluster.cluster for cluster in state.clusters if cluster.gone}
+        limits = Capability.LIMITS in self.capabilities
         return [
-            _see(machine, now_s)
+            _see(machine, now_s) if limits else replace(_see(machine, now_s), limit_mhz=None)
             for machine in state.machines
             if machine.deleted_at_s is None and machine.cluster not in gone
         ]
@@ -110,6 +112,8 @@ class SimulatedProvider:
         )
 
     async def set_limits(self, cluster: str, cap_mhz: float, machines: Mapping[str, float]) -> int:
+        if Capability.LIMITS not in self.capabilities:
+            raise Rejected(Cause.INVALID, "this cloud cannot limit machines")
         outcome = await self._change(
             lambda state, now_s: rules.set_limits(
                 state, cluster, cap_mhz, machines, self._installation_id, now_s

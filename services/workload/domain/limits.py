@@ -56,6 +56,25 @@ def _whole(mhz: float) -> float:
     return max(LOWEST_MHZ, float(floor(mhz))) if isfinite(mhz) else LOWEST_MHZ
 
 
+FASTEST_CORE_MHZ = 5000.0
+"""What a core is taken for whose speed is not known: who is wrong then uses less than allowed."""
+LEAST_CHANGE_PERCENT = 2.0
+
+
+def throttle_percent(limit_mhz: float, vcpus: int, core_mhz: float | None) -> float:
+    """A limit in MHz as what a guest may use of its virtual processors, in whole percent, rounded down."""
+    whole_mhz = max(1, vcpus) * (core_mhz or FASTEST_CORE_MHZ)
+    share = limit_mhz / whole_mhz if isfinite(limit_mhz) and whole_mhz > 0 else 0.0
+    return float(floor(100.0 * min(1.0, max(0.0, share))))
+
+
+def must_be_told(percent: float, told: float | None) -> bool:
+    """Whether a guest has to hear of it: a cut always, a rise when it is worth a heartbeat's answer."""
+    if told is None:
+        return True
+    return percent < told or percent >= told + LEAST_CHANGE_PERCENT or (percent != told and percent == 100.0)
+
+
 def differs(wanted_mhz: float, actual_mhz: float | None) -> bool:
     """Whether a limit has to be set. None: the cloud has none, which never stays so."""
     return actual_mhz is None or abs(wanted_mhz - actual_mhz) > TOLERANCE_MHZ

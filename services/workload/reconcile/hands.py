@@ -110,6 +110,12 @@ class Hands:
         wish = None if error.cause is Cause.TIMEOUT else due.action_id
         self.resting_until[due.cluster_id] = (wish, until)
 
+    def pause(self, due: LimitsDue) -> None:
+        """Do not ask for just these limits again for a while; a newer wish is asked for at once."""
+        if due.action_id is not None:
+            until = self.clock.now() + timedelta(seconds=self.pace.refused_rest_s)
+            self.resting_until[due.cluster_id] = (due.action_id, until)
+
     def may_check(self, due: LimitsDue) -> bool:
         """Whether limits that should hold are asked for all the same: once for a sample that shows ours exposed, and
         now and then. Who has just begun waits that long first."""

@@ -2,7 +2,7 @@
 
 import structlog
 
-from libs.providers.base import ProviderError
+from libs.providers.base import Capability, Cause, ProviderError, Rejected
 from services.workload.reconcile.hands import Hands, Turn
 from services.workload.usecases.leasing import Claimed, is_of_endpoint
 from services.workload.usecases.limiting import (
@@ -11,6 +11,7 @@ from services.workload.usecases.limiting import (
     are_still_desired,
     limits_due,
     settle_limits,
+    throttle_guests,
 )
 
 log = structlog.get_logger(__name__)
@@ -37,13 +38,29 @@ async def _apply(hands: Hands, resource: Claimed, due: LimitsDue) -> None:
     async with hands.starting(resource, turn) as (session, _):
         if not await are_still_desired(session, due):
             return
-    outcome = await _set_limits(hands, turn, resource, due)
+    has_limits = Capability.LIMITS in turn.provider.capabilities
+    outcome = await _set_limits(hands, turn, resource, due) if has_limits else _instead(hands, due)
     async with hands.settling(resource) as (session, _):
+        if not has_limits and not isinstance(outcome, ProviderError):
+            outcome = await throttle_guests(session, due, hands.clock.now())
+            hands.pause(due)  # the cloud will never show them
         await settle_limits(session, [(due, outcome)], hands.clock.now())
     if isinstance(outcome, ProviderError):
         if is_of_endpoint(outcome):
             raise outcome
         hands.rest(due, outcome)
+
+
+def _instead(hands: Hands, due: LimitsDue) -> Outcome:
+    """Guests keep to the limits themselves where the cloud has none, if they have an agent that hears of them."""
+    if hands.guests is not None:
+        return 0
+    log.warning(
+        "limits.impossible", cluster=due.name, remedy="set TIDES_BOINC_URL, so that machines have agents"
+    )
+    return Rejected(
+        Cause.INVALID, "the cloud has no limits, and machines that are attached by files no agents"
+    )
 
 
 async def _set_limits(hands: Hands, turn: Turn, resource: Claimed, due: LimitsDue) -> Outcome:

@@ -7,11 +7,17 @@ from uuid import UUID
 
 from sqlalchemy import case, select, update
 
-from libs.common.contracts.action import LimitsApplied, LimitsFailed, LimitsRequested
+from libs.common.contracts.action import GuestsThrottled, LimitsApplied, LimitsFailed, LimitsRequested
 from libs.common.db import Session
 from libs.common.ids import new_id
 from libs.providers.base import Power, ProviderError
-from services.workload.domain.limits import Limited, differs, share_budgets
+from services.workload.domain.limits import (
+    Limited,
+    differs,
+    must_be_told,
+    share_budgets,
+    throttle_percent,
+)
 from services.workload.domain.states import COUNTED, LIVE, takes_limit
 from services.workload.models import Cluster, Machine
 from services.workload.usecases.recording import record
@@ -113,6 +119,25 @@ async def settle_limits(
     if taken:
         limit = case(taken, value=Machine.name)
         await session.execute(update(Machine).where(Machine.name.in_(taken)).values(limit_mhz=limit))
+
+
+async def throttle_guests(session: Session, due: LimitsDue, now: datetime) -> int:
+    """Let the guests of a cluster use only what is desired, where their cloud cannot limit them; how many were told.
+
+    It is told again only when it is another: contribution repeats it until each guest has obeyed.
+    """
+    row = select(Cluster).where(Cluster.id == due.cluster_id).with_for_update(key_share=True)
+    cluster = (await session.execute(row)).scalar_one()
+    living = select(Machine).where(Machine.name.in_(due.limits_mhz), Machine.state.in_(LIVE))
+    told: dict[UUID, float] = {}
+    for machine in (await session.execute(living.order_by(Machine.ordinal))).scalars():
+        percent = throttle_percent(due.limits_mhz[machine.name], machine.vcpus, cluster.core_mhz)
+        if must_be_told(percent, machine.throttle_percent):
+            machine.throttle_percent = told[machine.id] = percent
+    if told:
+        about = {"resource_id": cluster.resource_id, "cluster_id": cluster.id, "reason": cluster.reason}
+        record(session, GuestsThrottled(at=now, percent=told, **about))
+    return len(told)
 
 
 def _say_applied_again(session: Session, cluster: Cluster, changes: int, now: datetime) -> None:

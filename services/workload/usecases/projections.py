@@ -44,6 +44,12 @@ async def remember_inventory(session: Session, event: InventoryChanged) -> None:
         return
     for facts in sorted(event.clusters, key=lambda facts: facts.cluster_id):
         await ensure_cluster(session, facts.cluster_id, event.resource_id, facts.cluster, facts.name)
+        core_mhz = max(
+            (host.cpu_capacity_mhz / host.cores for host in facts.hosts if host.cores > 0), default=None
+        )
+        is_other = Cluster.core_mhz.is_distinct_from(core_mhz)
+        faster = update(Cluster).where(Cluster.id == facts.cluster_id, is_other)
+        await session.execute(faster.values(core_mhz=core_mhz))
 
 
 async def ensure_cluster(session: Session, cluster_id: Any, resource_id: Any, ref: str, name: str) -> None:

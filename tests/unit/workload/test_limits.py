@@ -3,7 +3,15 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.workload.domain.limits import LOWEST_MHZ, Limited, differs, share_budgets
+from services.workload.domain.limits import (
+    FASTEST_CORE_MHZ,
+    LOWEST_MHZ,
+    Limited,
+    differs,
+    must_be_told,
+    share_budgets,
+    throttle_percent,
+)
 
 HOSTS = st.sampled_from(["h1", "h2", "h3"])
 MACHINES = st.lists(
@@ -68,3 +76,20 @@ def test_no_limit_at_all_always_differs() -> None:
     assert differs(400.0, None)
     assert not differs(400.0, 400.4)
     assert differs(400.0, 500.0)
+
+
+@given(st.floats(allow_nan=True, allow_infinity=True), st.integers(0, 256), st.none() | st.floats(0, 1e5))
+def test_a_guest_never_uses_more_than_its_limit(mhz: float, vcpus: int, core_mhz: float | None) -> None:
+    percent = throttle_percent(mhz, vcpus, core_mhz)
+    assert 0 <= percent <= 100
+    whole_mhz = max(1, vcpus) * (core_mhz or FASTEST_CORE_MHZ)
+    assert percent == 0 or percent / 100 * whole_mhz <= mhz * (1 + 1e-9)
+
+
+def test_a_guest_is_told_of_every_cut_and_of_a_rise_that_is_worth_it() -> None:
+    assert must_be_told(40, None)
+    assert must_be_told(39, 40)
+    assert not must_be_told(40, 40)
+    assert not must_be_told(41, 40)
+    assert must_be_told(42, 40)
+    assert must_be_told(100, 99)
