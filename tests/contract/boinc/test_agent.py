@@ -87,10 +87,14 @@ async def test_a_drain_loses_less_than_a_plain_quit_and_what_is_kept_goes_on(tmp
         assert project.faults == []
 
         await kept.start()
-        async with agent_of(kept, door, tmp_path / "kept"):
+        async with agent_of(kept, door, tmp_path / "kept") as off:
             resumed = door.order("resume")
             await until(lambda: door.outcomes.get(resumed) == {"done": True}, 15, "it is told to go on")
             await until(lambda: running_from_checkpoints(kept), 15, "the tasks go on from where they were")
+            stopped = door.order("stop")
+            await until(lambda: door.outcomes.get(stopped) == {"done": True}, 15, "it says that it stops")
+            await until(off.exists, 15, "and shuts its machine down")
+            await kept.ended()
         assert door.enrolments == 1
 
 
@@ -128,8 +132,11 @@ async def test_a_machine_that_hears_of_nobody_stops_and_shuts_down(tmp_path: Pat
             await until(lambda: door.beats, 20, "it enrols in spite of a lost answer")
             assert door.enrolments == 2
 
+            idle = door.order("throttle", percent=0)
+            await until(lambda: door.outcomes.get(idle) == {"done": True}, 10, "it computes nothing")
+            assert (await mode_of(client))["mode"] == 3
             number = door.order("throttle", percent=35)
-            await until(lambda: door.outcomes.get(number), 10, "it is throttled")
+            await until(lambda: door.outcomes.get(number) == {"done": True}, 10, "it is throttled")
             assert await mode_of(client) == {"mode": 2, "percent": 35.0}
 
             door.silent = True
