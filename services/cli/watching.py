@@ -127,6 +127,8 @@ def why(
         show.say(
             f"nothing has been decided about {known['name']} yet: {known['reason'] or 'no sample was judged'}"
         )
+    elif known["reason"] not in decisions[0]["reason"]:
+        show.say(f"now: {known['reason']}\n")  # what keeps a cluster as it is makes no decision
     for decision in decisions:
         _tell_decision(decision)
 

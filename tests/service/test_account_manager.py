@@ -229,6 +229,27 @@ async def test_a_draining_machine_gets_no_more_work_and_hands_back_what_it_has_n
     assert await house.refused(token)
 
 
+async def test_a_successor_under_the_same_name_and_cpid_is_known_by_its_token_alone(house: House) -> None:
+    same = {"host_cpid": "67ca5b3951c52e06fe5e2bb2720c322e", "domain_name": "tides-0a1b2c3d-1"}
+    token = await house.settled_token()
+    house.clock.pass_by(300)
+    await house.come(token, attached(house.project_url, cpu_s=400.0, host_id=6), **same)
+    successor = UUID(int=9)
+    await house.say(MachineDestroyed)
+    await house.say(MachineRequested, successor, guest_token_sha256=sha256(b"the successor's").hexdigest())
+
+    first = await house.come("the successor's", **same)
+    assert first.opaque == str(successor)
+    assert first.authenticator is not None
+    assert await house.refused(token)
+    house.clock.pass_by(300)
+    # The project has taken it for the old host; its counters begin anew all the same.
+    await house.come(first.authenticator, attached(house.project_url, cpu_s=90.0, host_id=6), **same)
+    found = await house.lone.ask("GET", "/v1/claims?since=2026-11-01&until=2026-12-01&by=machine")
+    hours = {item["of"]: round(item["core_hours"] * 3600) for item in found.body["items"]}
+    assert hours == {str(MACHINE): 400, str(successor): 90}
+
+
 async def test_hours_come_from_the_clients_counters_and_no_machine_claims_more_than_it_has(
     house: House,
 ) -> None:
