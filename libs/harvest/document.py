@@ -125,7 +125,7 @@ class PolicyDocument(BaseModel):
         default=0.001, ge=0.00001, le=0.1, description="Share of host time that may pass above the target."
     )
     hard_max: float = Field(
-        default=0.0004,
+        default=0.0005,
         ge=0.00001,
         le=0.1,
         description="Share of host time that may pass above all of a host.",

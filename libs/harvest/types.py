@@ -69,7 +69,7 @@ class Policy:
     """Whether a gain on `sigma` follows what is measured on the cluster; False: it stays 1."""
     contention_max: float = 0.001
     """Share of host time in which owner and ours may stand above the target."""
-    hard_max: float = 0.0003
+    hard_max: float = 0.0005
     """The same above all of a host."""
     idle_dwell_s: float = 300.0
     busy_dwell_s: float = 60.0
