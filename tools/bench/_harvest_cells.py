@@ -25,7 +25,7 @@ MACHINES = "bitbrains_rnd_2013_jul_aug.npz"
 HOSTS = "alibaba2018_machine_usage_sample.csv.gz"
 _ROOT = Path(__file__).parents[2]
 _TOLD = 0.5
-_SIGMAS = (2.0, 3.0, 4.0, 5.0, 6.0)
+_SIGMAS = (2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0)
 
 Maker = Callable[[Load], Lender]
 

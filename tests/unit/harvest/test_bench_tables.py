@@ -56,7 +56,7 @@ def test_a_row_is_kept_until_trace_code_or_question_change(
 
 
 def test_every_row_of_every_table_can_be_made() -> None:
-    for part, many in (("coarse", 9 + 4), ("fine", 8 + 3), ("machines", 8 + 3)):
+    for part, many in (("coarse", 9 + 4), ("fine", 10 + 3), ("machines", 10 + 3)):
         cells = list(cells_of(Table(part, "aug", 2.0, 31.0), ["balanced"], ["host", "cluster"], [30.0, 0.0]))
         assert len(cells) == len(set(cells)) == many
         assert all(cell.preset or cell.name in _harvest_cells._OTHERS for cell in cells)
