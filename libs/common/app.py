@@ -21,10 +21,11 @@ from libs.common.repeats import install_replay
 from libs.common.settings import Settings
 
 if TYPE_CHECKING:
+    from libs.common.readiness import Report
     from libs.common.service import Service
 
-Ready = Callable[[], Awaitable[Mapping[str, bool]]]
-"""Which parts of the process answer, by name."""
+Ready = Callable[[], Awaitable["Report"]]
+"""Whether the process can do its work, and which parts of it answer."""
 
 
 class Unmarked(Exception):
@@ -151,10 +152,8 @@ def _own_pages(
         return JSONResponse({"status": "alive"})
 
     async def readyz() -> Response:
-        parts = dict(await readiness())
-        ready = all(parts.values())
-        body = {"status": "ready" if ready else "not ready", "parts": parts}
-        return JSONResponse(body, 200 if ready else 503)
+        report = await readiness()
+        return JSONResponse(report.as_json(), 200 if report.is_ready else 503)
 
     async def metrics() -> Response:
         return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)

@@ -2,10 +2,14 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from importlib.metadata import version
 from time import perf_counter
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
 
+from libs.common.figures import Board
+
+VERSION = version("tides")
 _SECONDS = (0.005, 0.02, 0.1, 0.5, 1, 2, 5, 10, 30, 60, 300)
 
 
@@ -19,15 +23,23 @@ class Metrics:
         self._beat_seconds = Histogram(
             "tides_beat_seconds", "How long a beat took.", beat, buckets=_SECONDS, registry=registry
         )
+        self._beat_every = Gauge(
+            "tides_beat_interval_seconds",
+            "How often a beat runs at least, in this process.",
+            beat,
+            registry=registry,
+        )
+        self._beat_succeeded = Gauge(
+            "tides_beat_last_success_timestamp_seconds",
+            "When a beat last ended well in this process; over replicas take min: each has to beat.",
+            beat,
+            registry=registry,
+        )
         event = ("service", "key")
         self._events = Counter("tides_events_handled", "Events handled.", event, registry=registry)
         self._events_failed = Counter(
             "tides_events_failed", "Events whose handling raised.", event, registry=registry
         )
-        self._outbox_depth = Gauge(
-            "tides_outbox_depth", "Events waiting to be published.", ("service",), registry=registry
-        )
-
         self._sealed = Gauge(
             "tides_sealed_secrets",
             "Secrets by the key that sealed them.",
@@ -35,6 +47,35 @@ class Metrics:
             registry=registry,
         )
         self._sealed_by: dict[tuple[str, str], set[str]] = {}
+        self._add_parts(registry)
+
+    def _add_parts(self, registry: CollectorRegistry) -> None:
+        """What is not of beats, events and secrets."""
+        self._lane_failures = Counter(
+            "tides_lane_failures", "Work that ended with an unexpected error.", ("lane",), registry=registry
+        )
+        self._cloud_seconds = Histogram(
+            "tides_provider_call_seconds",
+            "How long a call to a cloud took, well or badly.",
+            ("service", "call"),
+            buckets=_SECONDS,
+            registry=registry,
+        )
+        self._cloud_errors = Counter(
+            "tides_provider_errors",
+            "Calls to a cloud that failed; cancelled: the caller's deadline passed, or the process stopped.",
+            ("service", "resource", "call", "cause"),
+            registry=registry,
+        )
+        self._answers = Gauge(
+            "tides_part_up",
+            "Whether a part (bus, or the database of a service) answered this process, when it was last asked.",
+            ("part",),
+            registry=registry,
+        )
+        Info("tides_build", "The version of this program.", registry=registry).info({"version": VERSION})
+        self.board = Board(registry)
+        """Gauges of what stands in databases and on the bus."""
 
     @contextmanager
     def beat(self, service: str, beat: str) -> Iterator[None]:
@@ -43,6 +84,7 @@ class Metrics:
         self._beats.labels(service, beat).inc()
         try:
             yield
+            self._beat_succeeded.labels(service, beat).set_to_current_time()
         except Exception:
             self._beats_failed.labels(service, beat).inc()
             raise
@@ -59,9 +101,26 @@ class Metrics:
             raise
         self._events.labels(service, key).inc()
 
-    def outbox_depth(self, service: str, events: int) -> None:
-        """How many events wait to be published now."""
-        self._outbox_depth.labels(service).set(events)
+    def begins(self, service: str, beat: str, every_s: float) -> None:
+        """A beat is about to run for the first time: from now on its age counts."""
+        self._beat_every.labels(service, beat).set(every_s)
+        self._beat_succeeded.labels(service, beat).set_to_current_time()
+
+    def lane_failed(self, kind: str) -> None:
+        """Work in a lane of this kind ended with an error that nobody expected."""
+        self._lane_failures.labels(kind).inc()
+
+    def cloud_called(self, service: str, call: str, seconds: float) -> None:
+        """A call to a cloud has ended."""
+        self._cloud_seconds.labels(service, call).observe(seconds)
+
+    def cloud_failed(self, service: str, resource: str, call: str, cause: str) -> None:
+        """A call to a cloud failed; `resource` is its id, `cause` a driver's word."""
+        self._cloud_errors.labels(service, resource, call, cause).inc()
+
+    def answered(self, part: str, up: bool) -> None:
+        """A part of the process was asked whether it is there."""
+        self._answers.labels(part).set(up)
 
     def sealed_secrets(self, service: str, secret: str, counts: Mapping[str, int]) -> None:
         """How many secrets each key has sealed now; a key that seals none any more shows 0."""

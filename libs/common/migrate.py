@@ -17,7 +17,7 @@ from libs.common.db import async_url, new_metadata, role_of
 
 log = structlog.get_logger(__name__)
 
-_DOORS = "libs.common.migrations"
+DOORS = "libs.common.migrations"
 # Roles belong to the server, but the lock to one database: another installation may be as far.
 _CREATE_ROLE = """
 do $$ begin
@@ -39,7 +39,7 @@ async def migrate(url: str, schema: str, scripts: str) -> None:
                 text("select pg_advisory_xact_lock(hashtext('tides.migrate'))")
             )  # roles are shared by all schemas, so one lock serves all
             await connection.run_sync(_prepare, schema)
-            await connection.run_sync(_upgrade, _DOORS, "doors_version")
+            await connection.run_sync(_upgrade, DOORS, "doors_version")
             await connection.run_sync(_upgrade, scripts, "alembic_version")
     finally:
         await engine.dispose()

@@ -1,7 +1,7 @@
 """The outbox: events written with the rows they speak of, published afterwards with confirms, then deleted."""
 
 import asyncio
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
 
@@ -11,6 +11,7 @@ from sqlalchemy import Row, case, delete, func, or_, select, update
 from libs.common.bus.base import Bus, BusUnavailable, Message, NoSuchQueue
 from libs.common.bus.messages import REPLAYED
 from libs.common.db import Database, Session
+from libs.common.figures import Figures, Gauge, Readings
 from libs.common.tables import outbox
 
 log = structlog.get_logger(__name__)
@@ -51,8 +52,48 @@ async def relay(database: Database, bus: Bus) -> int:
 async def count_waiting(database: Database) -> int:
     """How many rows wait to be published; those that are parked do not."""
     async with database.transaction() as session:
-        waiting = select(func.count()).select_from(outbox).where(outbox.c.parked_at.is_(None))
-        return (await session.execute(waiting)).scalar_one()
+        return (await measure(session)).waiting
+
+
+@dataclass(frozen=True, slots=True)
+class Backlog:
+    """What stands in an outbox."""
+
+    waiting: int
+    oldest_s: float
+    """Age of the oldest that waits; 0 where none does."""
+    parked: int
+    """Given up after twenty tries: a person has to look."""
+
+
+async def measure(session: Session) -> Backlog:
+    """Count the outbox, in one statement."""
+    is_parked = outbox.c.parked_at.is_not(None)
+    oldest = func.min(outbox.c.created_at).filter(~is_parked)
+    query = select(
+        func.count().filter(~is_parked),
+        func.coalesce(func.extract("epoch", func.clock_timestamp() - oldest), 0.0),
+        func.count().filter(is_parked),
+    )
+    waiting, oldest_s, parked = (await session.execute(query.select_from(outbox))).one()
+    return Backlog(waiting, max(0.0, float(oldest_s)), parked)
+
+
+async def _read(session: Session) -> list[Readings]:
+    backlog = await measure(session)
+    return [{(): backlog.waiting}, {(): backlog.oldest_s}, {(): backlog.parked}]
+
+
+FIGURES = Figures(
+    (
+        Gauge("tides_outbox_depth", "Events waiting to be published."),
+        Gauge("tides_outbox_oldest_seconds", "Age of the oldest event that waits to be published."),
+        Gauge(
+            "tides_outbox_parked", "Events that could not be published in twenty tries and wait for a person."
+        ),
+    ),
+    _read,
+)
 
 
 async def _claim(database: Database) -> list[Row[Any]]:

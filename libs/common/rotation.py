@@ -34,7 +34,7 @@ def resealing(
         for sealed in service.seals:
             if sealed.context is not None:
                 await _reseal(database, vault, clock, sealed)
-            counts = await _count(database, sealed)
+            counts = await count_by_key(database, sealed)
             metrics.sealed_secrets(service.name, name_of(sealed), counts)
             for key_id in counts.keys() - set(vault.key_ids):
                 log.error(
@@ -84,7 +84,8 @@ async def _reseal_batch(
     return _id(rows[-1]) if len(rows) == BATCH else None
 
 
-async def _count(database: Database, sealed: Sealed) -> dict[str, int]:
+async def count_by_key(database: Database, sealed: Sealed) -> dict[str, int]:
+    """How many secrets each key has sealed."""
     key_id = _key_id(sealed)
     query = select(key_id, func.count()).where(sealed.column != "").group_by(key_id)
     async with database.transaction() as session:

@@ -21,11 +21,14 @@ from libs.common.clock import Clock, WallClock
 from libs.common.contracts.base import Event
 from libs.common.contracts.supply import TokenRevoked
 from libs.common.db import Database, Session
+from libs.common.figures import READ_EVERY_S, Gauge, measuring
 from libs.common.inbox import first_time, prune, remember_revoked, revoked_tokens
 from libs.common.metrics import Metrics
 from libs.common.migrate import migrate
-from libs.common.outbox import count_waiting, relay
+from libs.common.outbox import FIGURES as OUTBOX
+from libs.common.outbox import relay
 from libs.common.reaching import reach_bus, reach_database
+from libs.common.readiness import Readiness
 from libs.common.replay import ASK_EVERY_S, answering, asking, state_keys
 from libs.common.rotation import RESEAL_EVERY_S, resealing
 from libs.common.secrets import Vault, parse_keys
@@ -37,12 +40,19 @@ from libs.common.wake import Activity, Wake
 log = structlog.get_logger(__name__)
 
 Build = Callable[[Runtime], Service]
+PROCESS = "process"
+"""Owner of the beats that are no service's."""
+DEAD_LETTERS = Gauge("tides_dead_letters", "Messages that were given up and wait for a person.")
 RELAY_EVERY_S = 5.0
-OUTBOX_EVERY_S = 15.0
+LOOK_WITHIN_S = 5.0
 HOUSEKEEPING_EVERY_S = 3600.0
 REVOCATIONS_EVERY_S = 5.0
-STOP_WITHIN_S = 20.0
+STOP_WITHIN_S = 6.0
+"""For beats and handlers to settle what they are at; HTTP has three seconds after that."""
+CLOSED_WITHIN_S = 15.0
+"""For leases and sessions, counted from the order to stop."""
 RELAY_REST_WITHIN_S = 2.0
+HANG_UP_WITHIN_S = 3.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,11 +78,14 @@ class _Composition:
 async def running(
     builders: Sequence[Build], settings: Settings, *, clock: Clock | None = None
 ) -> AsyncIterator[Running]:
-    """Run these services until the block ends. Migrates first; stops in order: HTTP, beats, consumers, outbox, bus."""
+    """Run these services until the block ends. Migrates first; stops in order:
+
+    readiness, beats and consumers, HTTP, leases and sessions, outbox, bus; all within 20 s.
+    """
     async with AsyncExitStack() as stack:
         await reach_database(settings)
         bus = await reach_bus(settings)
-        stack.push_async_callback(bus.aclose)
+        stack.push_async_callback(_hang_up, bus)
         composition = _compose(settings, bus, clock or WallClock())
         services = tuple(build(composition.runtime) for build in builders)
         for database, _ in composition.databases:
@@ -80,20 +93,25 @@ async def running(
         for service in services:
             await migrate(settings.database_dsn, service.name, service.migrations)
         registry = composition.runtime.registry
-        metrics = Metrics(registry)
+        metrics = composition.runtime.metrics
         services = tuple(_with_doors(service, composition, metrics) for service in services)
         await bus.declare([queue_of(service, hears) for service in services for hears in service.hears])
+        readiness = Readiness(services, bus, composition.runtime.clock, metrics)
+        stopped = Deadline()
         stack.push_async_callback(_relay_rest, services, bus)
-        for service in services:
-            for close in reversed(service.closes):
-                stack.push_async_callback(close)
+        stack.push_async_callback(_close, services, stopped)
+        url = await stack.enter_async_context(serving(services, settings, registry, readiness))
         failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         loops = _loops(services, composition.runtime, metrics)
         await stack.enter_async_context(_looping(loops, failed))
-        url = await stack.enter_async_context(serving(services, settings, registry, bus))
+        readiness.start()
         log.info("runner.started", services=[service.name for service in services], url=url)
-        yield Running(services, bus, composition.runtime.activity, composition.runtime.clock, url, failed)
-        log.info("runner.stopping")
+        try:
+            yield Running(services, bus, composition.runtime.activity, composition.runtime.clock, url, failed)
+        finally:
+            log.info("runner.stopping")
+            readiness.stopping.set()
+            stopped.begin(CLOSED_WITHIN_S)
 
 
 def _compose(settings: Settings, bus: Bus, clock: Clock) -> _Composition:
@@ -127,8 +145,7 @@ def _with_doors(service: Service, composition: _Composition, metrics: Metrics) -
     async def relay_outbox() -> None:
         await relay(database, runtime.bus)
 
-    async def measure_outbox() -> None:
-        metrics.outbox_depth(service.name, await count_waiting(database))
+    measure = measuring(service.name, database, (OUTBOX, *service.figures), metrics.board)
 
     async def keep_house() -> None:
         await prune(database)
@@ -143,7 +160,7 @@ def _with_doors(service: Service, composition: _Composition, metrics: Metrics) -
     floor_s = 10 * runtime.settings.beat_floor_s  # what mends rarely needs to, may beat rarely in a fast run
     beats = [
         Beat("relay", max(RELAY_EVERY_S, floor_s), relay_outbox, committed),
-        Beat("outbox", max(OUTBOX_EVERY_S, floor_s), measure_outbox, runtime.wake()),
+        Beat("measure", max(READ_EVERY_S, floor_s), measure, runtime.wake()),
         Beat("housekeeping", max(HOUSEKEEPING_EVERY_S, floor_s), keep_house, runtime.wake()),
         Beat("revocations", max(REVOCATIONS_EVERY_S, floor_s), load_revocations, runtime.wake()),
     ]
@@ -161,6 +178,31 @@ def _with_doors(service: Service, composition: _Composition, metrics: Metrics) -
     )
 
 
+class Deadline:
+    """When everything that comes before must have ended; without one until it begins."""
+
+    def __init__(self) -> None:
+        self.at: float | None = None
+
+    def begin(self, seconds: float) -> None:
+        """From now on so long."""
+        self.at = asyncio.get_running_loop().time() + seconds
+
+
+async def _close(services: Sequence[Service], stopped: Deadline) -> None:
+    """Every service hands back what it holds, side by side: one whose cloud is dead does not keep another's leases."""
+
+    async def close(service: Service) -> None:
+        for give_back in service.closes:
+            try:
+                async with asyncio.timeout_at(stopped.at):
+                    await give_back()
+            except Exception as error:
+                log.warning("service.not_closed", service=service.name, error=type(error).__name__)
+
+    await asyncio.gather(*(close(service) for service in services))
+
+
 async def _relay_rest(services: Sequence[Service], bus: Bus) -> None:
     """Publish what was said while stopping; what is left waits for the next process."""
     try:
@@ -169,6 +211,14 @@ async def _relay_rest(services: Sequence[Service], bus: Bus) -> None:
                 await relay(service.database, bus)
     except Exception as error:
         log.warning("outbox.left_behind", error=type(error).__name__)
+
+
+async def _hang_up(bus: Bus) -> None:
+    try:
+        async with asyncio.timeout(HANG_UP_WITHIN_S):
+            await bus.aclose()
+    except TimeoutError:
+        log.warning("bus.not_closed")
 
 
 def queue_of(service: Service, hears: Hears) -> Queue:
@@ -205,7 +255,8 @@ async def _looping(
 def _loops(
     services: Sequence[Service], runtime: Runtime, metrics: Metrics
 ) -> list[Coroutine[Any, Any, None]]:
-    beats = [_beat(service, beat, runtime, metrics) for service in services for beat in service.beats]
+    beats = [_beat(service.name, beat, runtime, metrics) for service in services for beat in service.beats]
+    beats.append(_beat(PROCESS, _looking(runtime), runtime, metrics))
     ears = [
         runtime.bus.consume(queue_of(service, hears), _handler(service, hears, runtime, metrics))
         for service in services
@@ -214,9 +265,28 @@ def _loops(
     return [*beats, *ears]
 
 
-async def _beat(service: Service, beat: Beat, runtime: Runtime, metrics: Metrics) -> None:
+def _looking(runtime: Runtime) -> Beat:
+    """The process's own beat: is the bus there, and does anything wait among its dead for a person?"""
+    metrics = runtime.metrics
+    metrics.board.declare([DEAD_LETTERS])
+
+    async def look() -> None:
+        try:
+            async with asyncio.timeout(LOOK_WITHIN_S):
+                seen = await runtime.bus.look()
+        except (BusUnavailable, TimeoutError) as error:
+            metrics.answered("bus", up=False)
+            raise BusUnavailable(f"no answer within {LOOK_WITHIN_S:g} s") from error
+        metrics.answered("bus", up=True)
+        metrics.board.put("", DEAD_LETTERS, {(): seen.dead})
+
+    return Beat("look", max(READ_EVERY_S, 10 * runtime.settings.beat_floor_s), look, runtime.wake())
+
+
+async def _beat(service: str, beat: Beat, runtime: Runtime, metrics: Metrics) -> None:
     every_s = max(beat.every_s, runtime.settings.beat_floor_s)
     chance = random.Random()
+    metrics.begins(service, beat.name, every_s)
     runtime.activity.begin()
     try:
         while True:
@@ -228,17 +298,17 @@ async def _beat(service: Service, beat: Beat, runtime: Runtime, metrics: Metrics
         runtime.activity.end()
 
 
-async def _run_once(service: Service, beat: Beat, metrics: Metrics) -> float | None:
+async def _run_once(service: str, beat: Beat, metrics: Metrics) -> float | None:
     try:
-        with metrics.beat(service.name, beat.name):
+        with metrics.beat(service, beat.name):
             return await beat.run()
     except BusUnavailable as error:
-        log.warning("beat.bus_unavailable", service=service.name, beat=beat.name, error=str(error))
+        log.warning("beat.bus_unavailable", service=service, beat=beat.name, error=str(error))
     except asyncio.CancelledError:
         heed_cancellation()
-        log.exception("beat.failed", service=service.name, beat=beat.name)
+        log.exception("beat.failed", service=service, beat=beat.name)
     except Exception:
-        log.exception("beat.failed", service=service.name, beat=beat.name)
+        log.exception("beat.failed", service=service, beat=beat.name)
     return None
 
 

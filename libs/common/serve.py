@@ -8,15 +8,13 @@ from contextlib import asynccontextmanager
 
 import uvicorn
 from prometheus_client import CollectorRegistry
-from sqlalchemy import text
 
 from libs.common.app import compose_site
-from libs.common.bus.base import Bus
+from libs.common.readiness import Readiness
 from libs.common.service import Service
 from libs.common.settings import Settings
 
-STOP_WITHIN_S = 5
-READY_WITHIN_S = 3
+STOP_WITHIN_S = 3
 
 
 class CannotListen(Exception):
@@ -25,22 +23,16 @@ class CannotListen(Exception):
 
 @asynccontextmanager
 async def serving(
-    services: Sequence[Service], settings: Settings, registry: CollectorRegistry, bus: Bus
+    services: Sequence[Service], settings: Settings, registry: CollectorRegistry, readiness: Readiness
 ) -> AsyncIterator[str]:
     """Serve until the block ends; yields the base URL. Port 0 takes a free one.
 
     Every app finds `state.stopping`, an event: answers without end are over when it is set.
     """
-    stopping = asyncio.Event()
     for service in services:
-        service.app.state.stopping = stopping
-
-    async def ready() -> dict[str, bool]:
-        checks = {service.name: _answers(service) for service in services}
-        return dict(zip(checks, await asyncio.gather(*checks.values()), strict=True))
-
+        service.app.state.stopping = readiness.stopping
     listener = _listen(settings.host, settings.port)
-    site = compose_site(services, settings, registry, ready)
+    site = compose_site(services, settings, registry, readiness)
     config = uvicorn.Config(
         site,
         log_config=None,
@@ -54,7 +46,7 @@ async def serving(
     try:
         yield f"http://{settings.host}:{listener.getsockname()[1]}"
     finally:
-        stopping.set()
+        readiness.stopping.set()
         server.should_exit = True
         with contextlib.suppress(asyncio.CancelledError):
             await task
@@ -73,12 +65,3 @@ def _listen(host: str, port: int) -> socket.socket:
         ) from None
     listener.listen(128)
     return listener
-
-
-async def _answers(service: Service) -> bool:
-    try:
-        async with asyncio.timeout(READY_WITHIN_S), service.database.transaction() as session:
-            await session.execute(text("select 1"))
-    except Exception:
-        return False
-    return True

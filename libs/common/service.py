@@ -15,6 +15,8 @@ from libs.common.bus.base import Bus
 from libs.common.clock import Clock
 from libs.common.contracts.base import Event, StateEvent
 from libs.common.db import Database, Session
+from libs.common.figures import Figures
+from libs.common.metrics import Metrics
 from libs.common.secrets import Vault
 from libs.common.settings import Settings
 from libs.common.wake import Activity, Wake
@@ -34,6 +36,11 @@ class Runtime:
     """By schema name, which is the service's name."""
     registry: CollectorRegistry = field(default_factory=CollectorRegistry)
     """Where a service registers instruments of its own; served at `/metrics`."""
+    metrics: Metrics = field(init=False)
+    """The instruments that all services of the process share."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "metrics", Metrics(self.registry))
 
     def wake(self) -> Wake:
         """A new signal, counted in this process's activity."""
@@ -110,6 +117,8 @@ class Service:
     seals: Sequence[Sealed] = ()
     """Every column that holds sealed secrets."""
     beats: Sequence[Beat] = ()
+    figures: Sequence[Figures] = ()
+    """Gauges of what stands in its database; the runner reads and shows them."""
     closes: Sequence[Callable[[], Awaitable[None]]] = field(default=())
     """Called in order at an orderly stop, after beats and consumers have ended."""
 

@@ -8,7 +8,8 @@ import structlog
 
 from libs.common.clock import Clock
 from libs.common.secrets import Vault
-from libs.providers.base import Cause, Connection, Provider, ProviderError
+from libs.providers.base import Cause, Connection, Driver, Provider, ProviderError
+from libs.providers.counted import OPEN, Counting
 from libs.providers.registry import find_driver
 
 log = structlog.get_logger(__name__)
@@ -34,9 +35,10 @@ def is_spent(error: Exception, failures: int = 1) -> bool:
 class Sessions:
     """Sticky sessions, opened on first use: who holds a resource's lease holds its session."""
 
-    def __init__(self, vault: Vault, clock: Clock) -> None:
+    def __init__(self, vault: Vault, clock: Clock, counting: Counting | None = None) -> None:
         self._vault = vault
         self._clock = clock
+        self._counting = counting
         self._open: dict[UUID, tuple[Connection, Provider]] = {}
         self._opening: dict[UUID, asyncio.Lock] = {}
 
@@ -50,9 +52,16 @@ class Sessions:
             if known is not None and (known[0] == connection or known[0].revision > connection.revision):
                 return known[1]
             await self.drop(connection.resource_id)
-            provider = await find_driver(driver).open(connection, self._vault, self._clock)
+            provider = await self._open_counted(find_driver(driver), connection)
             self._open[connection.resource_id] = (connection, provider)
             return provider
+
+    async def _open_counted(self, driver: Driver, connection: Connection) -> Provider:
+        if self._counting is None:
+            return await driver.open(connection, self._vault, self._clock)
+        with self._counting.call(connection.resource_id, OPEN):
+            provider = await driver.open(connection, self._vault, self._clock)
+        return self._counting.counted(provider, connection.resource_id)
 
     async def drop(self, resource_id: UUID) -> None:
         """End a resource's session, if there is one; a cloud that does not answer is left alone after a few seconds."""
@@ -64,9 +73,8 @@ class Sessions:
                 await known[1].aclose()
 
     async def keep(self, resource_ids: set[UUID]) -> None:
-        """End the sessions of every other resource."""
-        for resource_id in set(self._open) - resource_ids:
-            await self.drop(resource_id)
+        """End the sessions of every other resource, side by side: a dead cloud takes its time to say goodbye."""
+        await asyncio.gather(*(self.drop(resource_id) for resource_id in set(self._open) - resource_ids))
 
     async def aclose(self) -> None:
         """End all sessions."""

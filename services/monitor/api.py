@@ -11,6 +11,7 @@ from libs.common.auth import Principal, Role, allow
 from libs.common.clock import Clock
 from libs.common.db import Database
 from libs.common.paging import Cursor, Limit, Page, page_of, read_cursor
+from libs.providers.health import Health, health
 from services.monitor.models import Resource
 from services.monitor.usecases import list_watched
 
@@ -39,6 +40,8 @@ class Watched(BaseModel):
     degraded_at: datetime | None
     cause: str | None
     detail: str | None
+    cloud: Health
+    """How well the cloud answers questions for samples."""
 
 
 def router(database: Database, clock: Clock) -> APIRouter:
@@ -77,4 +80,12 @@ def _show(resource: Resource, holder: str | None, now: datetime) -> Watched:
         degraded_at=resource.degraded_at,
         cause=resource.cause,
         detail=resource.detail,
+        cloud=health(
+            failures=resource.failures,
+            retry_at=resource.retry_at,
+            since=resource.failing_since,
+            cause=resource.cause,
+            detail=resource.detail,
+            now=now,
+        ),
     )

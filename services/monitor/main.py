@@ -7,6 +7,7 @@ from services.monitor import usecases
 from services.monitor.api import router
 from services.monitor.models import Base, Resource
 from services.monitor.reconcile.collector import COLLECT_EVERY_S, SWEEP_EVERY_S, Collector
+from services.monitor.reconcile.measuring import figures
 
 NAME = "monitor"
 
@@ -31,6 +32,7 @@ def build(runtime: Runtime) -> Service:
         hears=(Hears(ResourceChanged, usecases.hear_resource, wakes=(due,)),),
         tells=(Tells(InventoryChanged, usecases.read_states),),
         seals=(Sealed(Resource.sealed_secret),),
+        figures=(figures(runtime.clock),),
         beats=(
             Beat("collect", COLLECT_EVERY_S, collector.collect, due),
             Beat("sweep", SWEEP_EVERY_S, collector.sweep, runtime.wake()),

@@ -6,6 +6,7 @@ from libs.common.app import create_app
 from libs.common.contracts.resource import ResourceChanged
 from libs.common.contracts.supply import TemplateChanged
 from libs.common.service import Beat, Hears, Runtime, Sealed, Service, Tells
+from libs.providers.counted import Counting
 from libs.providers.sessions import Sessions
 from services.templates import api, reconcile, usecases
 from services.templates.models import Base, KnownResource
@@ -14,7 +15,7 @@ from services.templates.models import Base, KnownResource
 def build(runtime: Runtime) -> Service:
     """Templates as a value."""
     database = runtime.open_database("templates")
-    sessions = Sessions(runtime.vault, runtime.clock)
+    sessions = Sessions(runtime.vault, runtime.clock, Counting(runtime.metrics, "templates"))
     installation_id = runtime.settings.installation_id or UUID(int=0)
     app = create_app("templates", routers=[api.router], settings=runtime.settings, verifier=runtime.verifier)
     app.state.database = database

@@ -19,6 +19,7 @@ from libs.common.lanes import Lanes
 from libs.common.secrets import guest_token_context
 from libs.common.service import Beat, Hears, Runtime, Sealed, Service
 from libs.common.wake import Wake
+from libs.providers.counted import Counting
 from libs.providers.sessions import Sessions
 from services.workload.api import sweeps
 from services.workload.api.routes import router
@@ -28,6 +29,8 @@ from services.workload.reconcile.hands import Hands
 from services.workload.settings import Pace, guests_of
 from services.workload.usecases import changing, judging, projections
 from services.workload.usecases.following import Means
+from services.workload.usecases.instruments import Instruments
+from services.workload.usecases.measuring import figures
 
 _PLURALS = ("clusters", "workloads", "machines", "decisions", "events", "sweeps")
 _UNNAMED = UUID("9c1f7e0a-5a7d-5c22-8f55-2a7e0a9d1b64")
@@ -36,14 +39,15 @@ _UNNAMED = UUID("9c1f7e0a-5a7d-5c22-8f55-2a7e0a9d1b64")
 def build(runtime: Runtime) -> Service:
     """Workload as a value."""
     database, clock, pace = runtime.open_database("workload"), runtime.clock, Pace()
-    means = Means(clock, runtime.vault)
+    means = Means(clock, runtime.vault, Instruments(runtime.registry))
     acting, silence, renewing = runtime.wake(), runtime.wake(), runtime.wake()
     hands = Hands(
         database=database,
-        sessions=Sessions(runtime.vault, clock),
-        lanes=Lanes(runtime.activity),
+        sessions=Sessions(runtime.vault, clock, Counting(runtime.metrics, "workload")),
+        lanes=Lanes(runtime.activity, runtime.metrics),
         clock=clock,
         vault=runtime.vault,
+        means=means,
         replica=new_id(),
         installation_id=runtime.settings.installation_id or uuid5(_UNNAMED, "tides"),
         pace=pace,
@@ -62,6 +66,7 @@ def build(runtime: Runtime) -> Service:
         prefixes=tuple(f"/v1/{plural}" for plural in _PLURALS),
         hears=_ears(means, runtime.settings.sample_ttl_s, acting, renewing),
         beats=_beats(hands, means, Wakes(acting, silence, renewing, runtime.wake())),
+        figures=(figures(clock),),
         seals=(
             Sealed(Machine.sealed_guest_token, lambda machine: guest_token_context(machine.id)),
             Sealed(Resource.sealed_secret),

@@ -65,6 +65,10 @@ class Resource(Base):
     retry_at: Mapped[datetime | None]
     """After a refusal or silence of the cloud: not before."""
     failures: Mapped[int] = mapped_column(default=0)
+    """In a row; a look that goes well ends them."""
+    refused_cause: Mapped[str | None]
+    refused_detail: Mapped[str | None]
+    failing_since: Mapped[datetime | None]
     sweep_stopped: Mapped[str | None]
     """Why the sweeper waits for a person; nothing is made on the resource meanwhile."""
     released: Mapped[bool] = mapped_column(default=False)

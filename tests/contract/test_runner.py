@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Mapping
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from typing import Any
 from uuid import uuid4
@@ -14,7 +14,7 @@ from sqlalchemy import func, update
 
 from libs.common.auth import Principal, Role, Signer
 from libs.common.bus.messages import to_message
-from libs.common.clock import SteppedClock
+from libs.common.clock import SteppedClock, WallClock
 from libs.common.contracts.resource import ResourceRecovered
 from libs.common.contracts.supply import TokenRevoked
 from libs.common.db import Database, Session
@@ -177,14 +177,32 @@ async def test_what_waits_in_the_outbox_is_measured(database_url: str) -> None:
     ):
         one.emit(an_event())
         await one.write_out()
-        await one.execute(update(outbox).values(claimed_until=func.now() + func.make_interval(0, 0, 0, 0, 1)))
+        hour = func.make_interval(0, 0, 0, 0, 1)
+        await one.execute(
+            update(outbox).values(claimed_until=func.now() + hour, created_at=func.now() - hour)
+        )
+        for _ in range(2):
+            one.emit(an_event())
+        await one.write_out()
+        await one.execute(update(outbox).where(outbox.c.claimed_until.is_(None)).values(parked_at=func.now()))
     async with a_process(a_build(), database_url=database_url) as run, aiohttp.ClientSession() as http:
 
-        async def measured() -> bool:
+        async def measured() -> dict[str, float] | None:
             async with http.get(f"{run.url}/metrics") as answer:
-                return 'tides_outbox_depth{service="tiny"} 1.0' in await answer.text()
+                lines = (line.rpartition(" ") for line in (await answer.text()).splitlines())
+            shown = {name: float(value) for name, _, value in lines if name.startswith("tides_")}
+            whole = {'tides_outbox_depth{service="tiny"}', "tides_dead_letters"} <= shown.keys()
+            return shown if whole else None
 
-        await until(measured)
+        shown = await until(measured)
+    assert shown['tides_outbox_depth{service="tiny"}'] == 1
+    assert 3600 <= shown['tides_outbox_oldest_seconds{service="tiny"}'] < 3660
+    assert shown['tides_outbox_parked{service="tiny"}'] == 2
+    assert (shown["tides_dead_letters"], shown['tides_part_up{part="bus"}']) == (0, 1)
+    beat = '{beat="measure",service="tiny"}'
+    assert shown[f"tides_beat_interval_seconds{beat}"] == 15
+    ended_at = datetime.fromtimestamp(shown[f"tides_beat_last_success_timestamp_seconds{beat}"], UTC)
+    assert abs(WallClock().now() - ended_at) < timedelta(minutes=1)
 
 
 async def test_a_loop_that_dies_is_said_aloud(database_url: str) -> None:

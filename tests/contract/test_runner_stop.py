@@ -2,6 +2,8 @@
 
 import asyncio
 from collections.abc import Mapping
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
 from typing import Any
 from uuid import uuid4
 
@@ -10,7 +12,7 @@ import pytest
 from fastapi import APIRouter, Depends
 
 from libs.common.app import Unmarked
-from libs.common.auth import Principal, Role, Signer, allow
+from libs.common.auth import Principal, Role, Signer, allow, public
 from libs.common.bus.messages import to_message
 from libs.common.contracts.resource import ResourceRecovered
 from libs.common.contracts.supply import TokenRevoked
@@ -88,6 +90,76 @@ async def test_an_orderly_stop_leaves_no_task_no_claim_and_no_event(database_url
         assert await texts(run.services[0].database) == ["3"]
 
 
+@dataclass
+class Slow:
+    """A service whose work takes until `settle`, whose cloud is dead, and beside it one that hands back at once."""
+
+    diary: list[str] = field(default_factory=list)
+    asked: asyncio.Event = field(default_factory=asyncio.Event)
+    settle: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def builds(self) -> tuple[Build, Build]:
+        router = APIRouter()
+        router.add_api_route("/v1/tiny/slow", self._answer, dependencies=[Depends(public)])
+        return a_build(self._hanging, routers=[router]), a_build(self._quick, "hearing")
+
+    async def _answer(self) -> str:
+        self.asked.set()
+        await self.settle.wait()
+        self.diary.append("answered")
+        return "whole"
+
+    def _hanging(self, runtime: Runtime, _: Database) -> Mapping[str, Any]:
+        async def act() -> None:
+            try:
+                await asyncio.Event().wait()
+            finally:
+                await self.settle.wait()
+                self.diary.append("settled")
+
+        async def hang() -> None:
+            await asyncio.Event().wait()
+
+        return {"beats": (Beat("act", 60, act, runtime.wake()),), "closes": (hang,)}
+
+    def _quick(self, _: Runtime, __: Database) -> Mapping[str, Any]:
+        async def give_back() -> None:
+            self.diary.append("gave back")
+
+        return {"closes": (give_back,)}
+
+
+async def test_readiness_goes_first_work_settles_and_one_dead_cloud_keeps_no_lease(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("libs.common.runner.CLOSED_WITHIN_S", 2.0)
+    slow = Slow()
+    async with AsyncExitStack() as process, aiohttp.ClientSession() as http:
+        run = await process.enter_async_context(a_process(*slow.builds(), database_url=database_url))
+        answer = asyncio.create_task(_get(http, f"{run.url}/v1/tiny/slow"))
+        await slow.asked.wait()
+        stop = asyncio.create_task(process.aclose())
+
+        async def is_stopping() -> bool:
+            status, body = await _get(http, f"{run.url}/readyz")
+            return (status, body["status"]) == (503, "stopping")
+
+        await until(is_stopping, what="readiness to go")
+        assert (await _get(http, f"{run.url}/healthz"))[0] == 200
+        assert slow.diary == []
+        slow.settle.set()
+        assert await answer == (200, "whole")
+        async with asyncio.timeout(10):
+            await stop
+    assert sorted(slow.diary[:2]) == ["answered", "settled"]
+    assert slow.diary[2:] == ["gave back"]
+
+
+async def _get(http: aiohttp.ClientSession, url: str) -> tuple[int, Any]:
+    async with http.get(url) as response:
+        return response.status, await response.json()
+
+
 async def _expect_nobody(url: str) -> None:
     async with aiohttp.ClientSession() as http:
         with pytest.raises(aiohttp.ClientConnectionError):
@@ -127,9 +199,12 @@ async def test_a_marked_route_is_served_to_those_it_names_alone(database_url: st
         async with http.get("/v1/tiny/other") as response:
             assert response.status == 404
         async with http.get("/readyz") as response:
-            assert (response.status, await response.json()) == (
+            body = await response.json()
+            assert (response.status, body["status"], body["parts"], body["missing"]) == (
                 200,
-                {"status": "ready", "parts": {"tiny": True}},
+                "ready",
+                {"tiny": True, "bus": True},
+                [],
             )
     assert answers == {None: 401, Role.VIEWER: 403, Role.OPERATOR: 200}
 

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
-import aiohttp
 import pytest
 
 from libs.common.contracts.resource import InventoryChanged, ResourceDegraded, ResourceRecovered
@@ -16,7 +15,6 @@ from libs.common.contracts.usage import Quality, Sample, UsageSampled
 from libs.common.ids import cluster_id
 from libs.providers.base import Cause, Rejected, Unavailable, sealing_context
 from libs.providers.simulated import Cloud, ClusterDefinition, SimulatedSettings, create_cloud, driver
-from tests.service.lone_service import THEIRS
 from tests.service.monitor_house import House, open_house
 from tests.service.scripted_cloud import Script, ScriptedDriver, installed, make_sample
 from tests.support import until
@@ -107,6 +105,12 @@ async def test_an_outage_is_said_once_and_nothing_of_it_is_lost(house: House, cl
         True,
     )
     assert (mended["cause"], mended["failures"], mended["degraded_at"]) == (None, 0, None)
+    assert shown["cloud"]["state"] in ("open", "half_open")
+    assert (shown["cloud"]["cause"], shown["cloud"]["next_try_at"] is not None) == ("unreachable", True)
+    assert shown["cloud"]["since"] <= shown["degraded_at"]
+    assert mended["cloud"] == {"state": "closed", "failures": 0} | dict.fromkeys(
+        ("cause", "detail", "since", "next_try_at")
+    )
     assert 2 <= recovered.outage_s < 10
     assert len(house.heard(ResourceDegraded)) == len(house.heard(ResourceRecovered)) == 1
     check_unbroken(ends(house))
@@ -368,33 +372,3 @@ async def test_impossible_measurements_pass_through(house: House, cloud: Cloud) 
         await sampled(house, 1)
     sample: Sample = house.heard(UsageSampled)[0].samples[0]
     assert sample.cpu_ours_mhz[0] > sample.cpu_used_mhz[0]
-
-
-async def test_people_see_how_their_resources_are_watched(house: House, cloud: Cloud) -> None:
-    async with house.monitor() as run, aiohttp.ClientSession() as http:
-        resource = house.resource(cloud.url, PASSWORD)
-        await house.announce(resource)
-        await sampled(house, 1)
-        (shown,) = await until(lambda: _sampled_once(house, run), what="the round to be settled")
-        theirs = await house.monitors(run, organisation=THEIRS)
-        async with http.get(f"{run.url}/v1/monitors") as unknown, http.get(f"{run.url}/metrics") as metrics:
-            measured = await metrics.text()
-            assert unknown.status == 401
-
-    assert theirs == []
-    assert (shown["resource_id"], shown["name"], shown["mode"]) == (
-        str(resource.resource_id),
-        "Lab",
-        "observe",
-    )
-    assert shown["holder"]
-    assert 0 <= shown["lag_s"] < 5
-    assert (shown["failures"], shown["cause"]) == (0, None)
-    label = f'{{resource="{resource.resource_id}"}}'
-    assert f"tides_monitor_rounds_total{label}" in measured
-    assert f"tides_monitor_samples_total{label}" in measured
-
-
-async def _sampled_once(house: House, run: Any) -> Any:
-    watched = await house.monitors(run)
-    return watched if watched and watched[0]["sampled_at"] else None

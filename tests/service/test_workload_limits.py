@@ -104,6 +104,13 @@ async def test_a_machine_more_on_a_host_shares_its_budget(house: House) -> None:
     assert by_host == {"host-1001": 16_000, "host-1002": 16_000}
 
 
+async def measured(house: House) -> dict[str, float]:
+    """What the replica shows at `/metrics`, by name and labels."""
+    lines = (await house.ask("GET", "/metrics")).body.splitlines()
+    shown = (line.rpartition(" ") for line in lines if not line.startswith("#"))
+    return {name: float(value) for name, _, value in shown}
+
+
 async def test_a_cloud_that_refuses_is_asked_again_and_the_failure_is_said_once(house: House) -> None:
     house.own(0.5)
     await house.be_silent(20)
@@ -114,8 +121,22 @@ async def test_a_cloud_that_refuses_is_asked_again_and_the_failure_is_said_once(
     (failed,) = house.heard(LimitsFailed)
     assert failed.cause == "auth"
     assert limits_mhz(house) == {16_000}
+    cloud = (await house.cluster())["cloud"]
+    assert (cloud["state"], cloud["cause"], cloud["failures"] >= 1) == ("open", "auth", True)
+    assert cloud["since"] < house.clock.now().isoformat() < cloud["next_try_at"]
+    lab = str(house.resource.resource_id)
+    shown = await measured(house)
+    assert shown[f'tides_limit_failures_total{{cause="auth",resource="{lab}"}}'] >= 1
+    assert shown[f'tides_limit_changes_total{{resource="{lab}"}}'] >= 2
+    assert shown['tides_decisions_total{verdict="idle"}'] >= 1
+    assert shown[f'tides_sweep_stopped{{resource="{lab}",service="workload"}}'] == 0
+    running = f'cluster="{house.cluster_id}",resource="{lab}",service="workload",state="running"'
+    assert shown[f"tides_machines{{{running}}}"] == 2
+    circuit = f'cause="auth",resource="{lab}",service="workload",state="open"'
+    assert shown[f"tides_provider_circuit{{{circuit}}}"] == 1
 
     house.cloud.control.clear_faults()
     await house.run(360)
+    assert (await house.cluster())["cloud"]["state"] == "closed"
     assert limits_mhz(house) == {HALF_MHZ}
     assert house.limits()[-1] == "applied"

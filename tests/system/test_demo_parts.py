@@ -75,7 +75,7 @@ LEAVES = HALVES[0] | HALVES[1]
 """Nobody depends on these: half of them at a time is taken away, and exactly their own sentences break."""
 
 ELSEWHERE: dict[str, str] = {
-    "* outbox": "tests/contract/test_runner.py::test_what_waits_in_the_outbox_is_measured",
+    "* measure": "tests/contract/test_runner.py::test_what_waits_in_the_outbox_is_measured",
     "* housekeeping": "tests/contract/test_inbox.py::test_pruning_forgets_only_what_can_no_longer_come",
     "* revocations": "tests/contract/test_runner.py::test_a_revoked_token_is_refused_by_every_service",
     "* identity.token_revoked.v1": "tests/contract/test_runner.py::test_a_revoked_token_is_refused_by_every_service",

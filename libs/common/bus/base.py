@@ -60,6 +60,26 @@ class DeadMessage:
     reason: str
 
 
+@dataclass(frozen=True, slots=True)
+class QueueSeen:
+    """A queue as the bus shows it."""
+
+    name: str
+    waiting: int | None
+    """Messages that nobody has in hand; None: nobody has ever declared the queue."""
+    consumers: int | None = None
+    """None: this bus does not know who listens."""
+
+
+@dataclass(frozen=True, slots=True)
+class BusSeen:
+    """The bus at a glance."""
+
+    dead: int
+    """Messages that were given up and wait for a person."""
+    queues: tuple[QueueSeen, ...] = ()
+
+
 Handle = Callable[[Message], Awaitable[None]]
 
 
@@ -83,6 +103,9 @@ class Bus(Protocol):
 
     async def depth(self) -> int:
         """Messages waiting or being handled in the declared queues."""
+
+    async def look(self, queues: Sequence[str] = ()) -> BusSeen:
+        """Count the dead, and what waits in these queues. Changes nothing. Raises BusUnavailable."""
 
     async def dead(self, limit: int = 100) -> Sequence[DeadMessage]:
         """The parked messages, oldest first, without taking them away."""

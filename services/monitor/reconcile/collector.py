@@ -16,6 +16,7 @@ from libs.common.ids import new_id
 from libs.common.lanes import Lanes
 from libs.common.service import Runtime
 from libs.common.wake import Activity, Wake
+from libs.providers.counted import Counting
 from libs.providers.sessions import Sessions
 from services.monitor import usecases
 from services.monitor.models import Resource
@@ -41,10 +42,11 @@ class Collector:
         token = new_id()
         holder = f"{socket.gethostname()[:150]}:{os.getpid()}:{token.hex[-4:]}"
         self._lease = usecases.Lease(token, holder, LEASE_S)
-        self._sessions = Sessions(runtime.vault, _IdleWhileAsleep(runtime.clock, runtime.activity))
+        clock = _IdleWhileAsleep(runtime.clock, runtime.activity)
+        self._sessions = Sessions(runtime.vault, clock, Counting(runtime.metrics, "monitor"))
         self._instruments = Instruments(runtime.registry)
         self._rounds = Rounds(runtime, database, self._sessions, self._instruments, token)
-        self._lanes = Lanes(runtime.activity)
+        self._lanes = Lanes(runtime.activity, runtime.metrics)
         self._watches: dict[UUID, Watch] = {}
         self._running: set[UUID] = set()
 
@@ -68,11 +70,11 @@ class Collector:
             await usecases.sweep_replicas(session)
 
     async def aclose(self) -> None:
-        """End rounds and sessions, and let others take over at once."""
+        """End rounds, let others take over at once, then end the sessions: a dead cloud takes its time over that."""
         await self._lanes.aclose()
-        await self._sessions.aclose()
         async with self._database.transaction() as session:
             await usecases.let_go(session, self._lease.token)
+        await self._sessions.aclose()
 
     def _forget_others(self, held: set[UUID]) -> None:
         """Close what is no longer held; in lanes, for a dead cloud takes its time to say goodbye."""
@@ -80,7 +82,8 @@ class Collector:
         for resource_id in lost:
             del self._watches[resource_id]
         for resource_id in lost - self._running:
-            self._lanes.start(("close", resource_id), partial(self._sessions.drop, resource_id))
+            work = partial(self._sessions.drop, resource_id)
+            self._lanes.start(("close", resource_id), work, kind="close", resource=str(resource_id))
 
     def _watch(self, resource: Resource, now: datetime) -> Watch:
         watch = self._watches.get(resource.id)
@@ -106,7 +109,9 @@ class Collector:
         watch.due_at = due_at if due_at > now else now + interval
         if resource.id not in self._running:
             self._running.add(resource.id)
-            self._lanes.start(resource.id, lambda: self._run(resource, watch))
+            work = partial(self._run, resource, watch)
+            about = {"resource": resource.name, "resource_id": str(resource.id)}
+            self._lanes.start(resource.id, work, kind="round", **about)
 
     async def _run(self, resource: Resource, watch: Watch) -> None:
         try:

@@ -1,5 +1,6 @@
 """HTTP of workload: clusters and the red button, workloads, machines, decisions, events."""
 
+from datetime import datetime
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
@@ -76,18 +77,20 @@ def person_of(who: Principal, reason: str) -> Person:
 
 
 @router.get("/clusters")
-async def list_clusters(who: Viewer, database: Db, resource_id: UUID | None = None) -> Page[ClusterOut]:
+async def list_clusters(
+    who: Viewer, database: Db, means: With, resource_id: UUID | None = None
+) -> Page[ClusterOut]:
     """Every cluster: owner load, budgets, machines by state, verdict and the reason in words."""
     async with database.transaction() as session:
         rows = await reading.clusters(session, scope_of(who), resource_id)
-    return Page[ClusterOut](items=[cluster_out(row) for row in rows])
+    return Page[ClusterOut](items=[cluster_out(row, means.clock.now()) for row in rows])
 
 
 @router.get("/clusters/{cluster_id}")
-async def read_cluster(who: Viewer, database: Db, cluster_id: UUID) -> ClusterOut:
+async def read_cluster(who: Viewer, database: Db, means: With, cluster_id: UUID) -> ClusterOut:
     """One cluster."""
     async with database.transaction() as session:
-        return await _shown(session, who, cluster_id)
+        return await _shown(session, who, cluster_id, means.clock.now())
 
 
 @router.post("/clusters/{cluster_id}/pause")
@@ -95,7 +98,7 @@ async def pause_cluster(who: Operator, database: Db, means: With, cluster_id: UU
     """The red button: budgets to the floor now, nothing new until resumed; holds across restarts."""
     async with database.transaction() as session:
         await operating.pause_cluster(means, session, cluster_id, person_of(who, why.reason))
-        return await _shown(session, who, cluster_id)
+        return await _shown(session, who, cluster_id, means.clock.now())
 
 
 @router.post("/clusters/{cluster_id}/resume")
@@ -103,7 +106,7 @@ async def resume_cluster(who: Operator, database: Db, means: With, cluster_id: U
     """Release the red button, and a drain by hand."""
     async with database.transaction() as session:
         await operating.resume_cluster(means, session, cluster_id, person_of(who, why.reason))
-        return await _shown(session, who, cluster_id)
+        return await _shown(session, who, cluster_id, means.clock.now())
 
 
 @router.post("/clusters/{cluster_id}/drain", status_code=202)
@@ -114,7 +117,7 @@ async def drain_cluster(
     person = person_of(who, why.reason if why else NO_REASON)
     async with database.transaction() as session:
         await operating.drain_cluster(means, session, cluster_id, person)
-        return await _shown(session, who, cluster_id)
+        return await _shown(session, who, cluster_id, means.clock.now())
 
 
 @router.post("/clusters/{cluster_id}/scale")
@@ -126,14 +129,14 @@ async def scale_cluster(
         await operating.scale_cluster(
             means, session, cluster_id, person_of(who, scale.reason), scale.most_machines
         )
-        return await _shown(session, who, cluster_id)
+        return await _shown(session, who, cluster_id, means.clock.now())
 
 
-async def _shown(session: Session, who: Principal, cluster_id: UUID) -> ClusterOut:
+async def _shown(session: Session, who: Principal, cluster_id: UUID, now: datetime) -> ClusterOut:
     await session.flush()
     for row in await reading.clusters(session, scope_of(who)):
         if row.cluster.id == cluster_id:
-            return cluster_out(row)
+            return cluster_out(row, now)
     raise not_found("cluster", "List them at /v1/clusters.")
 
 

@@ -7,6 +7,8 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict
 
+from libs.providers.health import Health, health
+from services.workload.models import Resource
 from services.workload.usecases.reading import ClusterRow
 
 
@@ -54,6 +56,8 @@ class ClusterOut(BaseModel):
     draining: bool
     most_machines: int | None
     sweep_stopped: str | None
+    cloud: Health
+    """How well the cloud takes what we do to it."""
     superseded: int
 
 
@@ -134,7 +138,7 @@ class EventOut(BaseModel):
     body: dict[str, Any]
 
 
-def cluster_out(row: ClusterRow) -> ClusterOut:
+def cluster_out(row: ClusterRow, now: datetime) -> ClusterOut:
     """A cluster's row as an operator sees it."""
     cluster, decision = row.cluster, row.cluster.decision or {}
     hosts = _hosts(
@@ -166,7 +170,19 @@ def cluster_out(row: ClusterRow) -> ClusterOut:
         draining=cluster.draining,
         most_machines=cluster.most_machines,
         sweep_stopped=row.resource.sweep_stopped,
+        cloud=_health(row.resource, now),
         superseded=cluster.superseded,
+    )
+
+
+def _health(resource: Resource, now: datetime) -> Health:
+    return health(
+        failures=resource.failures,
+        retry_at=resource.retry_at,
+        since=resource.failing_since,
+        cause=resource.refused_cause,
+        detail=resource.refused_detail,
+        now=now,
     )
 
 

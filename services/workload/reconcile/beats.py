@@ -48,9 +48,12 @@ async def act(hands: Hands) -> None:
     """Every resource that this replica holds, in lanes of its own: limits never wait for a clone."""
     for resource in await hands.claim():
         key = resource.resource_id
-        hands.lanes.start(("limits", key), partial(_guarded, hands, resource, apply_limits))
+        about = {"resource": resource.name, "resource_id": str(key)}
+        setting = partial(_guarded, hands, resource, apply_limits)
+        hands.lanes.start(("limits", key), setting, kind="limits", **about)
         if hands.may_look(resource):
-            hands.lanes.start(("machines", key), partial(_guarded, hands, resource, reconcile))
+            making = partial(_guarded, hands, resource, reconcile)
+            hands.lanes.start(("machines", key), making, kind="machines", **about)
 
 
 async def _guarded(

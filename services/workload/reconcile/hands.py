@@ -19,6 +19,8 @@ from libs.providers.sessions import Sessions
 from services.workload.domain.steps import Act
 from services.workload.models import Resource
 from services.workload.settings import Guests, Pace
+from services.workload.usecases.following import Means
+from services.workload.usecases.instruments import Instruments
 from services.workload.usecases.keeping import belongs_to
 from services.workload.usecases.leasing import Claimed, claim_resources, guard, release_claims
 from services.workload.usecases.limiting import LimitsDue
@@ -55,6 +57,7 @@ class Hands:
     lanes: Lanes
     clock: Clock
     vault: Vault
+    means: Means
     replica: UUID
     installation_id: UUID
     pace: Pace
@@ -70,6 +73,11 @@ class Hands:
     """Acts on machines, and releases of clusters, that were refused: how often, and not asked again before."""
     is_ours: bool = False
     """Whether the database is known to be this installation's."""
+
+    @property
+    def instruments(self) -> Instruments:
+        """What workload counts."""
+        return self.means.instruments
 
     async def claim(self) -> list[Claimed]:
         """Resources that this replica may act on now; sessions of others are closed. None in a strange database."""

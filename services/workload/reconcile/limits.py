@@ -2,6 +2,7 @@
 
 import structlog
 
+from libs.common.lanes import speaking_of
 from libs.providers.base import Capability, Cause, ProviderError, Rejected
 from services.workload.reconcile.hands import Hands, Turn
 from services.workload.usecases.leasing import Claimed, is_of_endpoint
@@ -30,7 +31,8 @@ async def apply_limits(hands: Hands, resource: Claimed) -> None:
     for limits in due:
         if not hands.is_resting(limits) and (limits.is_known_due or hands.may_check(limits)):
             hands.note_check(limits)
-            await _apply(hands, resource, limits)
+            with speaking_of(cluster=limits.name):
+                await _apply(hands, resource, limits)
 
 
 async def _apply(hands: Hands, resource: Claimed, due: LimitsDue) -> None:
@@ -69,7 +71,9 @@ async def _set_limits(hands: Hands, turn: Turn, resource: Claimed, due: LimitsDu
         changes = await hands.call(turn, turn.provider.set_limits(due.cluster, due.cap_mhz, due.limits_mhz))
     except ProviderError as error:
         log.warning("limits.refused", **about, cause=error.cause.value, error=error.detail)
+        hands.instruments.limits_failed(resource.resource_id, error.cause)
         return error
+    hands.instruments.limits_changed(resource.resource_id, changes)
     if due.is_known_due or changes:
         log.info(
             "limits.applied",

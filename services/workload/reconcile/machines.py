@@ -5,12 +5,12 @@ import asyncio
 import structlog
 
 from libs.common.contracts.resource import Mode
+from libs.common.lanes import speaking_of
 from libs.common.secrets import Unsealable
 from libs.providers.base import Cause, Power, Provider, ProviderError, Rejected
 from services.workload.domain.steps import Act
 from services.workload.reconcile.hands import Hands
 from services.workload.reconcile.releasing import has_nothing_to_see, release
-from services.workload.usecases.following import Means
 from services.workload.usecases.judging import rejudge_all
 from services.workload.usecases.leasing import Claimed, LeaseLost, is_of_endpoint
 from services.workload.usecases.looking import Due, Look, is_still_due, settle_act_refused, settle_look
@@ -43,7 +43,7 @@ async def _look(hands: Hands, resource: Claimed) -> Look:
     async with hands.settling(resource) as (session, row):
         look = await settle_look(session, row, ours, hands.clock.now())
         if look.is_first:
-            await rejudge_all(Means(hands.clock, hands.vault), session, row)
+            await rejudge_all(hands.means, session, row)
         return look
 
 
@@ -59,7 +59,8 @@ async def _perform_all(hands: Hands, resource: Claimed, due: list[Due]) -> bool:
     async def one(item: Due) -> bool:
         async with clones if item.act is Act.CREATE else acts:
             try:
-                return not stopped and await _perform(hands, resource, item)
+                with speaking_of(machine=item.name, act=item.act.value, cluster=item.cluster):
+                    return not stopped and await _perform(hands, resource, item)
             except Exception as error:
                 stopped.append(error)
                 return False

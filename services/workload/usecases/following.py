@@ -21,15 +21,17 @@ from services.workload.domain.plan import MachineNow, is_too_late, plan_machines
 from services.workload.domain.slots import free_slots
 from services.workload.domain.states import LIVE, MachineState, Wanted, takes_limit
 from services.workload.models import Cluster, Machine, Resource, Template, Workload
+from services.workload.usecases.instruments import Instruments
 from services.workload.usecases.recording import record
 
 
 @dataclass(frozen=True, slots=True)
 class Means:
-    """What judging needs from outside: the time, and the seal for guests' tokens."""
+    """What judging needs from outside: the time, the seal for guests' tokens, and what counts."""
 
     clock: Clock
     vault: Vault
+    instruments: Instruments
 
 
 @dataclass(frozen=True, slots=True)

@@ -248,6 +248,7 @@ async def _judge(session: Session, case: _Case, observation: Observation) -> Non
         _raise_if_of_database(error)
         log.exception("cluster.not_judged", **about)
         why = f"judging failed with {type(error).__name__}"
+    case.means.instruments.decided()
     try:
         async with session.savepoint():
             await _hold(session, case, why)
@@ -315,11 +316,13 @@ async def _decide(session: Session, case: _Case, observation: Observation) -> di
     machines = case.rulebook.machines.get(cluster.id, [])
     _give_up_revoked(case.rulebook, machines)
     if rules is None:
+        case.means.instruments.decided("no_policy")
         await _give_back(session, case, machines)
         return None
     facts = facts_of(case.rulebook.resource, cluster, machines, rules.granted, case.clocks)
     before = _remembered(cluster)
     after, decision = decide(rules.policy, before, observation, facts)
+    case.means.instruments.decided(decision.verdict)
     reason, decided, told = _tell(case, rules, decision, machines), as_json(decision), None
     if case.by_hand is not None or _differs(cluster.decision, decided):
         inputs = Inputs(observation=observation, facts=facts, decision=decision).as_json()

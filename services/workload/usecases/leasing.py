@@ -9,6 +9,7 @@ from sqlalchemy import String, cast, func, or_, select, update
 
 from libs.common.contracts.resource import Mode
 from libs.common.db import Session
+from libs.common.secrets import Unsealable
 from libs.providers.base import Cause, Connection, ProviderError, Rejected
 from services.workload.domain.states import LIVE, MachineState, Wanted
 from services.workload.models import Cluster, Machine, Resource
@@ -168,9 +169,12 @@ def is_of_endpoint(error: ProviderError) -> bool:
     return error.cause in _ENDPOINT or error.retry_after_s is not None
 
 
-def back_off(resource: Resource, error: Exception, now: datetime) -> None:
+def back_off(resource: Resource, error: ProviderError | Unsealable, now: datetime) -> None:
     """The cloud did not answer or refused: rest a little, and long where the password may be wrong."""
     resource.failures += 1
+    resource.failing_since = resource.failing_since or now
+    told = error if isinstance(error, ProviderError) else Rejected(Cause.INVALID, str(error))
+    resource.refused_cause, resource.refused_detail = told.cause.value, told.detail[:1000]
     # A session that has just ended is no refused login: the next one may be as good as ever.
     is_refused = isinstance(error, Rejected) and error.cause is Cause.AUTH
     first_s, longest_s = (FIRST_AUTH_PAUSE_S, LONGEST_AUTH_PAUSE_S) if is_refused else (2.0, LONGEST_PAUSE_S)

@@ -171,6 +171,7 @@ async def settle_look(
         look.due.append(Due(Act.DELETE, None, stray.name, stray.cluster, why))
     look.live = sum(machine.state is not MachineState.DESTROYED for machine in machines) + len(strays)
     resource.failures, resource.retry_at = 0, None
+    resource.refused_cause = resource.refused_detail = resource.failing_since = None
     return look
 
 

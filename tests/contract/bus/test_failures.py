@@ -111,15 +111,21 @@ async def test_one_of_the_dead_is_retried_and_the_others_stay(bus: Bus) -> None:
     queue = await _park(bus, 4)
     dead = await bus.dead()
 
+    assert (await bus.look()).dead == 4
     assert await bus.retry_dead(dead[2].number) == 1
+    assert (await bus.look()).dead == 3
     assert [left.message.id for left in await bus.dead()] == ["m0", "m1", "m3"]
     assert await bus.retry_dead(10**9) == 0
 
     assert await bus.retry_dead() == 3
     assert await bus.dead() == []
+    seen = await bus.look([queue.name, "nobody.heard.v1"])
+    assert [(one.name, one.waiting) for one in seen.queues] == [(queue.name, 4), ("nobody.heard.v1", None)]
     listener = Listener()
     async with listening(bus, queue, listener):
         await until(lambda: sorted(listener.ids) == ["m0", "m1", "m2", "m3"])
+        (heard,) = (await bus.look([queue.name])).queues
+    assert heard.consumers in (1, None), "RabbitMQ knows who listens"
 
 
 async def test_a_retried_message_has_all_its_deliveries_again(bus: Bus) -> None:

@@ -2,6 +2,8 @@
 
 import io
 import json
+from datetime import UTC, datetime
+from importlib.metadata import version
 from time import process_time
 from typing import Annotated, Any
 from uuid import uuid4
@@ -16,12 +18,14 @@ from libs.common import log
 from libs.common.app import Unmarked, compose_site, create_app, routes_of
 from libs.common.auth import Principal, Role, Signer, Verifier, allow, generate_signing_keys, public
 from libs.common.errors import conflict
+from libs.common.readiness import Part, Report
 from libs.common.service import Service
 from libs.common.settings import Settings
 from tests.unit.common.asgi import Answer, ask
 
 PRIVATE, PUBLIC = generate_signing_keys()
 JSON = {"content-type": "application/json"}
+NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 CALLER = Principal(uuid4(), "ida", Role.VIEWER, uuid4(), uuid4())
 
 
@@ -251,8 +255,10 @@ def a_site(ready: bool = True, **more: Any) -> tuple[ASGIApp, CollectorRegistry]
     services: Any = [FakeService(name, an_app(name)) for name in ("things", "thingsandmore")]
     registry = CollectorRegistry()
 
-    async def readiness() -> dict[str, bool]:
-        return {"things": True, "thingsandmore": ready}
+    async def readiness() -> Report:
+        why = "" if ready else "no answer within 3 s"
+        parts = {"things": Part(True, NOON), "bus": Part(ready, NOON, why)}
+        return Report("ready" if ready else "not ready", parts)
 
     listed: list[Service] = services
     return compose_site(listed, Settings(**more), registry, readiness), registry
@@ -282,7 +288,17 @@ async def test_health_readiness_and_metrics() -> None:
     assert (await ask(site, "GET", "/readyz")).status == 200
     unready, _ = a_site(ready=False)
     answer = await ask(unready, "GET", "/readyz")
-    assert (answer.status, answer.json()["parts"]) == (503, {"things": True, "thingsandmore": False})
+    assert (answer.status, answer.json()) == (
+        503,
+        {
+            "status": "not ready",
+            "version": version("tides"),
+            "parts": {"things": True, "bus": False},
+            "since": dict.fromkeys(("things", "bus"), NOON.isoformat()),
+            "missing": ["bus: no answer within 3 s"],
+        },
+    )
+    assert (await ask(unready, "GET", "/healthz")).status == 200
     assert (await ask(site, "POST", "/healthz")).status == 405
 
 

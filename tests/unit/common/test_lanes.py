@@ -1,8 +1,14 @@
 """Lanes: one piece of work per lane, lanes do not wait for each other, and all of them count as activity."""
 
 import asyncio
+import io
+import json
 
-from libs.common.lanes import Lanes
+from prometheus_client import CollectorRegistry
+
+from libs.common.lanes import Lanes, speaking_of
+from libs.common.log import configure
+from libs.common.metrics import Metrics
 from libs.common.wake import Activity
 
 
@@ -58,6 +64,30 @@ async def test_a_failure_frees_the_lane() -> None:
     assert lanes.start("lane", good)
     await asyncio.wait_for(activity.idle(), 1)
     assert good.ended == 1
+
+
+async def test_a_failure_says_which_lane_of_what_and_why() -> None:
+    async def fail() -> None:
+        with speaking_of(cluster="east", machine="?"), speaking_of(machine="tides-7"):
+            raise ValueError("no such host; password=hunter2")
+
+    activity, registry = Activity(), CollectorRegistry()
+    lanes = Lanes(activity, Metrics(registry))
+    out = io.StringIO()
+    configure(stream=out)
+    lanes.start(("limits", 1), fail, kind="limits", resource="Lab")
+    await asyncio.wait_for(activity.idle(), 1)
+    said = json.loads(out.getvalue())
+    about = {name: said[name] for name in ("event", "lane", "resource", "cluster", "machine", "reason")}
+    assert about == {
+        "event": "lane.failed",
+        "lane": "limits",
+        "resource": "Lab",
+        "cluster": "east",
+        "machine": "tides-7",
+        "reason": "ValueError: no such host; password=***",
+    }
+    assert registry.get_sample_value("tides_lane_failures_total", {"lane": "limits"}) == 1
 
 
 async def test_work_that_was_cancelled_from_inside_frees_the_lane() -> None:

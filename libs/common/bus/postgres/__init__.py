@@ -12,7 +12,7 @@ from uuid import uuid4
 
 import structlog
 
-from libs.common.bus.base import BusUnavailable, DeadMessage, Handle, Message, NoSuchQueue, Queue
+from libs.common.bus.base import BusSeen, BusUnavailable, DeadMessage, Handle, Message, NoSuchQueue, Queue
 from libs.common.bus.handling import cancel_all, heed_cancellation
 from libs.common.bus.postgres.batch import Batch
 from libs.common.bus.postgres.ears import Ear, Ears
@@ -93,6 +93,10 @@ class PostgresBus:
     async def depth(self) -> int:
         """Messages waiting, paused or being handled in the declared queues, by whichever process."""
         return await until_deadline(lambda: self._store.depth(self._queues), _ANY, self._deadline_s)
+
+    async def look(self, queues: Sequence[str] = ()) -> BusSeen:
+        """Count the dead, and what waits in these queues, by whichever process it was put there."""
+        return await until_deadline(lambda: self._store.look(queues), _ANY, self._deadline_s)
 
     async def dead(self, limit: int = 100) -> Sequence[DeadMessage]:
         """The parked messages, oldest first."""

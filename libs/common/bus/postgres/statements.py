@@ -119,6 +119,14 @@ select count(*) from bus.message
 where queue = any($1::text[]) and dead_at is null
     and (expires_at is null or expires_at > now() or (deliveries > 0 and visible_at > now()))"""
 
+LOOK = """
+select q.name, count(m.id) filter (where m.deliveries = 0 or m.visible_at <= now()) as waiting
+from bus.queue q
+left join bus.message m on m.queue = q.name and m.dead_at is null and (m.expires_at is null or m.expires_at > now())
+where q.name = any($1::text[]) group by q.name"""
+
+COUNT_DEAD = "select count(*) from bus.message where dead_at is not null"
+
 DEAD = """
 select id, queue, message_id, key, headers::text as headers, body, reason from bus.message
 where dead_at is not null order by id limit $1"""

@@ -9,7 +9,7 @@ from typing import Any
 
 import asyncpg
 
-from libs.common.bus.base import DeadMessage, Message, Queue
+from libs.common.bus.base import BusSeen, DeadMessage, Message, Queue, QueueSeen
 from libs.common.bus.postgres import statements
 from libs.common.bus.postgres.batch import Unwritable
 
@@ -150,6 +150,13 @@ class Store:
     async def depth(self, queues: Iterable[str]) -> int:
         """Messages of these queues that are waiting, paused or leased."""
         return int((await self._fetch(statements.DEPTH, list(queues)))[0][0])
+
+    async def look(self, queues: Sequence[str]) -> BusSeen:
+        """How many are dead, and how many wait in each queue."""
+        dead = int((await self._fetch(statements.COUNT_DEAD))[0][0])
+        rows = await self._fetch(statements.LOOK, list(queues)) if queues else ()
+        waiting = {row["name"]: row["waiting"] for row in rows}
+        return BusSeen(dead, tuple(QueueSeen(name, waiting.get(name)) for name in queues))
 
     async def dead(self, limit: int) -> list[DeadMessage]:
         """The oldest parked messages; `number` is the row's."""

@@ -13,7 +13,7 @@ import structlog
 from aio_pika.abc import AbstractChannel
 from aio_pika.exceptions import ChannelNotFoundEntity
 
-from libs.common.bus.base import BusUnavailable, DeadMessage, Handle, Message, NoSuchQueue, Queue
+from libs.common.bus.base import BusSeen, BusUnavailable, DeadMessage, Handle, Message, NoSuchQueue, Queue
 from libs.common.bus.rabbit.dead import taken_dead
 from libs.common.bus.rabbit.ear import Ear
 from libs.common.bus.rabbit.link import LOST, Link, close_quietly
@@ -21,6 +21,7 @@ from libs.common.bus.rabbit.wire import (
     DEAD,
     INTERNAL,
     PUBLIC,
+    count_in,
     dead_message_of,
     declare_exchanges,
     declare_queue,
@@ -120,6 +121,15 @@ class RabbitBus:
 
         ready = await until_deadline(count_ready, LOST, self._deadline_s)
         return ready + sum(ear.in_hand for ear in self._ears)
+
+    async def look(self, queues: Sequence[str] = ()) -> BusSeen:
+        """Count the dead, and what waits in these queues and who listens. Raises BusUnavailable."""
+
+        async def count() -> BusSeen:
+            dead = await count_in(self._saying, DEAD)
+            return BusSeen(dead.waiting or 0, tuple([await count_in(self._saying, name) for name in queues]))
+
+        return await until_deadline(count, LOST, self._deadline_s)
 
     async def dead(self, limit: int = 100) -> Sequence[DeadMessage]:
         """The parked messages, oldest first; `number` is made from queue and message id, so it stays."""

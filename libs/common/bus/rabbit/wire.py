@@ -5,10 +5,10 @@ import zlib
 import aio_pika
 import structlog
 from aio_pika.abc import AbstractChannel, AbstractIncomingMessage
-from aio_pika.exceptions import ChannelPreconditionFailed
+from aio_pika.exceptions import ChannelNotFoundEntity, ChannelPreconditionFailed
 from aiormq.abc import ArgumentsType
 
-from libs.common.bus.base import DeadMessage, Message, Queue
+from libs.common.bus.base import DeadMessage, Message, Queue, QueueSeen
 from libs.common.bus.rabbit.link import Link
 
 log = structlog.get_logger(__name__)
@@ -42,6 +42,16 @@ async def declare_queue(link: Link, queue: Queue) -> None:
         declared = await channel.get_queue(queue.name, ensure=False)
         for key in queue.keys:
             await declared.bind(INTERNAL, key)
+
+
+async def count_in(link: Link, name: str) -> QueueSeen:
+    """What waits in a queue and how many listen; asking for one that is not there ends the channel."""
+    async with link.channel() as channel:
+        try:
+            seen = (await channel.declare_queue(name, passive=True)).declaration_result
+        except ChannelNotFoundEntity:
+            return QueueSeen(name, None)
+        return QueueSeen(name, seen.message_count or 0, seen.consumer_count or 0)
 
 
 def _arguments_of(queue: Queue) -> ArgumentsType:

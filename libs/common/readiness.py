@@ -1,0 +1,127 @@
+"""Whether a process can do its work now: the bus and every service's database, each asked with a deadline.
+
+Liveness is another question, and has no part in it: a process that waits for its database must not be killed for that.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from sqlalchemy import text
+
+from libs.common.bus.base import Bus
+from libs.common.clock import Clock
+from libs.common.db import Database
+from libs.common.metrics import VERSION, Metrics
+from libs.common.service import Service
+
+READY_WITHIN_S = 3.0
+KEPT_FOR_S = 1.0
+"""Whoever asks again so soon has the same answer: anybody may ask, and each question costs every part one."""
+BUS = "bus"
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A part of the process as it was found."""
+
+    up: bool
+    since: datetime
+    """When it was first found so."""
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What `/readyz` tells."""
+
+    status: str
+    parts: dict[str, Part] = field(default_factory=dict)
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether requests and work are welcome."""
+        return self.status == "ready"
+
+    def as_json(self) -> dict[str, object]:
+        """The answer's body; `missing` says in words what is not there."""
+        return {
+            "status": self.status,
+            "version": VERSION,
+            "parts": {name: part.up for name, part in self.parts.items()},
+            "since": {name: part.since.isoformat() for name, part in self.parts.items()},
+            "missing": [f"{name}: {part.why}" for name, part in self.parts.items() if not part.up],
+        }
+
+
+class Readiness:
+    """Asks the parts, and remembers since when each is as it is."""
+
+    def __init__(self, services: Sequence[Service], bus: Bus, clock: Clock, metrics: Metrics) -> None:
+        self._checks = {service.name: _asking(service.database) for service in services}
+        self._checks[BUS] = lambda: _look(bus)
+        self._clock = clock
+        self._metrics = metrics
+        self._known: dict[str, Part] = {}
+        self._asking = asyncio.Lock()
+        self._fresh_until = 0.0
+        self._is_started = False
+        self.stopping = asyncio.Event()
+        """Set when the process begins to stop: answers without end are over then."""
+
+    def start(self) -> None:
+        """Everything runs."""
+        self._is_started = True
+
+    async def __call__(self) -> Report:
+        """How things are, at most a second ago."""
+        if self.stopping.is_set():
+            return Report("stopping")
+        async with self._asking:
+            now_s = asyncio.get_running_loop().time()
+            if now_s >= self._fresh_until:
+                await self._ask_all()
+                self._fresh_until = asyncio.get_running_loop().time() + KEPT_FOR_S
+        if self.stopping.is_set():
+            return Report("stopping", dict(self._known))
+        if not self._is_started:
+            return Report("starting", dict(self._known))
+        is_whole = all(part.up for part in self._known.values())
+        return Report("ready" if is_whole else "not ready", dict(self._known))
+
+    async def _ask_all(self) -> None:
+        found = await asyncio.gather(*(_why_not(check) for check in self._checks.values()))
+        now = self._clock.now()
+        for name, why in zip(self._checks, found, strict=True):
+            known, up = self._known.get(name), not why
+            since = known.since if known is not None and known.up == up else now
+            self._known[name] = Part(up, since, why)
+            self._metrics.answered(name, up)
+
+
+Check = Callable[[], Awaitable[object]]
+
+
+async def _why_not(check: Check) -> str:
+    """Empty if it answered. Of an error only its kind: anybody may read this."""
+    try:
+        async with asyncio.timeout(READY_WITHIN_S):
+            await check()
+    except TimeoutError:
+        return f"no answer within {READY_WITHIN_S:g} s"
+    except Exception as error:
+        return f"it does not answer ({type(error).__name__})"
+    return ""
+
+
+def _asking(database: Database) -> Check:
+    async def ask() -> None:
+        async with database.transaction() as session:
+            await session.execute(text("select 1"))
+
+    return ask
+
+
+async def _look(bus: Bus) -> object:
+    return await bus.look()
