@@ -182,12 +182,20 @@ _HEADERS: dict[str, Any] = {
 }
 
 
+_PROJECT: dict[str, Any] = {
+    "parameters": {
+        "project_id": {"description": "The id of the project in Tides, which its subscriber is let to."}
+    }
+}
+
+
 def _channels_of(entry: Entry) -> dict[str, Any]:
     key = entry.event.key
     exchanges = {key: INTERNAL} | ({f"public.{key}": PUBLIC} if entry.public else {})
     return {
         name: {
-            "address": key,
+            "address": entry.public_address if exchange == PUBLIC else key,
+            **(_PROJECT if exchange == PUBLIC and entry.public_address != key else {}),
             "messages": {key: {"$ref": f"#/components/messages/{key}"}},
             "bindings": {
                 "amqp": {

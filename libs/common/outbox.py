@@ -9,7 +9,7 @@ import structlog
 from sqlalchemy import Row, case, delete, func, or_, select, update
 
 from libs.common.bus.base import Bus, BusUnavailable, Message, NoSuchQueue
-from libs.common.bus.messages import REPLAYED
+from libs.common.bus.messages import REPLAYED, public_key_of
 from libs.common.db import Database, Session
 from libs.common.figures import Figures, Gauge, Readings
 from libs.common.tables import outbox
@@ -116,7 +116,8 @@ async def _claim(database: Database) -> list[Row[Any]]:
 
 
 async def _publish(bus: Bus, row: Row[Any]) -> None:
-    message = Message(id=str(row.message_id), key=row.key, body=row.body, headers=row.headers)
+    public_key = public_key_of(row.key, row.headers) if row.public else None
+    message = Message(str(row.message_id), row.key, row.body, row.headers, public_key)
     if row.queue is None:
         await bus.publish(message, public=row.public)
     else:

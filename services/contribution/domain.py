@@ -92,6 +92,12 @@ def rest_s(failures: int, chance: float) -> float:
     return min(21_600.0, 300.0 * 2.0 ** min(failures - 1, 10)) * (0.75 + 0.5 * chance)
 
 
+def expected_core_hours(cores: float, cpu_s: float, elapsed_s: float) -> float:
+    """Core-hours in the next day if it goes on as it did in `elapsed_s`; never more than the cores have."""
+    as_before = cpu_s / 3600 * 86_400 / max(3600.0, elapsed_s)
+    return round(min(cores * 24, as_before), 3)
+
+
 class Standing(IntEnum):
     """What a machine's token is good for."""
 

@@ -14,7 +14,7 @@ from services.contribution.api.door import Contacts, Door
 from services.contribution.models import Account, Base, Contribution
 from services.contribution.reconcile.means import Means
 from services.contribution.reconcile.visits import VISIT_BEAT_S, Instruments, Visits
-from services.contribution.reconcile.watching import WATCH_EVERY_S, watch_guests
+from services.contribution.reconcile.watching import FORETELL_EVERY_S, WATCH_EVERY_S, foretell, watch_guests
 from services.contribution.settings import manager_of
 from services.contribution.usecases import lending as usecases
 from services.contribution.usecases import ordering
@@ -47,6 +47,7 @@ def build(runtime: Runtime) -> Service:
     expects_agents = bool(runtime.settings.boinc_url.strip())
     app.state.door = Door(database, runtime.clock, runtime.vault, manager, contacts, due, expects_agents)
     watch = partial(watch_guests, database, runtime.clock, expects_agent=expects_agents)
+    tell = partial(foretell, database, runtime.clock)
     visits = Visits(
         Means(database, runtime.clock, runtime.vault),
         Lanes(runtime.activity),
@@ -70,6 +71,7 @@ def build(runtime: Runtime) -> Service:
         beats=(
             Beat("visit", VISIT_BEAT_S, visits.visit, due),
             Beat("watch", WATCH_EVERY_S, watch, runtime.wake()),
+            Beat("foretell", FORETELL_EVERY_S, tell, runtime.wake()),
         ),
         closes=(visits.aclose,),
     )

@@ -222,6 +222,26 @@ class Counter(Base):
     resource_share: Mapped[float]
 
 
+class ToldHost(Base):
+    """The host that a project was told of, as which the machine works for it."""
+
+    __tablename__ = "told_host"
+
+    machine_id: Mapped[UUID] = mapped_column(ForeignKey("machine.id", ondelete="CASCADE"), primary_key=True)
+    project_id: Mapped[UUID] = mapped_column(ForeignKey("project.id", ondelete="CASCADE"), primary_key=True)
+    host_id: Mapped[int] = mapped_column(BigInteger)
+
+
+class Forecast(Base):
+    """When a project is next told what it may expect, and of how many hosts it was told."""
+
+    __tablename__ = "forecast"
+
+    project_id: Mapped[UUID] = mapped_column(ForeignKey("project.id", ondelete="CASCADE"), primary_key=True)
+    due_at: Mapped[datetime] = mapped_column(Utc)
+    hosts: Mapped[int]
+
+
 class Claimed(Base):
     """CPU seconds and credit that a machine claims of a day (UTC) for a project; what was granted is another figure."""
 

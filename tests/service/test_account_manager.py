@@ -107,9 +107,9 @@ class House:
 
 
 @asynccontextmanager
-async def opened(database_url: str) -> AsyncIterator[House]:
-    clock = Calendar()
-    async with serve(build, "contribution", database_url, clock, boinc_signing_key=KEY.public.text) as lone:
+async def opened(database_url: str, **more: Any) -> AsyncIterator[House]:
+    clock, key = Calendar(), KEY.public.text
+    async with serve(build, "contribution", database_url, clock, boinc_signing_key=key, **more) as lone:
         house = House(lone, clock)
         await house.say(MachineRequested, guest_token_sha256=sha256(TOKEN.encode()).hexdigest())
         house.project_id, house.contribution = await house.add_project(house.project_url, 3.0)

@@ -111,6 +111,9 @@ ELSEWHERE: dict[str, str] = {
         "tests/service/test_late_joiners.py::"
         "test_a_service_that_lost_its_database_learns_what_is_there_and_what_is_gone"
     ),
+    "contribution foretell": (
+        "tests/service/test_subscribers.py::test_a_project_hears_of_its_own_hosts_and_of_nothing_else"
+    ),
     "contribution visit": (
         "tests/service/test_credit.py::test_credit_is_counted_once_by_machine_and_day_and_strangers_apart"
     ),

@@ -34,6 +34,8 @@ class Message:
     body: bytes
     headers: Mapping[str, str] = field(default_factory=dict)
     """`ce-id`, `ce-source`, `ce-type`, `ce-time`, `ce-subject`, `ce-specversion`."""
+    public_key: str | None = None
+    """Routing key on the public exchange, where it is another one."""
 
 
 @dataclass(frozen=True, slots=True)

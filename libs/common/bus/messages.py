@@ -1,5 +1,7 @@
 """Between events and messages: CloudEvents 1.0 attributes outside, the event's own JSON inside."""
 
+from collections.abc import Mapping
+
 from pydantic import ValidationError
 
 from libs.common.bus.base import Hopeless, Message
@@ -25,7 +27,15 @@ def to_message(event: Event, source: str) -> Message:
         "ce-time": event.at.isoformat(),
         "ce-subject": event.subject,
     }
-    return Message(id=str(event.id), key=event.key, body=event.encode(), headers=headers)
+    public_key = public_key_of(event.key, headers)
+    return Message(str(event.id), event.key, event.encode(), headers, public_key)
+
+
+def public_key_of(key: str, headers: Mapping[str, str]) -> str | None:
+    """The routing key on the public exchange, where it is not the event's own: a project's facts by their project."""
+    entry = BY_KEY.get(key)
+    address = key if entry is None else entry.public_address
+    return None if address == key else address.format(project_id=headers["ce-subject"])
 
 
 def decode(message: Message) -> Event:

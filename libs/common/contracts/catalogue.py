@@ -6,7 +6,7 @@ Additive-only; `tests/architecture` freezes the schemas and checks publishers an
 from dataclasses import dataclass
 from enum import StrEnum
 
-from libs.common.contracts import action, replay, resource, supply, usage
+from libs.common.contracts import action, demand, replay, resource, supply, usage
 from libs.common.contracts.base import Event
 
 
@@ -38,9 +38,16 @@ class Entry:
     """Whether outside subscribers may see it on the public exchange."""
     identity: str
 
+    @property
+    def public_address(self) -> str:
+        """Its routing key on the public exchange; one project's begin alike, so that its subscriber is let to those."""
+        is_a_projects = issubclass(self.event, demand.ProjectFact)
+        return f"project.{{project_id}}.{self.event.key}" if is_a_projects else self.event.key
+
 
 def _entry(event: type[Event], publisher: str, consumers: str, kind: Kind, identity: str) -> Entry:
     public = kind is not Kind.STATE and publisher in {"workload", "monitor"}
+    public |= issubclass(event, demand.ProjectFact)
     return Entry(event, publisher, frozenset(consumers.split()), kind, public, identity)
 
 
@@ -64,6 +71,10 @@ CATALOGUE: tuple[Entry, ...] = (
     _entry(supply.ContributionChanged, "contribution", "workload", Kind.STATE, _BY_REVISION),
     _entry(supply.MachineDrained, "contribution", "workload", Kind.FACT, _BY_ID),
     _entry(supply.GuestHealthChanged, "contribution", "workload", Kind.FACT, _BY_ID),
+    _entry(demand.HostAttached, "contribution", "", Kind.FACT, _BY_ID),
+    _entry(demand.HostDraining, "contribution", "", Kind.FACT, _BY_ID),
+    _entry(demand.HostDetached, "contribution", "", Kind.FACT, _BY_ID),
+    _entry(demand.HoursExpected, "contribution", "", Kind.FACT, _BY_ID),
     _entry(
         supply.TokenRevoked,
         "identity",

@@ -28,6 +28,7 @@ from libs.common.ids import new_id, state_id
 from libs.common.secrets import Vault, authenticator_context
 from services.contribution.domain import MOST_PER_ORGANISATION, RefusedKey, Stage, check_key, works_for
 from services.contribution.models import Contribution, Machine, Project
+from services.contribution.usecases.demand import tell_stage
 from services.contribution.usecases.guests import expect, resume
 from services.contribution.usecases.managing import give_token
 
@@ -234,7 +235,9 @@ async def learn_machine(session: Session, event: MachineFact) -> None:
         vcpus=event.vcpus,
         **moved,
     )
-    await session.execute(row.on_conflict_do_update(index_elements=["id"], set_=moved, where=further))
+    upsert = row.on_conflict_do_update(index_elements=["id"], set_=moved, where=further)
+    if await session.scalar(upsert.returning(Machine.id)) is not None and stage > Stage.RUNNING:
+        await tell_stage(session, event.machine_id, stage, moved.get("grace_s", 0.0), event.at)
     if isinstance(event, MachineRequested) and event.guest_token_sha256:
         await give_token(session, event.machine_id, event.guest_token_sha256, event.at)
         await expect(session, event.machine_id, event.guest_token_sha256)
@@ -246,6 +249,7 @@ async def call_off_drain(session: Session, event: MachineResumed) -> None:
     back = update(Machine).where(draining).values(stage=Stage.RUNNING, at=event.at).returning(Machine.id)
     if await session.scalar(back) is not None:
         await resume(session, event.machine_id, event.at)
+        await tell_stage(session, event.machine_id, Stage.RUNNING, 0.0, event.at)
 
 
 async def say(session: Session, contribution: Contribution, now: datetime) -> None:

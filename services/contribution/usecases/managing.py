@@ -39,6 +39,7 @@ from services.contribution.models import (
     Project,
 )
 from services.contribution.settings import Manager
+from services.contribution.usecases.demand import announce
 
 FORGET_AFTER = timedelta(days=30)
 """A token that was spent so long ago is a stranger's, like any other."""
@@ -76,7 +77,8 @@ async def answer(
     ]
     draining = machine.stage >= Stage.DRAINING
     accounts = accounts_for(lent, asked.projects, draining=draining)
-    first_at = await _learn(session, machine, asked, now)
+    first_at, counters = await _learn(session, machine, asked, now)
+    await announce(session, machine, counters, {project.id for _, project in projects}, now)
     is_news = draining or now - max([first_at, *(row.updated_at for row, _ in projects)]) < NEWS
     settled = admitted.new_token is None and (is_settled(accounts, asked.projects) or not is_news)
     return ManagerReply(
@@ -150,8 +152,10 @@ def _open(vault: Vault, row: Contribution) -> str:
     return vault.open(row.sealed_authenticator, authenticator_context(row.id))
 
 
-async def _learn(session: Session, machine: Machine, asked: ManagerRequest, now: datetime) -> datetime:
-    """Note the contact, and what was computed since the last one; the answer is when it first came."""
+async def _learn(
+    session: Session, machine: Machine, asked: ManagerRequest, now: datetime
+) -> tuple[datetime, list[Counter]]:
+    """Note the contact, and what was computed since the last one. Returns when it first came, and the counters."""
     fpops = min(max(0.0, asked.host.fpops), FASTEST_FPOPS)
     said = {
         "at": now,
@@ -179,7 +183,7 @@ async def _learn(session: Session, machine: Machine, asked: ManagerRequest, now:
                 session.add(counter)
                 counters[project_id] = counter
             await _count(session, machine, counter, project, (fpops, now))
-    return first_at
+    return first_at, list(counters.values())
 
 
 async def _count(

@@ -82,7 +82,8 @@ class RabbitBus:
             channel = await self._publishing()
             while missing:
                 exchange = await channel.get_exchange(missing[0], ensure=False)
-                await exchange.publish(packet, message.key, mandatory=False)
+                key = (message.public_key or message.key) if missing[0] == PUBLIC else message.key
+                await exchange.publish(packet, key, mandatory=False)
                 missing.pop(0)
 
         await until_deadline(publish_missing, LOST, self._deadline_s)
