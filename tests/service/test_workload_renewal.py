@@ -182,6 +182,12 @@ async def test_a_guest_that_does_not_work_is_replaced_three_times_and_then_the_c
     assert "in a row" not in (await house.cluster())["reason"]
     assert (await house.fetch("select guest_failures from cluster"))[0]["guest_failures"] == 0
 
+    await say(house, "broken", (await house.machines())[-1], "no answer")
+    await house.run(20)
+    assert ": the last machine's guest did not work" in (await house.cluster())["reason"]
+    await house.act(f"/v1/clusters/{house.cluster_id}/resume", {"reason": "mended"})
+    assert "nothing new before" not in (await house.cluster())["reason"]
+
 
 async def test_starved_guests_keep_a_cluster_from_growing_and_an_old_word_changes_nothing(
     managed: House,

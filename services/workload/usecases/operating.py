@@ -45,6 +45,8 @@ async def pause_cluster(means: Means, session: Session, cluster_id: UUID, person
 async def resume_cluster(means: Means, session: Session, cluster_id: UUID, person: Person) -> Cluster:
     """Release the red button, and a drain by hand; guests that did not work are no reason to rest any more."""
     cluster, resource = await _cluster(session, cluster_id, person)
+    if cluster.guest_failures and not cluster.deploy_failures:
+        cluster.grow_after = None  # the rest was theirs
     cluster.guest_failures = 0
     cluster.paused_by = cluster.paused_reason = None
     cluster.draining, cluster.drained_by, cluster.drained_reason = False, None, None

@@ -79,7 +79,7 @@ class Rulebook:
             until = f"{cluster.grow_after:%H:%M:%S}"
             what = (
                 "the last machine's guest did not work"
-                if cluster.guest_failures
+                if cluster.guest_failures and not cluster.deploy_failures
                 else "the last deployment failed"
             )
             bounds.append((there, f"nothing new before {until}: {what}"))
