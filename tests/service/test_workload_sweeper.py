@@ -156,6 +156,19 @@ async def test_one_stranger_in_ten_is_too_many_and_what_comes_after_the_permissi
         assert len(house.heard(SweepStopped)) == 2
 
 
+async def test_of_a_cloud_that_was_anothers_nobody_is_shown_what_they_said_of_it(database_url: str) -> None:
+    async with open_house(database_url) as house:
+        await house.lend()
+        await house.run(40)
+        theirs = "update machine set state = 'abandoned', organisation_id = $1, reason = 'their words'"
+        await house.execute(theirs, THEIRS)
+        await house.be_silent(15)
+        path = f"/v1/sweeps/{house.resource.resource_id}"
+        for role, was in ((Role.VIEWER, None), (Role.OPERATOR, None), (Role.ADMIN, "their words")):
+            seen = (await house.ask("GET", path, role=role)).body["machines"]
+            assert [machine["was"] for machine in seen] == [was, was], role
+
+
 async def test_an_empty_database_before_a_cloud_full_of_our_machines_stops_and_asks(
     database_url: str,
 ) -> None:

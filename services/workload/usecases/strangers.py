@@ -29,7 +29,7 @@ class Sweep:
     known: int
     """Machines that rows stand for."""
     strangers: Sequence[tuple[Orphan, str | None]]
-    """By name; with what an earlier row says of it, where there is one."""
+    """By name; with what an earlier row says of it, where there is one that may be shown."""
 
     @property
     def since(self) -> datetime | None:
@@ -48,7 +48,7 @@ async def list_sweeps(
     if after is not None:
         rows = rows.where(Resource.id > after)
     found = (await session.scalars(rows.order_by(Resource.id).limit(limit + 1))).all()
-    return [await _sweep_of(session, resource) for resource in found]
+    return [await _sweep_of(session, resource, organisation_id) for resource in found]
 
 
 async def read_sweep(session: Session, organisation_id: UUID | None, resource_id: UUID) -> Sweep:
@@ -56,7 +56,7 @@ async def read_sweep(session: Session, organisation_id: UUID | None, resource_id
     resource = await session.get(Resource, resource_id)
     if resource is None or resource.gone or organisation_id not in (None, resource.organisation_id):
         raise not_found("resource")
-    return await _sweep_of(session, resource)
+    return await _sweep_of(session, resource, organisation_id)
 
 
 async def allow_strangers(
@@ -69,7 +69,7 @@ async def allow_strangers(
     resource = await session.get(Resource, resource_id, with_for_update=NO_KEY)
     if resource is None or resource.gone:
         raise not_found("resource")
-    sweep = await _sweep_of(session, resource)
+    sweep = await _sweep_of(session, resource, None)
     known = {orphan.name: orphan for orphan, _ in sweep.strangers}
     unknown = len(set(names) - known.keys())
     if unknown:
@@ -93,12 +93,16 @@ async def allow_strangers(
     return allowed
 
 
-async def _sweep_of(session: Session, resource: Resource) -> Sweep:
+async def _sweep_of(session: Session, resource: Resource, organisation_id: UUID | None) -> Sweep:
+    """`organisation_id`: whose past may be told (None: everybody's); a cloud may have been another's before."""
     lives = (Machine.resource_id == resource.id) & Machine.state.in_(LIVE)
     known = await session.scalar(select(func.count()).where(lives))
+    past = Machine.name == Orphan.name
+    if organisation_id is not None:
+        past &= Machine.organisation_id == organisation_id
     rows = (
         select(Orphan, Machine.reason)
-        .outerjoin(Machine, Machine.name == Orphan.name)
+        .outerjoin(Machine, past)
         .where(Orphan.resource_id == resource.id)
         .order_by(Orphan.name)
     )
