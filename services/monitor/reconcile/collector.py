@@ -72,9 +72,11 @@ class Collector:
     async def aclose(self) -> None:
         """End rounds, let others take over at once, then end the sessions: a dead cloud takes its time over that."""
         await self._lanes.aclose()
-        async with self._database.transaction() as session:
-            await usecases.let_go(session, self._lease.token)
-        await self._sessions.aclose()
+        try:
+            async with self._database.transaction() as session:
+                await usecases.let_go(session, self._lease.token)
+        finally:
+            await self._sessions.aclose()
 
     def _forget_others(self, held: set[UUID]) -> None:
         """Close what is no longer held; in lanes, for a dead cloud takes its time to say goodbye."""

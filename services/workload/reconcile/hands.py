@@ -161,9 +161,11 @@ class Hands:
     async def give_back(self) -> None:
         """An orderly stop: no lease and no session is left behind."""
         await self.lanes.aclose()
-        async with self.database.transaction() as session:
-            await release_claims(session, self.replica)
-        await self.sessions.aclose()
+        try:
+            async with self.database.transaction() as session:
+                await release_claims(session, self.replica)
+        finally:
+            await self.sessions.aclose()
 
     @asynccontextmanager
     async def settling(self, resource: Claimed) -> AsyncIterator[tuple[Session, Resource]]:
