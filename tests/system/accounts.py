@@ -1,6 +1,7 @@
 """Keeping account: what was said on the bus, against what services show and what the cloud has."""
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -9,7 +10,7 @@ import aio_pika
 
 from libs.common.bus.base import Message
 from libs.common.bus.messages import decode
-from libs.common.bus.rabbit.wire import INTERNAL, PUBLIC
+from libs.common.bus.rabbit.wire import INTERNAL, PUBLIC, packed
 from libs.common.contracts.usage import UsageSampled
 from libs.common.ids import cluster_id
 from tests.support import until
@@ -28,6 +29,8 @@ class Witness:
     url: str
     public: dict[str, Counter[str]] = field(default_factory=dict)
     """How often each message id came, by key."""
+    kept: list[aio_pika.Message] = field(default_factory=list)
+    """The packets of the samples, as they came; the last thousand."""
     samples: set[tuple[str, datetime]] = field(default_factory=set)
     """Every published sample: cluster and end of its interval."""
 
@@ -55,11 +58,17 @@ class Witness:
             return
         event = decode(Message(message_id, key, packet.body))
         assert isinstance(event, UsageSampled)
+        again = packed(Message(message_id, key, packet.body, _texts(packet.headers)))
+        self.kept = [*self.kept[-999:], again]
         self.samples.update((str(cluster_id(event.resource_id, s.cluster)), s.at) for s in event.samples)
 
     def actions(self) -> set[str]:
         """Ids of all action events that came."""
         return {id for key, ids in self.public.items() if key.startswith("action.") for id in ids}
+
+
+def _texts(headers: Mapping[str, Any]) -> dict[str, str]:
+    return {name: value for name, value in headers.items() if isinstance(value, str)}
 
 
 async def all_accounts_agree(installed: Installed, lab: Lab, witness: Witness) -> None:

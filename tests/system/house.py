@@ -1,0 +1,113 @@
+"""An installation of many processes on private parts, to which anything may happen."""
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import dataclass
+from itertools import cycle
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+
+from tests.faultproxy import FaultProxy
+from tests.support import until
+from tests.system.accounts import Witness, rows_are_the_cloud
+from tests.system.installing import POLICY, PROCESSES, Installed, install
+from tests.system.lab import Lab, owners
+from tests.system.processes import Deployment
+from tools.parts.postgres import PostgresServer
+from tools.parts.rabbitmq import RabbitNode
+from tools.parts.vcsim import Vcsim
+
+FORGETFUL: dict[str, Any] = {**POLICY, "sigma": 1.0}
+"""A busy spell is sooner forgotten."""
+FLOOR_MHZ = 2 * 200
+TICK_REAL_S = 1.5
+"""Slower than elsewhere: stats refuses what is more than an hour ahead of its own clock."""
+
+
+@dataclass
+class House:
+    """The installation, its cloud, what stands before it, its parts, and who keeps account."""
+
+    installed: Installed
+    lab: Lab
+    proxy: FaultProxy
+    rabbit: RabbitNode
+    postgres: PostgresServer
+    witness: Witness
+
+    async def kill(self, name: str, ticks: int = 2) -> None:
+        """kill -9 in the midst of things, and start again."""
+        process = self.installed.deployment.processes[name]
+        await process.kill()
+        await self.ticks(ticks)
+        await process.start()
+
+    async def ticks(self, count: int) -> None:
+        """Let so many samples come and go."""
+        seen = self.lab.ticks
+        await until(lambda: self.lab.ticks >= seen + count, timeout=60, what="the cloud's time")
+
+
+@asynccontextmanager
+async def open_house(
+    folder: Path, vcsim: Vcsim, rabbit: RabbitNode, postgres: PostgresServer, tick_s: float = TICK_REAL_S
+) -> AsyncIterator[House]:
+    """An idle vCenter that lends three machines."""
+    database_url = await postgres.create_database("tides")
+    deployment = Deployment(folder, database_url, rabbit.url)
+    witness = Witness(rabbit.url)
+    await witness.subscribe()
+    await vcsim.start(flags=("-perf-default", "1"))
+    async with AsyncExitStack() as stack:
+        lab = await stack.enter_async_context(owners(vcsim))
+        proxy = await stack.enter_async_context(FaultProxy.before(vcsim))
+        lab.second_s = tick_s
+        stack.push_async_callback(deployment.stop)
+        stack.callback(proxy.rules.heal)
+        await deployment.start_all(PROCESSES)
+        installed = await install(deployment, lab, policy=FORGETFUL, url=proxy.url)
+        await installed.set_mode("lend")
+        await until(lambda: all_run(lab, 3), timeout=90, what="three machines")
+        yield House(installed, lab, proxy, rabbit, postgres, witness)
+
+
+async def unrest(house: House) -> None:
+    """Owners come and go, and a person scales up and down: there is always something to do."""
+    loads = cycle([(0.1, 0.3, 0.2), (0.3, 0.1, 0.45), (0.2, 0.5, 0.1), (0.1, 0.2, 0.3)])
+    for most, load in zip(cycle([1, None, 2, None]), loads, strict=False):
+        house.lab.owner = dict(zip(house.lab.hosts, load, strict=True))
+        with suppress(AssertionError, StopIteration, RuntimeError, aiohttp.ClientError, TimeoutError):
+            await scale(house.installed, most)
+        with suppress(AssertionError):
+            await house.ticks(5)
+
+
+async def the_loop_lends(house: House) -> None:
+    """Three machines above their floor, and rows that are the cloud."""
+    lab, installed = house.lab, house.installed
+    lab.set_owner(0.1)
+    await until(lambda: scale(installed, None), timeout=60, what="a person who is heard")
+    await until(lambda: all_run(lab, 3), timeout=120, what="three machines")
+    await until(lambda: limits_between(lab, FLOOR_MHZ + 100, 10**6), timeout=90, what="lent hosts")
+    await until(lambda: rows_are_the_cloud(installed, lab), timeout=60, what="rows that are the cloud")
+
+
+async def scale(installed: Installed, most: int | None) -> bool:
+    """As a person; until so many machines run, this goes for every host otherwise."""
+    path = f"/v1/clusters/{(await installed.cluster())['id']}/scale"
+    answer: Any = await installed.deployment.ask("workload", "POST", path, {"most_machines": most})
+    return bool(answer["most_machines"] == most)
+
+
+async def all_run(lab: Lab, count: int) -> bool:
+    """Whether so many machines are there, all on."""
+    vms = await lab.ours()
+    return len(vms) == count and all(vm.is_on for vm in vms)
+
+
+async def limits_between(lab: Lab, least: float, most: float) -> bool:
+    """Whether there are machines, and all limits lie between."""
+    vms = await lab.ours()
+    return bool(vms) and all(least <= vm.limit_mhz <= most for vm in vms)
