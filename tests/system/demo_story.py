@@ -202,7 +202,13 @@ class _Story:
         self._note("the end of an outage is shown", (await self._resource())["health"]["state"] == "ok")
 
     async def _be_busy(self) -> None:
-        """A cluster's owner takes everything for a while, and goes."""
+        """A cluster's owner takes everything for a while, and goes; by this policy that is soon forgotten."""
+        document = (await self._client.pages("/v1/policies"))[0]["document"]
+        forgetful = {**document, "name": "forgetful", "sigma": 0.5}
+        policy = await self._client.call("POST", "/v1/policies", forgetful)
+        cluster = next(one for one in await self._clusters() if one["name"] == VICTIM)
+        where = {"scope": "cluster", "scope_id": cluster["id"]}
+        await self._client.call("POST", f"/v1/policies/{policy['id']}/assignments", where)
         self._load(0.95)
         await self._pass(15)
         self._load(0.10)
