@@ -1,5 +1,6 @@
 """Keeping account at the end: the cloud, what the bus carried and what services show must tell one story."""
 
+import asyncio
 from collections import Counter
 from datetime import timedelta
 from typing import Any
@@ -13,14 +14,15 @@ from tests.crash.story import START, WITNESS, Play, outboxes
 
 ONCE = ("requested", "deployed", "destroyed", "failed")
 OPEN = ("requested", "failed")
+SETTLED_WITHIN_LOOKS, LOOK_AGAIN_S = 150, 0.2
 
 
 async def audit(play: Play) -> list[str]:
     """What is wrong, in words; nothing, if all is well."""
     await play.stage.settled()
-    events = await play.stage.client.pages("/v1/events")
     connection = await asyncpg.connect(play.database_url)
     try:
+        events = await _events(play, connection)
         return [
             *play.troubles,
             *await _cloud_and_rows(play),
@@ -31,6 +33,17 @@ async def audit(play: Play) -> list[str]:
         ]
     finally:
         await connection.close()
+
+
+async def _events(play: Play, connection: asyncpg.Connection) -> list[dict[str, Any]]:
+    """The log. It shows nothing that is younger than any transaction still open on the server, whosever it is."""
+    for _ in range(SETTLED_WITHIN_LOOKS):
+        events = await play.stage.client.pages("/v1/events")
+        kept = await connection.fetchval("select count(*) from workload.action_event")
+        if len(events) >= kept:
+            break
+        await asyncio.sleep(LOOK_AGAIN_S)
+    return events
 
 
 async def _cloud_and_rows(play: Play) -> list[str]:

@@ -46,6 +46,7 @@ POLICY: dict[str, Any] = {
     },
     "idle_dwell_s": 120.0,
     "busy_dwell_s": 60.0,
+    "sigma": 0.5,
     "cooldown_s": 60.0,
     "rise_s": 60.0,
     "step_machines": 2,

@@ -53,7 +53,7 @@ async def test_a_clock_that_jumps_ahead_and_back_silences_the_cloud_only_shortly
         await until(lambda: len(ends(house, "domain-c1")) >= 2, what="the first intervals")
         cloud.control.shift_clock(timedelta(minutes=30))
         ahead = now() + timedelta(minutes=20)
-        await until(lambda: ends(house, "domain-c1")[-1] > ahead, what="intervals of the wrong time")
+        await until(lambda: ends(house, "domain-c1")[-1] > ahead, 30, "intervals of the wrong time")
         cloud.control.shift_clock(timedelta(0))
         back = now()
 
@@ -61,7 +61,7 @@ async def test_a_clock_that_jumps_ahead_and_back_silences_the_cloud_only_shortly
             heard = [event for event in house.messages if isinstance(event, UsageSampled)]
             return [event for event in heard if event.received_at > back and event.samples[0].at < ahead]
 
-        await until(lambda: len(right()) >= 8, 20, "intervals of the right time")
+        await until(lambda: len(right()) >= 8, 40, "intervals of the right time")
     assert max(abs(event.clock_offset_s) for event in right()) == 0.0
     times = sorted({event.samples[0].at for event in right()})
     assert times[0] < back + timedelta(seconds=1)

@@ -20,6 +20,7 @@ from libs.common.service import Service
 from libs.providers.simulated import Cloud, attach_cloud
 from services.cli.client import Client, Failed, Target, open_client
 from services.cli.demo.accelerated import Stage, machines_on, open_stage
+from services.cli.demo.furnish import MACHINE, NAME, PRESET
 
 MINUTE = timedelta(minutes=1)
 VICTIM = "prod-b"
@@ -147,6 +148,7 @@ class _Story:
 
     async def _lend(self) -> None:
         """Ten minutes: an idle cloud gets machines."""
+        await self._be_forgetful()
         await self._stage.furnish()
         for _ in range(10):
             await self._pass(1)
@@ -159,6 +161,14 @@ class _Story:
         self._note("the cloud has machines", await machines_on(self._stage))
         told = await self._client.call("GET", "/v1/stats/summary", params=self._span())
         self._note("stats has samples", told["samples"])
+
+    async def _be_forgetful(self) -> None:
+        """The demo's policy, but that a busy owner is soon forgotten: the preset remembers one for most of an hour."""
+        await self._stage.settled()
+        presets = (await self._client.call("GET", "/v1/policies/presets"))["items"]
+        preset = next(item["document"] for item in presets if item["name"] == PRESET)
+        document = {**preset, "name": NAME, "machine": MACHINE, "sigma": 0.5}
+        await self._client.call("POST", "/v1/policies", document)
 
     async def _look_around(self) -> None:
         await self._query("update workload.decision set at = at - interval '60 days'")
@@ -202,13 +212,7 @@ class _Story:
         self._note("the end of an outage is shown", (await self._resource())["health"]["state"] == "ok")
 
     async def _be_busy(self) -> None:
-        """A cluster's owner takes everything for a while, and goes; by this policy that is soon forgotten."""
-        document = (await self._client.pages("/v1/policies"))[0]["document"]
-        forgetful = {**document, "name": "forgetful", "sigma": 0.5}
-        policy = await self._client.call("POST", "/v1/policies", forgetful)
-        cluster = next(one for one in await self._clusters() if one["name"] == VICTIM)
-        where = {"scope": "cluster", "scope_id": cluster["id"]}
-        await self._client.call("POST", f"/v1/policies/{policy['id']}/assignments", where)
+        """A cluster's owner takes everything for a while, and goes."""
         self._load(0.95)
         await self._pass(15)
         self._load(0.10)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
-from libs.providers.vsphere.soap.answer import Answer, ScannedAnswer
+from libs.providers.vsphere.soap.answer import Answer, Garbled, ScannedAnswer
 from libs.providers.vsphere.soap.envelope import Ref
 from libs.providers.vsphere.soap.metrics import Metrics, Readings
 from libs.providers.vsphere.soap.updates import TaskNews, read_updates
@@ -107,5 +107,6 @@ def read_news(data: bytes, cuts: Sequence[int] = ()) -> dict[Ref, TaskNews]:
         data,
         cuts,
     )
-    [(_, news)] = found or [("", {})]
-    return news
+    if len(found) > 1:
+        raise Garbled("two sets of updates in one answer")
+    return found[0][1] if found else {}
