@@ -21,6 +21,8 @@ from tools.parts.vcsim import Vcsim
 
 FORGETFUL: dict[str, Any] = {**POLICY, "sigma": 1.0}
 """A busy spell is sooner forgotten."""
+MOST_AHEAD_S = 50 * 60
+"""Stats refuses what is more than an hour ahead of its own clock."""
 FLOOR_MHZ = 2 * 200
 TICK_REAL_S = 1.5
 """Slower than elsewhere: stats refuses what is more than an hour ahead of its own clock."""
@@ -63,7 +65,7 @@ async def open_house(
     async with AsyncExitStack() as stack:
         lab = await stack.enter_async_context(owners(vcsim))
         proxy = await stack.enter_async_context(FaultProxy.before(vcsim))
-        lab.second_s = tick_s
+        lab.second_s, lab.most_ahead_s = tick_s, MOST_AHEAD_S
         stack.push_async_callback(deployment.stop)
         stack.callback(proxy.rules.heal)
         await deployment.start_all(PROCESSES)

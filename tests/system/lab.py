@@ -1,6 +1,7 @@
 """A vCenter with owners: vcsim, whose counters follow what owners want and what our machines' limits allow."""
 
 import asyncio
+import math
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -18,8 +19,6 @@ from tools.parts.vcsim import Vcsim
 
 TICK_S = 20
 HOST_MEMORY_KIB = 512 * 1024
-MOST_AHEAD_S = 50 * 60
-"""Of our clock: stats refuses what is more than an hour ahead. Further on the cloud's time is ours."""
 
 
 @dataclass
@@ -37,6 +36,8 @@ class Lab:
     ticks: int = 0
     ahead_s: int = 0
     """How far the cloud's clock is ahead of ours."""
+    most_ahead_s: float = math.inf
+    """From there on the cloud's time passes as ours."""
     twice: set[str] = field(default_factory=set)
     """Names that two machines had at the same time, ever."""
     ever: set[str] = field(default_factory=set)
@@ -95,8 +96,8 @@ class Lab:
         """Tick until cancelled; a cloud that is away is tried again."""
         while True:
             with suppress(OSError, aiohttp.ClientError, TimeoutError, vmodl.MethodFault):
-                await self.tick(jump=self.ahead_s < MOST_AHEAD_S)
-            await asyncio.sleep(self.second_s if self.ahead_s < MOST_AHEAD_S else TICK_S)
+                await self.tick(jump=self.ahead_s < self.most_ahead_s)
+            await asyncio.sleep(self.second_s if self.ahead_s < self.most_ahead_s else TICK_S)
 
 
 @asynccontextmanager
