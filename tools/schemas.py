@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, cast
 from uuid import UUID
 
+from prometheus_client import CollectorRegistry
 from pydantic import SecretStr
 from pydantic.json_schema import models_json_schema
 
@@ -39,8 +40,8 @@ def service_names() -> list[str]:
     return sorted(path.parent.name for path in (ROOT / "services").glob("*/main.py") if _has_tables(path))
 
 
-def compose() -> list[Service]:
-    """Every service as a value, on a runtime that connects to nothing."""
+def compose(registry: CollectorRegistry | None = None) -> list[Service]:
+    """Every service as a value, on a runtime that connects to nothing; its instruments are in the registry."""
     private, public = generate_signing_keys()
     settings = Settings(
         database_url=SecretStr("postgresql://nobody@localhost/nothing"),
@@ -59,6 +60,7 @@ def compose() -> list[Service]:
         verifier=Verifier(public),
         activity=activity,
         open_database=lambda name: Database(settings.database_dsn, name, committed=Wake(activity)),
+        registry=registry or CollectorRegistry(),
     )
     return [import_module(f"services.{name}.main").build(runtime) for name in service_names()]
 

@@ -1,4 +1,4 @@
-"""`tides run`, `migrate`, `settings`, `keys`, `dead`, `version`: what an operator does on the machine itself.
+"""`tides run`, `migrate`, `settings`, `keys`, `dead`, `doctor`, `version`: what an operator does on the machine itself.
 
 Services are imported where they are needed: a command that only asks need not wait for them.
 """
@@ -13,8 +13,10 @@ from libs.common.loop import run_loop
 from libs.common.settings import load_settings
 from services.cli import show
 from services.cli.keep import fresh
+from services.cli.watching import AsJson
 
 dead = typer.Typer(no_args_is_help=True, help="Messages that could not be handled.")
+Seconds = Annotated[float, typer.Option(min=1, max=300, help="How long each check may take.")]
 Services = Annotated[list[str], typer.Argument(help="Service names, or `all`.")]
 
 
@@ -24,6 +26,7 @@ def add_to(app: typer.Typer) -> None:
     app.command("migrate")(migrate_schemas)
     app.command("settings")(show_settings)
     app.command("keys")(make_keys)
+    app.command("doctor")(see_doctor)
     app.command("version")(tell_version)
     app.add_typer(dead, name="dead")
 
@@ -61,6 +64,13 @@ def make_keys() -> None:
     print(f"TIDES_SIGNING_KEY='{kept.signing_key}'")
     print(f"TIDES_VERIFY_KEYS='{kept.verify_keys}'")
     print(f"TIDES_BOOTSTRAP_ADMIN_TOKEN={kept.admin_token}")
+
+
+def see_doctor(context: typer.Context, json_: AsJson = False, within: Seconds = 15.0) -> None:
+    """Look at everything that Tides depends on, and say what to do; exit code 1 if anything fails. Changes nothing."""
+    from services.cli.doctor import doctor
+
+    doctor(context, as_json=json_, within_s=within)
 
 
 def tell_version() -> None:

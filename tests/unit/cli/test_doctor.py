@@ -1,0 +1,110 @@
+"""What the doctor says of a resource, and that no check hides another."""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from services.cli.doctor import findings
+from services.cli.doctor.doors import judge
+from services.cli.doctor.findings import Finding, Grade, examine, ok
+from tests.unit.cli.conftest import Type
+from tests.unit.cli.house import TOKEN, House
+
+WELL: dict[str, Any] = {
+    "id": "1",
+    "name": "Lab",
+    "mode": "lend",
+    "health": {"state": "healthy", "cause": None, "detail": None, "since": None},
+    "alarm": None,
+    "validation": {"missing": [], "blockers": []},
+}
+WATCHED: dict[str, Any] = {"holder": "a:1", "sampled_at": "2026-03-01T12:00:00Z", "clock_offset_s": 0.0}
+CLOSED: dict[str, Any] = {"state": "closed"}
+OPEN = {"state": "open", "cause": "auth", "detail": "no", "since": "12:00", "next_try_at": "12:15"}
+
+
+def test_a_well_resource_is_said_to_be_so() -> None:
+    assert [finding.grade for finding in judge(WELL, WATCHED, CLOSED)] == [Grade.OK, Grade.OK]
+
+
+AILS: list[tuple[dict[str, Any], dict[str, Any] | None, dict[str, Any], Grade, str, str]] = [
+    (
+        {"health": {"state": "degraded", "cause": "auth", "detail": "login refused", "since": "12:00"}},
+        WATCHED, CLOSED, Grade.FAIL, "degraded since 12:00: auth: login refused", "password",
+    ),
+    ({}, None, CLOSED, Grade.FAIL, "no monitor watches it", "tides run monitor"),
+    ({}, WATCHED | {"holder": None}, CLOSED, Grade.FAIL, "no monitor watches it", "tides run monitor"),
+    ({}, WATCHED | {"sampled_at": None}, CLOSED, Grade.WARN, "not sampled yet", "two intervals"),
+    ({}, WATCHED, OPEN, Grade.WARN, "acts are refused since 12:00: auth: no; next try at 12:15", "password"),
+    ({}, WATCHED | {"clock_offset_s": -90.0}, CLOSED, Grade.WARN, "-90.0 s from this machine's", "time server"),
+    ({"alarm": {"reason": "9 strangers"}}, WATCHED, CLOSED, Grade.FAIL, "the sweeper waits: 9 strangers", "allow"),
+    ({"validation": None}, WATCHED, CLOSED, Grade.WARN, "never validated", "tides resource validate"),
+    (
+        {"validation": {"missing": [{"privilege": "VM.Delete", "disables": "giving back"}], "blockers": []}},
+        WATCHED, CLOSED, Grade.WARN, "missing privilege VM.Delete: giving back", "role",
+    ),
+    (
+        {"validation": {"missing": [], "blockers": [{"detail": "no network", "remedy": "Name one."}]}},
+        WATCHED, CLOSED, Grade.WARN, "nothing can be lent: no network", "Name one.",
+    ),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("changes", "watched", "acting", "grade", "what", "remedy"), AILS, ids=lambda _: "")
+def test_what_ails_a_resource_is_said_with_what_to_do(
+    changes: dict[str, Any], watched: Any, acting: Any, grade: Grade, what: str, remedy: str
+) -> None:
+    (bad,) = [one for one in judge(WELL | changes, watched, acting) if one.grade is not Grade.OK]
+    assert (bad.grade, bad.what) == (grade, what)
+    assert remedy in bad.remedy
+
+
+async def test_what_hangs_or_breaks_hides_nothing_and_nothing_secret_is_said() -> None:
+    async def well() -> Sequence[Finding]:
+        return [ok("well", "answers")]
+
+    async def hang() -> Sequence[Finding]:
+        await asyncio.Event().wait()
+        return []
+
+    async def stubborn() -> Sequence[Finding]:
+        while not done.is_set():
+            try:
+                await done.wait()
+            except asyncio.CancelledError:
+                continue
+        return []
+
+    async def broken() -> Sequence[Finding]:
+        raise OSError("postgresql://tides:hunter2@db/tides is away")
+
+    done = asyncio.Event()
+    checks: dict[str, findings.Check] = {"hangs": hang, "stubborn": stubborn, "broken": broken, "well": well}
+    found = await examine(checks, 0.1)
+    done.set()
+    assert [(one.check, one.grade) for one in found] == [
+        ("hangs", Grade.FAIL),
+        ("stubborn", Grade.FAIL),
+        ("broken", Grade.FAIL),
+        ("well", Grade.OK),
+    ]
+    assert found[0].what == "no answer within 0.1 s"
+    assert "is away" in found[2].what
+    assert "hunter2" not in str(found)
+    assert all(one.remedy for one in found[:3])
+
+
+def test_an_empty_place_is_told_what_to_name_and_nothing_is_made_there(
+    house: House, tides: Type, monkeypatch: pytest.MonkeyPatch, tmp_path: Any
+) -> None:
+    for name in ("TIDES_DATABASE_URL", "TIDES_BUS_URL"):
+        monkeypatch.delenv(name, raising=False)
+    house.answers["GET", "/v1/me"] = (200, {"name": "Ada"})
+    said = tides("doctor", "--within", "10")
+    assert said.code == 1
+    assert "TIDES_DATABASE_URL is not set, and nothing has ever run in" in " ".join(said.out.split())
+    assert "the token is Ada's" in said.out
+    assert TOKEN not in said.out + said.err
+    assert list(tmp_path.iterdir()) == []
