@@ -104,7 +104,7 @@ async def test_a_well_house_what_ails_it_and_a_bus_that_hangs(
             monkeypatch.setenv("TIDES_BUS_URL", f"amqp://tides:hunter2@127.0.0.1:{port}/")
             deaf = await look(within_s=5)
         hung = {name for name, one in deaf.items() if one.what == "no answer within 5 s"}
-        assert hung == {"bus", "queues", "dead letters"}
+        assert hung >= {"bus", "queues", "dead letters"}, "the rest is told all the same"
         assert deaf.keys() >= {"database", "identity", "resource Lab", "outbox of stats", "services"}
     said = str([*well.values(), *ill.values(), *deaf.values()])
     assert [secret for secret in (*secrets, "hunter2") if secret in said] == []
