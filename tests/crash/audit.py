@@ -11,9 +11,8 @@ from libs.common.bus.base import Message
 from libs.common.bus.messages import decode
 from libs.common.contracts.usage import UsageSampled
 from tests.crash.story import START, WITNESS, Play, outboxes
+from tests.system.action_log import ONCE, said_twice, without_outcome, word_of
 
-ONCE = ("requested", "deployed", "destroyed", "failed")
-OPEN = ("requested", "failed")
 SETTLED_WITHIN_LOOKS, LOOK_AGAIN_S = 150, 0.2
 
 
@@ -62,28 +61,18 @@ async def _cloud_and_rows(play: Play) -> list[str]:
 
 def _actions(events: list[dict[str, Any]]) -> list[str]:
     """Each act said once and ended once; each machine with one life."""
-    troubles: list[str] = []
-    said = Counter(
-        (event["key"], event["body"]["action_id"]) for event in events if "action_id" in event["body"]
-    )
-    troubles += [f"said {count} times: {key}" for (key, _), count in said.items() if count > 1]
-    last = {event["body"]["action_id"]: _word(event) for event in events if "action_id" in event["body"]}
-    troubles += [f"no outcome: {word}" for word in last.values() if word.removeprefix("limits_") in OPEN]
+    troubles = [f"said twice: {key}" for key in said_twice(events)]
+    troubles += [f"no outcome: {word}" for word in without_outcome(events)]
     lives: dict[str, list[str]] = {}
     for event in events:
-        word = _word(event).removeprefix("machine_")
-        if event["machine_id"] and word in ONCE:
-            lives.setdefault(event["machine_id"], []).append(word)
+        if event["machine_id"] and word_of(event) in ONCE:
+            lives.setdefault(event["machine_id"], []).append(word_of(event))
     for machine, words in lives.items():
         if max(Counter(words).values()) > 1 or words[0] != "requested" or words[-1] != "destroyed":
             troubles.append(f"the life of machine {machine}: {', '.join(words)}")
     if not lives:
         troubles.append("no machine ever lived")
     return troubles
-
-
-def _word(event: dict[str, Any]) -> str:
-    return str(event["key"].split(".")[1])
 
 
 async def _words(connection: asyncpg.Connection, logged: set[str]) -> list[str]:

@@ -11,7 +11,7 @@ from uuid import UUID, uuid4
 import pytest
 from sqlalchemy import text
 
-from libs.boinc.web import password_hash
+from libs.boinc.web import client, password_hash
 from libs.common.clock import WallClock
 from libs.common.contracts.action import MachineFact, MachineRequested
 from libs.common.contracts.supply import ContributionChanged
@@ -19,6 +19,7 @@ from libs.common.secrets import authenticator_context
 from services.contribution.main import build
 from tests.boinclab.web import StandInWeb, User, serving
 from tests.service.lone_service import Answer, Lone, serve
+from tools.parts import postgres
 
 NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
 EMAIL, PASSWORD = "Ent1@example.com", "s3cret-password"
@@ -183,11 +184,15 @@ class World:
 
 
 @asynccontextmanager
-async def open_service(database_url: str) -> AsyncIterator[tuple[Lone, Calendar]]:
-    """The service for a module's tests."""
-    clock = Calendar()
-    async with serve(build, "contribution", database_url, clock, jitter=0) as lone:
-        yield lone, clock
+async def open_service(postgres_url: str) -> AsyncIterator[tuple[Lone, Calendar]]:
+    """The service for a module's tests, on a database of its own; it does not wait between its calls to a project."""
+    clock, name = Calendar(), f"t_{uuid4().hex}"
+    url = await postgres.create_database(postgres_url, name)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(client, "GAP_S", 0.0)
+        async with serve(build, "contribution", url, clock, jitter=0) as lone:
+            yield lone, clock
+    await postgres.drop_database(postgres_url, name)
 
 
 @asynccontextmanager

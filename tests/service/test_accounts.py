@@ -2,29 +2,22 @@
 
 import json
 from collections.abc import AsyncIterator
-from uuid import uuid4
 
 import pytest
 import pytest_asyncio
 
-from libs.boinc.web import client, password_hash
+from libs.boinc.web import password_hash
 from tests.boinclab.web import HTML
 from tests.service.demander import EMAIL, PASSWORD, Calendar, World, open_service, open_world
 from tests.service.lone_service import THEIRS, Lone
-from tools.parts import postgres
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.xdist_group("accounts")]
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def service(postgres_url: str) -> AsyncIterator[tuple[Lone, Calendar]]:
-    name = f"t_{uuid4().hex}"
-    url = await postgres.create_database(postgres_url, name)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(client, "GAP_S", 0.0)
-        async with open_service(url) as opened:
-            yield opened
-    await postgres.drop_database(postgres_url, name)
+    async with open_service(postgres_url) as opened:
+        yield opened
 
 
 @pytest_asyncio.fixture(loop_scope="module")

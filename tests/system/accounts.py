@@ -14,12 +14,12 @@ from libs.common.bus.rabbit.wire import INTERNAL, PUBLIC, packed
 from libs.common.contracts.usage import UsageSampled
 from libs.common.ids import cluster_id
 from tests.support import until
+from tests.system.action_log import said_twice, without_outcome, word_of
 from tests.system.installing import Installed
 from tests.system.lab import TICK_S, Lab
 
 _QUORUM: Any = {"x-queue-type": "quorum"}
 _OURS, _ALL = "witness.samples", "witness.public"
-OPEN = ("requested", "failed")
 
 
 @dataclass
@@ -81,7 +81,7 @@ async def all_accounts_agree(installed: Installed, lab: Lab, witness: Witness) -
     await until(lambda: _every_sample_is_kept(installed, witness), timeout=40, what="every sample in stats")
     await until(lambda: _every_request_has_an_outcome(installed), timeout=30, what="an outcome of all limits")
     events = await installed.events()
-    _no_action_twice(events)
+    assert said_twice(events) == [], "said twice"
     _every_machine_has_one_life(events, {vm.name for vm in await lab.ours()})
     dead = [p for p in installed.deployment.processes.values() if not p.is_running]
     assert dead == [], "every process lives"
@@ -122,28 +122,13 @@ async def _every_sample_is_kept(installed: Installed, witness: Witness) -> bool:
     return set(ats) <= kept
 
 
-def _no_action_twice(events: list[dict[str, Any]]) -> None:
-    """Limits once by action and key; what happens once in a machine's life once by machine and key."""
-    once = ("requested", "deployed", "destroyed", "failed")
-    said = Counter((e["key"], e["body"]["action_id"]) for e in events if "action_id" in e["body"])
-    said += Counter(
-        (e["key"], e["machine_id"])
-        for e in events
-        if e["machine_id"] and e["key"].split(".")[1].removeprefix("machine_") in once
-    )
-    assert [key for key, count in said.items() if count > 1] == [], "said twice"
-
-
 async def _every_request_has_an_outcome(installed: Installed) -> bool:
-    events = await installed.events()
-    last = {e["body"]["action_id"]: e["key"].split(".")[1] for e in events if "action_id" in e["body"]}
-    return not [action for action, word in last.items() if word.removeprefix("limits_") in OPEN]
+    return not without_outcome(await installed.events())
 
 
 def _every_machine_has_one_life(events: list[dict[str, Any]], there: set[str]) -> None:
     names = {word: set[str]() for word in ("requested", "destroyed")}
     for event in events:
-        word = event["key"].split(".")[1].removeprefix("machine_")
-        if event["machine_id"] and word in names:
-            names[word].add(event["body"]["name"])
+        if event["machine_id"] and word_of(event) in names:
+            names[word_of(event)].add(event["body"]["name"])
     assert names["requested"] - names["destroyed"] == there, "what was asked for and not destroyed is there"

@@ -13,6 +13,7 @@ import pytest
 from tests.faultproxy import FaultProxy
 from tests.support import until
 from tests.system.accounts import Witness, all_accounts_agree, rows_are_the_cloud
+from tests.system.house import TICK_REAL_S, all_run, scale
 from tests.system.installing import POLICY, PROCESSES, Installed, install
 from tests.system.lab import Lab, owners
 from tests.system.processes import Deployment
@@ -27,8 +28,6 @@ pytestmark = [
 
 IMPATIENT: dict[str, Any] = {**POLICY, "ladder": {**POLICY["ladder"], "drain_grace_s": 3.0}}
 """Scaling by hand gives grace in real time."""
-TICK_REAL_S = 1.5
-"""Slower than elsewhere: stats refuses what is more than an hour ahead of its own clock."""
 LOST = (
     "CloneVM_Task",
     "ReconfigVM_Task",
@@ -50,15 +49,9 @@ class House:
     witness: Witness
     database_url: str
 
-    async def scale(self, most: int | None) -> bool:
-        """As a person; until so many machines run, this goes for every host otherwise."""
-        path = f"/v1/clusters/{(await self.installed.cluster())['id']}/scale"
-        answer: Any = await self.installed.deployment.ask("workload", "POST", path, {"most_machines": most})
-        return bool(answer["most_machines"] == most)
-
     async def run_exactly(self, count: int, what: str) -> None:
         """Wait for so many machines, all on, and rows that say so."""
-        await until(lambda: _all_run(self.lab, count), timeout=120, what=what)
+        await until(lambda: all_run(self.lab, count), timeout=120, what=what)
         await until(lambda: rows_are_the_cloud(self.installed, self.lab), timeout=60, what=f"rows: {what}")
 
 
@@ -98,7 +91,7 @@ async def answers_are_lost(house: House) -> None:
     for most, count in ((1, 1), (None, 3)):
         rules.reset_after = Counter(dict.fromkeys(LOST, 2))
         rules.reset_before = Counter({"RetrievePropertiesEx": 1, "QueryPerf": 1})
-        await house.scale(most)
+        await scale(house.installed, most)
         await house.run_exactly(count, f"{count} machines although answers are lost")
         lost |= {name for name in LOST if rules.reset_after[name] < 2}
     assert lost >= {"CloneVM_Task", "ReconfigVM_Task", "PowerOnVM_Task", "Destroy_Task"}
@@ -107,7 +100,7 @@ async def answers_are_lost(house: House) -> None:
 
 async def everything_is_slow(house: House) -> None:
     house.proxy.rules.delay_s = {"*": 0.3}
-    await house.scale(2)
+    await scale(house.installed, 2)
     await house.run_exactly(2, "two machines although everything is slow")
     house.proxy.rules.heal()
 
@@ -115,7 +108,7 @@ async def everything_is_slow(house: House) -> None:
 async def everything_is_refused(house: House) -> None:
     """503 for some seconds, then nothing at all, in the midst of growing."""
     rules, lab = house.proxy.rules, house.lab
-    await house.scale(None)
+    await scale(house.installed, None)
     for name, value in (("status", {"*": 503}), ("down", True)):
         setattr(rules, name, value)
         seen = lab.ticks
@@ -160,11 +153,6 @@ async def _forget_everything(database_url: str) -> None:
         await connection.execute("drop schema workload cascade")
     finally:
         await connection.close()
-
-
-async def _all_run(lab: Lab, count: int) -> bool:
-    vms = await lab.ours()
-    return len(vms) == count and all(vm.is_on for vm in vms)
 
 
 async def _are_gone(lab: Lab, names: set[str]) -> bool:

@@ -9,7 +9,7 @@ from pydantic import BaseModel
 
 from libs.common.auth import Principal, Role, allow
 from libs.common.errors import invalid
-from services.contribution.api.door import Door, HasDoor
+from services.contribution.api.door import HasDoor
 from services.contribution.usecases import claims as usecases
 from services.contribution.usecases import credit
 from services.contribution.usecases.claims import By
@@ -22,6 +22,20 @@ Until = Annotated[date | None, Query(description="Day after the last (UTC); else
 Viewer = Annotated[Principal, Depends(allow(Role.VIEWER))]
 USUAL = timedelta(days=30)
 LONGEST = timedelta(days=3660)
+
+
+def days_of(door: HasDoor, since: Since = None, until: Until = None) -> tuple[date, date]:
+    """The days that are asked for. Raises 422 at `since`."""
+    end = until or door.clock.now().date() + timedelta(days=1)
+    begin = since or end - USUAL
+    if not timedelta(0) < end - begin <= LONGEST:
+        raise invalid(
+            "since", "The days must begin before they end, ten years at most.", "Give an earlier day."
+        )
+    return begin, end
+
+
+Days = Annotated[tuple[date, date], Depends(days_of)]
 
 
 class ClaimItem(BaseModel):
@@ -67,13 +81,12 @@ class Grants(BaseModel):
 async def read_claims(
     who: Viewer,
     door: HasDoor,
+    days: Days,
     by: By = By.PROJECT,
-    since: Since = None,
-    until: Until = None,
     project_id: UUID | None = None,
 ) -> Claims:
     """By the clients' own counters, bounded by what their machines could do; what a project granted is not here."""
-    begin, end = _days(door, since, until)
+    begin, end = days
     async with door.database.transaction() as session:
         found = await usecases.claims(session, who, begin, end, by, project_id)
     items = [
@@ -94,13 +107,12 @@ async def read_claims(
 async def read_grants(
     who: Viewer,
     door: HasDoor,
+    days: Days,
     by: By = By.PROJECT,
-    since: Since = None,
-    until: Until = None,
     project_id: UUID | None = None,
 ) -> Grants:
     """Credit that projects granted to our machines, by the day on which that was seen: days after the work."""
-    begin, end = _days(door, since, until)
+    begin, end = days
     async with door.database.transaction() as session:
         found, others = await credit.grants(session, who, begin, end, by, project_id)
     return Grants(
@@ -111,14 +123,3 @@ async def read_grants(
         credit=round(sum(row.credit for row in found), 3),
         others=round(others, 3),
     )
-
-
-def _days(door: Door, since: date | None, until: date | None) -> tuple[date, date]:
-    """The days that are asked for. Raises 422 at `since`."""
-    end = until or door.clock.now().date() + timedelta(days=1)
-    begin = since or end - USUAL
-    if not timedelta(0) < end - begin <= LONGEST:
-        raise invalid(
-            "since", "The days must begin before they end, ten years at most.", "Give an earlier day."
-        )
-    return begin, end
