@@ -15,6 +15,7 @@ from libs.harvest.count import Room, bound_wanted, count_running, find_room, fin
 from libs.harvest.fleet import Fleet, floor_mhz, group_by_host, order_victims
 from libs.harvest.hear import hear, hear_nothing
 from libs.harvest.ladder import can_suspend
+from libs.harvest.life import find_young, spare_young
 from libs.harvest.owner import FUTURE_S, find_fault, patience_s
 from libs.harvest.types import (
     TIMES,
@@ -101,6 +102,8 @@ def _conclude(policy: Policy, state: State, facts: Facts, room: Room | None = No
     if room is None or held:
         room = find_room(policy, hosts, fleet, state.disk_room)
     unable = () if can_suspend(policy, state.datastore_short) else find_unable(rung, fleet, room)
+    young = find_young(policy, fleet)
+    wanted = wanted if gone else spare_young(wanted, young, unable)
     wanted = min(wanted, room.kept - len(unable)) if unable else wanted
     placements = () if unable else place_missing(rung, state.verdict, wanted, room)
     able = [host for host, memory in hosts.items() if memory.budget_mhz > 0]
@@ -113,7 +116,9 @@ def _conclude(policy: Policy, state: State, facts: Facts, room: Room | None = No
         wanted=wanted,
         running=count_running(rung, state.verdict, wanted, room, len(placements)),
         placements=placements,
-        victims=order_victims(fleet, able, (*unable, *room.stuck)),
+        victims=order_victims(
+            fleet, able, (*unable, *(one for one in room.stuck if one not in young)), young
+        ),
         reason=_name_reason(state, facts),
         steering=state.steering,
     )

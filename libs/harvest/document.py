@@ -14,6 +14,7 @@ from zoneinfo import ZoneInfo
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
+from libs.harvest.quota import Quota
 from libs.harvest.types import Ladder, MachineSize, Policy, Thresholds, Window
 
 Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
@@ -100,6 +101,17 @@ class WindowDocument(BaseModel):
     end: TimeOfDay
 
 
+class QuotaDocument(BaseModel):
+    """What all machines of the organisation may be together, on all of its clusters. What is left out has no bound."""
+
+    model_config = _STRICT
+
+    machines: int | None = Field(default=None, ge=0, le=100_000)
+    vcpus: int | None = Field(default=None, ge=0, le=10_000_000)
+    memory_mib: int | None = Field(default=None, ge=0, le=2**40)
+    disk_gib: float | None = Field(default=None, ge=0.0, le=1e9)
+
+
 class PolicyDocument(BaseModel):
     """An operator's rules for one cluster."""
 
@@ -151,6 +163,14 @@ class PolicyDocument(BaseModel):
     time_zone: str = Field(default="UTC", min_length=1, max_length=64, examples=["Europe/Zurich"])
     datastore_free_min: float = Field(default=0.20, ge=0.0, le=0.95)
     release: Literal["suspend", "destroy"] = "suspend"
+    minimum_life_s: Seconds = Field(
+        default=0.0,
+        description="A machine lives so long before a quota, a cap or a count may take it; the owner never waits.",
+    )
+    quota: QuotaDocument | None = Field(
+        default=None,
+        description="For all machines of the organisation together, on all of its clusters; the tightest holds.",
+    )
 
     @field_validator("name")
     @classmethod
@@ -202,6 +222,7 @@ class PolicyDocument(BaseModel):
             ladder=Ladder(**self.ladder.model_dump()),
             windows=tuple(_to_window(window) for window in self.windows),
             holidays=frozenset(map(date.fromisoformat, self.holidays)),
+            quota=None if self.quota is None else Quota(**self.quota.model_dump()),
             **plain,
         )
 
@@ -217,9 +238,8 @@ class PolicyDocument(BaseModel):
         )
 
 
-_PLAIN = tuple(
-    PolicyDocument.model_fields.keys() - {"cpu", "memory", "machine", "ladder", "windows", "holidays"}
-)
+_NESTED = {"cpu", "memory", "machine", "ladder", "windows", "holidays", "quota"}
+_PLAIN = tuple(PolicyDocument.model_fields.keys() - _NESTED)
 
 
 def parse(document: Mapping[str, Any]) -> Policy:

@@ -61,11 +61,15 @@ def disk_gib_of(policy: Policy, machine: MachineFact) -> float:
     return min(max(disk_gib, 0.0), _MOST_DISK_GIB)
 
 
-def order_victims(fleet: Fleet, able: Collection[str], first: Sequence[str] = ()) -> tuple[str, ...]:
-    """Kept machines, first to give up first: `first` in its order, then those that sleep, then on hosts that carry
-    none, then least work lost, then newest."""
+def order_victims(
+    fleet: Fleet, able: Collection[str], first: Sequence[str] = (), last: Collection[str] = ()
+) -> tuple[str, ...]:
+    """Kept machines, first to give up first: `first` in its order, then the lowest priority, and of that those that
+    sleep, then on hosts that carry none, then least work lost, then newest; those in `last` after all others."""
     ranks = [
         (
+            machine.machine in last,
+            machine.priority,
             is_powered(machine),
             host in able or host == NOWHERE,
             _finite(machine.progress_s),

@@ -25,6 +25,7 @@ from libs.harvest.coming import EVERYWHERE, reserve, reserved_on
 from libs.harvest.count import Room, bound_wanted, find_room, grow, has_cooled_down
 from libs.harvest.fleet import Fleet, floor_mhz, group_by_host, is_kept, memory_mib_of
 from libs.harvest.ladder import climb_or_descend, read_push
+from libs.harvest.life import find_young
 from libs.harvest.owner import HostLoad, memory_is_measured, number, patience_s, read_hosts
 from libs.harvest.reasons import name_owner_reason
 from libs.harvest.steering import Trial, sigma_of, steer
@@ -326,11 +327,12 @@ def _retreat(policy: Policy, before: State, state: State, facts: Facts, at: date
 
 def _let_go(policy: Policy, state: State, scene: Scene, room: Room) -> State:
     """Want suspended machines no more that had no room to wake up for a cooldown of an idle cluster."""
-    if room.stuck and has_dwelt(state.stuck_since, policy.cooldown_s, scene.at):
-        wanted = max(0, min(state.wanted, room.kept - len(room.stuck)))
+    stuck = [name for name in room.stuck if name not in find_young(policy, scene.fleet)] if room.stuck else []
+    if stuck and has_dwelt(state.stuck_since, policy.cooldown_s, scene.at):
+        wanted = max(0, min(state.wanted, room.kept - len(stuck)))
         return replace(state, wanted=wanted, grown_at=scene.at, stuck_since=None)
     lends = state.verdict is Verdict.IDLE and state.rung is Rung.LEND and scene.pace.may_rise
-    stuck_since = (state.stuck_since or scene.at) if lends and room.stuck else None
+    stuck_since = (state.stuck_since or scene.at) if lends and stuck else None
     return state if stuck_since == state.stuck_since else replace(state, stuck_since=stuck_since)
 
 

@@ -8,6 +8,7 @@ from datetime import date, datetime, time
 from enum import IntEnum, StrEnum
 
 from libs.common.contracts.usage import Sample
+from libs.harvest.quota import Quota
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +100,10 @@ class Policy:
     datastore_free_min: float = 0.20
     release: str = "suspend"
     """`suspend` or `destroy`: the harder end of the ladder that this operator prefers."""
+    minimum_life_s: float = 0.0
+    """A machine lives so long before a quota, a cap or a count may take it; the owner never waits for that."""
+    quota: Quota | None = None
+    """What all machines of the organisation may be together, on all of its clusters: workload grants of it."""
 
 
 class Verdict(StrEnum):
@@ -145,6 +150,8 @@ class MachineFact:
     """Its own size, which an older policy may have chosen; None: the policy's."""
     disk_gib: float | None = None
     """The full size of its disk; None: the policy's."""
+    priority: int = 0
+    """Of whom it works for: the lowest is given up first."""
 
 
 class Coming(StrEnum):

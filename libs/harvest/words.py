@@ -42,8 +42,15 @@ def explain(decision: Decision, policy: Policy, names: Mapping[str, str] | None 
     """One sentence without a full stop. `names` turns hosts' references into display names."""
     reason = decision.reason
     place = f" on {(names or {}).get(reason.host, reason.host)}" if reason.host is not None else ""
-    because = _SENTENCES[reason.code](reason, policy, place)
+    because = _SENTENCES[reason.code](reason, policy, place) + _name_young(decision, policy)
     return f"{because}; {_name_consequence(decision)}"
+
+
+def _name_young(decision: Decision, policy: Policy) -> str:
+    reason, bound = decision.reason, decision.reason.bound
+    if reason.code not in (ReasonCode.CAP, ReasonCode.QUOTA) or bound is None or decision.wanted <= bound:
+        return ""
+    return f", and what is younger than {policy.minimum_life_s:.0f} s lives on until then"
 
 
 def _name_consequence(decision: Decision) -> str:

@@ -2,13 +2,17 @@
 
 import json
 import math
-from datetime import date, time
+from datetime import UTC, date, datetime, time
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from libs.harvest.document import PRESETS, InvalidPolicy, PolicyDocument, dump, parse
+from libs.harvest.quota import Quota
 from libs.harvest.types import Thresholds, Window
+from libs.harvest.windows import is_open
 from tests.unit.harvest.story import POLICY
 
 MACHINE = {"template": "worker", "vcpus": 4, "memory_mib": 8192, "disk_gib": 20}
@@ -128,3 +132,27 @@ def test_the_document_has_a_schema_for_the_api() -> None:
     schema = PolicyDocument.model_json_schema()
     assert schema["required"] == ["name", "machine"]
     assert schema["additionalProperties"] is False
+
+
+def test_the_example_profile_is_a_policy_with_the_figures_of_its_source() -> None:
+    text = (Path(__file__).parents[3] / "docs/examples/balticlsc.yaml").read_text(encoding="utf-8")
+    policy = parse(yaml.safe_load(text))
+    assert policy.quota == Quota(machines=50, vcpus=100, memory_mib=256_000, disk_gib=10_000)
+    assert (policy.machine.vcpus, policy.machine.memory_mib) == (2, 256)
+    assert is_open(policy, datetime(2026, 12, 24, 12, tzinfo=UTC)), "a holiday counts as a Sunday"
+    assert not is_open(policy, datetime(2026, 12, 23, 12, tzinfo=UTC))
+    assert parse(dump(policy)) == policy
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"quota": {"cores": 5}}, "quota.cores is not a field of a policy"),
+        ({"quota": {"vcpus": -1}}, "quota.vcpus is not valid: input should be greater than or equal to 0"),
+        ({"minimum_life_s": -1}, "minimum_life_s is not valid: input should be greater than or equal to 0"),
+    ],
+)
+def test_a_wrong_quota_or_life_is_named(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(InvalidPolicy) as refused:
+        parse({**SMALL, **changes})
+    assert str(refused.value) == message
