@@ -157,6 +157,11 @@ class Contribution(Base):
     sealed_authenticator: Mapped[str] = mapped_column(Text)
     account_id: Mapped[UUID | None] = mapped_column(ForeignKey("account.id", ondelete="SET NULL"), index=True)
     """The stored account whose weak key that is; None: it was given."""
+    priority: Mapped[int] = mapped_column(default=0, server_default=text("0"))
+    """Machines work for the highest that has room."""
+    most_machines: Mapped[int | None]
+    """At most so many machines work for it; None: no bound. The same of their vCPUs."""
+    most_vcpus: Mapped[int | None]
     revision: Mapped[int]
     created_at: Mapped[datetime] = mapped_column(Utc)
     updated_at: Mapped[datetime] = mapped_column(Utc)

@@ -39,7 +39,8 @@ _UNNAMED = UUID("9c1f7e0a-5a7d-5c22-8f55-2a7e0a9d1b64")
 def build(runtime: Runtime) -> Service:
     """Workload as a value."""
     database, clock, pace = runtime.open_database("workload"), runtime.clock, Pace()
-    means = Means(clock, runtime.vault, Instruments(runtime.registry))
+    guests = guests_of(runtime.settings)
+    means = Means(clock, runtime.vault, Instruments(runtime.registry), apart=guests is not None)
     acting, silence, renewing = runtime.wake(), runtime.wake(), runtime.wake()
     hands = Hands(
         database=database,
@@ -51,7 +52,7 @@ def build(runtime: Runtime) -> Service:
         replica=new_id(),
         installation_id=runtime.settings.installation_id or uuid5(_UNNAMED, "tides"),
         pace=pace,
-        guests=guests_of(runtime.settings),
+        guests=guests,
     )
     app = create_app(
         "workload", routers=[router, sweeps.router], settings=runtime.settings, verifier=runtime.verifier

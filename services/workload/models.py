@@ -144,6 +144,8 @@ class Assignment(Base):
     policy_revision: Mapped[int]
     document: Mapped[dict[str, Any]]
     gone: Mapped[bool]
+    quota: Mapped[dict[str, Any] | None] = mapped_column(JSONB(none_as_null=True))
+    """Of the document; None: it bounds nothing beyond its own cluster."""
 
 
 class Template(Base):
@@ -175,6 +177,10 @@ class Contribution(Base):
     active: Mapped[bool]
     resource_ids: Mapped[list[Any] | None]
     sealed_authenticator: Mapped[str]
+    priority: Mapped[int] = mapped_column(default=0, server_default=text("0"))
+    most_machines: Mapped[int | None]
+    """At most so many machines work for it; None: no bound. The same of their vCPUs."""
+    most_vcpus: Mapped[int | None]
 
 
 class Workload(Base):

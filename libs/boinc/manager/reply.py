@@ -27,7 +27,8 @@ class ProjectAccount:
     authenticator: str = field(default="", repr=False)
     """The weak account key."""
     resource_share: float | None = None
-    """Above 0. A client applies it from the second reply on, not on the one that attaches."""
+    """0: its work is fetched when no other project has any. A client applies it from the second reply on, not on the
+    one that attaches."""
     dont_request_more_work: bool = False
     detach_when_done: bool = False
     """Finish, report, then leave."""
@@ -49,8 +50,8 @@ class ProjectAccount:
         if self.authenticator and kind_of(self.authenticator) is not KeyKind.WEAK:
             raise ValueError("authenticator: must be a weak account key; no other reaches a guest")
         share = self.resource_share
-        if share is not None and not (math.isfinite(share) and 0 < share <= 1e6):
-            raise ValueError("resource_share: must be above 0 and at most 1000000")
+        if share is not None and not (math.isfinite(share) and 0 <= share <= 1e6):
+            raise ValueError("resource_share: must be at least 0 and at most 1000000")
 
 
 @dataclass(frozen=True, slots=True)

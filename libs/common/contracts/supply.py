@@ -81,6 +81,12 @@ class ContributionChanged(StateEvent):
     """The project's weak account key, sealed; it lets a guest attach and nothing else."""
     project_signed: bool | None = None
     """Whether the project's address is signed, so that a client takes it from its account manager; None: not said."""
+    priority: int = 0
+    """Machines work for the highest that has room; those below stand by where they have no quota."""
+    most_machines: int | None = None
+    """Its quota: at most so many machines work for it; None: no bound."""
+    most_vcpus: int | None = None
+    """The same of their vCPUs."""
 
     @property
     def subject(self) -> str:

@@ -26,6 +26,7 @@ from services.contribution.domain import MOST_RESOURCES, Stage
 from services.contribution.models import Contribution, Project
 from services.contribution.usecases import lending as usecases
 from services.contribution.usecases.accounts import weak_key_of
+from services.contribution.usecases.allotting import count_machines
 from services.contribution.usecases.lending import Changes, Terms
 
 contributions = APIRouter(prefix="/v1/contributions", tags=["contributions"])
@@ -35,20 +36,31 @@ Operator = Annotated[Principal, Depends(allow(Role.OPERATOR))]
 Weight = Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)]
 Resources = Annotated[tuple[UUID, ...] | None, Field(min_length=1, max_length=MOST_RESOURCES)]
 Key = Annotated[SecretStr, Field(max_length=200)]
+Priority = Annotated[int, Field(ge=-100, le=100)]
+MostMachines = Annotated[int | None, Field(ge=0, le=100_000)]
+MostVcpus = Annotated[int | None, Field(ge=0, le=10_000_000)]
 
 
 class ContributionRequest(Body):
-    """What to lend to whom, by a stored account or by `authenticator`, a weak account key: kept sealed, never shown."""
+    """What to lend to whom, by a stored account or by `authenticator`, a weak account key: kept sealed, never shown.
+
+    Machines work for the highest `priority` that has room for them, by `weight`; `most_machines` and `most_vcpus`
+    are the project's quota.
+    """
 
     project_id: UUID
     weight: Weight
     resource_ids: Resources = None
     authenticator: Key | None = None
     account_id: UUID | None = None
+    priority: Priority = 0
+    most_machines: MostMachines = None
+    most_vcpus: MostVcpus = None
 
 
 class ContributionPatch(Body):
-    """What shall be different; what is left out stays. `resource_ids: null` means every resource."""
+    """What shall be different; what is left out stays. `resource_ids: null` means every resource, and a quota that is
+    null none."""
 
     weight: Weight | None = None
     active: bool | None = None
@@ -56,10 +68,13 @@ class ContributionPatch(Body):
     authenticator: Key | None = None
     account_id: UUID | None = None
     """From now on by this stored account's key."""
+    priority: Priority = 0
+    most_machines: MostMachines = None
+    most_vcpus: MostVcpus = None
 
 
 class MachineCounts(BaseModel):
-    """Machines that work for a contribution now, beside the others of its organisation."""
+    """Machines that work for a contribution now; those for which it stands by do not count."""
 
     requested: int
     running: int
@@ -79,6 +94,9 @@ class ContributionView(BaseModel):
     resource_ids: list[UUID] | None
     account_id: UUID | None
     """The stored account by whose key it is lent; None: by one that was given."""
+    priority: int
+    most_machines: int | None
+    most_vcpus: int | None
     machines: MachineCounts
     revision: int
     created_at: datetime
@@ -93,7 +111,8 @@ async def contribute(
     _insist_on_one_key(body.authenticator, body.account_id, or_none=False)
     async with once.transaction(door.database) as session:
         key = await _key_of(session, who, door, body.authenticator, (body.account_id, body.project_id))
-        terms = Terms(body.project_id, body.weight, body.resource_ids, key or "", body.account_id)
+        bounds = {name: getattr(body, name) for name in _BOUNDS}
+        terms = Terms(body.project_id, body.weight, body.resource_ids, key or "", body.account_id, **bounds)
         row = await usecases.contribute(session, who, door.vault, terms, door.clock.now())
         return once.answers(await _show(session, row, response))
 
@@ -107,7 +126,7 @@ async def list_contributions(
     async with door.database.transaction() as session:
         found = await usecases.contributions(session, who, after, limit + 1)
         known = await usecases.projects_of(session, found)
-        counts = await usecases.count_machines(session, found)
+        counts = await count_machines(session, found)
 
     def shown(row: Contribution) -> ContributionView:
         return _view(row, known[row.project_id], counts[row.id])
@@ -135,13 +154,16 @@ async def change_contribution(
     """Change weight, activity, resources or key; If-Match is optional here."""
     _insist_on_one_key(body.authenticator, body.account_id, or_none=True)
     sets_resources = "resource_ids" in body.model_fields_set
+    bounds = {name: getattr(body, name) for name in _BOUNDS if name in body.model_fields_set}
     async with door.database.transaction() as session:
         project_id = await usecases.project_of(session, who, contribution_id)
         key = await _key_of(session, who, door, body.authenticator, (body.account_id, project_id))
         if if_match is not None:
             seen = await usecases.find(session, who, contribution_id, lock=True)
             require_match(if_match, seen.revision)
-        changes = Changes(body.weight, body.active, key, body.account_id, body.resource_ids, sets_resources)
+        changes = Changes(
+            body.weight, body.active, key, body.account_id, body.resource_ids, sets_resources, bounds
+        )
         await usecases.change(session, who, door.vault, contribution_id, changes, door.clock.now())
     return await _read(who, contribution_id, response, door)
 
@@ -151,6 +173,9 @@ async def end_contribution(who: Operator, contribution_id: UUID, door: HasDoor) 
     """Stop lending to the project."""
     async with door.database.transaction() as session:
         await usecases.end(session, who, contribution_id, door.clock.now())
+
+
+_BOUNDS = ("priority", "most_machines", "most_vcpus")
 
 
 def _insist_on_one_key(key: SecretStr | None, account_id: UUID | None, *, or_none: bool) -> None:
@@ -183,7 +208,7 @@ async def _read(who: Principal, contribution_id: UUID, response: Response, door:
 
 async def _show(session: Session, row: Contribution, response: Response) -> ContributionView:
     known = await usecases.projects_of(session, [row])
-    counts = await usecases.count_machines(session, [row])
+    counts = await count_machines(session, [row])
     set_etag(response, row.revision)
     return _view(row, known[row.project_id], counts[row.id])
 
@@ -199,6 +224,9 @@ def _view(row: Contribution, project: Project, counts: dict[Stage, int]) -> Cont
         active=row.active,
         resource_ids=row.resource_ids,
         account_id=row.account_id,
+        priority=row.priority,
+        most_machines=row.most_machines,
+        most_vcpus=row.most_vcpus,
         machines=MachineCounts(
             requested=counts[Stage.REQUESTED],
             running=counts[Stage.RUNNING],

@@ -18,9 +18,9 @@ from services.contribution.domain import (
     Stage,
     Vitals,
     health_of,
-    works_for,
 )
-from services.contribution.models import Contact, Contribution, Counter, Guest, Machine, Project
+from services.contribution.models import Contact, Counter, Guest, Machine, Project
+from services.contribution.usecases.allotting import lent_to
 
 log = structlog.get_logger(__name__)
 
@@ -108,17 +108,10 @@ async def _why_starved(session: Session, machine: Machine, now: datetime) -> str
         return "its BOINC client has never come to its account manager"
     if now - contact.at > _CLIENT_SILENT_AFTER:
         return f"its BOINC client last came to its account manager {_minutes(now - contact.at)} ago"
-    lent = (
-        select(Project.name, Project.url_signature, Contribution.resource_ids)
-        .join(Contribution, Contribution.project_id == Project.id)
-        .where(Contribution.organisation_id == machine.organisation_id)
-        .where(Contribution.active.is_(True), Contribution.gone.is_(False))
-        .order_by(Contribution.id)
-    )
-    mine = [row for row in await session.execute(lent) if works_for(machine.resource_id, row.resource_ids)]
+    mine = await lent_to(session, machine)
     if not mine:
-        return "nothing is lent to any project"
-    if all(row.url_signature is None for row in mine):
+        return "nothing is lent to any project, or their quotas are used up"
+    if all(project.url_signature is None for _, project, _ in mine):
         return "no project that it is lent to has a signature (`tides project sign`)"
     told = select(Project.name, Counter.starved).join(Project, Project.id == Counter.project_id)
     counters = (await session.execute(told.where(Counter.machine_id == machine.id))).all()

@@ -1,7 +1,7 @@
 """What can be done with contributions, and the machines that work for them: one function, one transaction."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -26,7 +26,7 @@ from libs.common.db import Session
 from libs.common.errors import conflict, invalid, not_found
 from libs.common.ids import new_id, state_id
 from libs.common.secrets import Vault, authenticator_context
-from services.contribution.domain import MOST_PER_ORGANISATION, RefusedKey, Stage, check_key, works_for
+from services.contribution.domain import MOST_PER_ORGANISATION, RefusedKey, Stage, check_key
 from services.contribution.models import Contribution, Machine, Project
 from services.contribution.usecases.demand import tell_stage
 from services.contribution.usecases.guests import expect, resume
@@ -45,6 +45,9 @@ class Terms:
     authenticator: str
     account_id: UUID | None = None
     """The stored account that the key is of; None: it was given."""
+    priority: int = 0
+    most_machines: int | None = None
+    most_vcpus: int | None = None
 
     def __repr__(self) -> str:
         return f"Terms(project_id={self.project_id})"
@@ -61,6 +64,8 @@ class Changes:
     """The stored account that the authenticator is of; None: it was given."""
     resource_ids: tuple[UUID, ...] | None = None
     sets_resources: bool = False
+    bounds: Mapping[str, int | None] = field(default_factory=dict)
+    """Of `priority`, `most_machines` and `most_vcpus` those that shall be different."""
 
     def __repr__(self) -> str:
         return f"Changes(weight={self.weight}, active={self.active})"
@@ -97,6 +102,9 @@ async def contribute(
         resource_ids=None if terms.resource_ids is None else list(terms.resource_ids),
         sealed_authenticator=vault.seal(terms.authenticator, authenticator_context(contribution_id)),
         account_id=terms.account_id,
+        priority=terms.priority,
+        most_machines=terms.most_machines,
+        most_vcpus=terms.most_vcpus,
         revision=1,
         created_at=now,
         updated_at=now,
@@ -128,6 +136,8 @@ async def change(
         contribution.active = changes.active
     if changes.sets_resources:
         contribution.resource_ids = None if changes.resource_ids is None else list(changes.resource_ids)
+    for name, bound in changes.bounds.items():
+        setattr(contribution, name, bound)
     await say(session, contribution, now)
     return contribution
 
@@ -177,24 +187,6 @@ async def projects_of(session: Session, contributions: Sequence[Contribution]) -
     """The projects of these contributions, by id."""
     ids = {contribution.project_id for contribution in contributions}
     return {row.id: row for row in await session.scalars(select(Project).where(Project.id.in_(ids)))}
-
-
-async def count_machines(
-    session: Session, contributions: Sequence[Contribution]
-) -> dict[UUID, dict[Stage, int]]:
-    """Machines that work for each contribution, by stage; those that were destroyed do not count."""
-    query = (
-        select(Machine.organisation_id, Machine.resource_id, Machine.stage, func.count())
-        .where(Machine.stage < Stage.DESTROYED)
-        .where(Machine.organisation_id.in_({row.organisation_id for row in contributions}))
-        .group_by(Machine.organisation_id, Machine.resource_id, Machine.stage)
-    )
-    counts: dict[UUID, dict[Stage, int]] = {row.id: dict.fromkeys(Stage, 0) for row in contributions}
-    for organisation_id, resource_id, stage, count in (await session.execute(query)).all():
-        for row in contributions:
-            if row.organisation_id == organisation_id and works_for(resource_id, row.resource_ids):
-                counts[row.id][Stage(stage)] += count
-    return counts
 
 
 async def read_states(
@@ -276,6 +268,9 @@ def _changed(contribution: Contribution, project: Project, now: datetime) -> Con
         resource_ids=None if resource_ids is None else tuple(resource_ids),
         sealed_authenticator=contribution.sealed_authenticator,
         project_signed=project.url_signature is not None,
+        priority=contribution.priority,
+        most_machines=contribution.most_machines,
+        most_vcpus=contribution.most_vcpus,
     )
 
 

@@ -27,7 +27,6 @@ from services.contribution.domain import (
     is_settled,
     next_token,
     token_hash,
-    works_for,
 )
 from services.contribution.models import (
     Claimed,
@@ -39,6 +38,7 @@ from services.contribution.models import (
     Project,
 )
 from services.contribution.settings import Manager
+from services.contribution.usecases.allotting import lent_to
 from services.contribution.usecases.demand import announce
 
 FORGET_AFTER = timedelta(days=30)
@@ -69,17 +69,19 @@ async def answer(
     """What the client shall do now. Raises Stranger."""
     admitted = await _admit(session, asked.authenticator, now)
     machine = admitted.machine
-    projects = await _projects_of(session, machine)
+    projects = await lent_to(session, machine)
     lent = [
-        Lent(project.url, project.url_signature, row.weight, _open(vault, row))
-        for row, project in projects
+        Lent(project.url, project.url_signature, share, _open(vault, row))
+        for row, project, share in projects
         if project.url_signature is not None
     ]
     draining = machine.stage >= Stage.DRAINING
+    if draining:  # it begins nothing new
+        lent = [one for one in lent if one.url in {project.url for project in asked.projects}]
     accounts = accounts_for(lent, asked.projects, draining=draining)
     first_at, counters = await _learn(session, machine, asked, now)
-    await announce(session, machine, counters, {project.id for _, project in projects}, now)
-    is_news = draining or now - max([first_at, *(row.updated_at for row, _ in projects)]) < NEWS
+    await announce(session, machine, counters, {project.id for _, project, _ in projects}, now)
+    is_news = draining or now - max([first_at, *(row.updated_at for row, _, _ in projects)]) < NEWS
     settled = admitted.new_token is None and (is_settled(accounts, asked.projects) or not is_news)
     return ManagerReply(
         name=manager.name,
@@ -134,18 +136,6 @@ async def _admit(session: Session, token: str, now: datetime) -> Admitted:
             )
         )
     return Admitted(machine, None if row.nonce is None else next_token(token, row.nonce))
-
-
-async def _projects_of(session: Session, machine: Machine) -> list[tuple[Contribution, Project]]:
-    query = (
-        select(Contribution, Project)
-        .join(Project, Project.id == Contribution.project_id)
-        .where(Contribution.organisation_id == machine.organisation_id)
-        .where(Contribution.active.is_(True), Contribution.gone.is_(False))
-        .order_by(Contribution.id)
-    )
-    rows = (await session.execute(query)).all()
-    return [(row, project) for row, project in rows if works_for(machine.resource_id, row.resource_ids)]
 
 
 def _open(vault: Vault, row: Contribution) -> str:

@@ -1,8 +1,9 @@
 """What the engine is told besides the sample: the machines there are, and what people and modes ask for."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from uuid import UUID
 
 from libs.common.contracts.resource import Mode
 from libs.harvest.types import Facts, MachineFact
@@ -20,14 +21,26 @@ class Clocks:
     there: datetime
 
 
+@dataclass(frozen=True, slots=True)
+class Granted:
+    """What is granted to a cluster of what is shared: machines in all, and the priority of each that is there."""
+
+    machines: int | None
+    priorities: Mapping[UUID, int]
+
+
 def facts_of(
-    resource: Resource, cluster: Cluster, machines: Sequence[Machine], granted: int | None, clocks: Clocks
+    resource: Resource, cluster: Cluster, machines: Sequence[Machine], granted: Granted, clocks: Clocks
 ) -> Facts:
     """The facts of one cluster."""
     return Facts(
         now=clocks.there,
-        machines=tuple(_fact(machine, clocks.now) for machine in machines if _is_there(machine)),
-        granted_machines=granted,
+        machines=tuple(
+            _fact(machine, clocks.now, granted.priorities.get(machine.id, 0))
+            for machine in machines
+            if _is_there(machine)
+        ),
+        granted_machines=granted.machines,
         paused=_why_paused(resource, cluster),
         draining=why_draining(resource, cluster, machines) is not None,
         interval_s=cluster.interval_s,
@@ -54,7 +67,7 @@ def _why_paused(resource: Resource, cluster: Cluster) -> str | None:
     return "the resource is paused" if resource.mode == Mode.PAUSED else None
 
 
-def _fact(machine: Machine, now: datetime) -> MachineFact:
+def _fact(machine: Machine, now: datetime, priority: int) -> MachineFact:
     since = machine.running_since
     # What drains because of a decision is still the decision's: it may run on when the owner calms down.
     drains = machine.state is MachineState.DRAINING and not machine.wanted_by_hand
@@ -67,4 +80,5 @@ def _fact(machine: Machine, now: datetime) -> MachineFact:
         progress_s=0.0 if since is None else max(0.0, (now - since).total_seconds()),
         memory_mib=machine.memory_mib,
         disk_gib=machine.disk_gib,
+        priority=priority,
     )

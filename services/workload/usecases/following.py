@@ -32,6 +32,8 @@ class Means:
     clock: Clock
     vault: Vault
     instruments: Instruments
+    apart: bool = True
+    """Whether the account manager tells each machine its projects; else every one gets all of them as files."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,8 +27,9 @@ from services.workload.domain.plan import give_everything_back, hold_at_floor
 from services.workload.domain.states import LIVE, MachineState, Wanted
 from services.workload.domain.words import replace_cause
 from services.workload.models import Cluster, DecisionRecord, Machine, Resource
-from services.workload.usecases.facts import Clocks, facts_of, why_draining
+from services.workload.usecases.facts import Clocks, Granted, facts_of, why_draining
 from services.workload.usecases.following import Means, Order, follow, hold, is_limited
+from services.workload.usecases.granting import grant
 from services.workload.usecases.projections import ensure_cluster
 from services.workload.usecases.rules import Rulebook, Rules, open_rulebook
 
@@ -171,7 +172,7 @@ async def judge_silence(means: Means, session: Session) -> int:
         .where(Resource.gone.is_(False), Cluster.state.is_not(None), Cluster.heard_at.is_not(None))
         .where(Cluster.heard_at + SILENCE_INTERVALS * interval < literal(now, Utc))
         .where(or_(Cluster.silent_at.is_(None), Cluster.silent_at + interval < literal(now, Utc)))
-        .order_by(Cluster.id)
+        .order_by(Resource.organisation_id, Cluster.id)
         .limit(SILENT_BATCH)
         .with_for_update(key_share=True, skip_locked=True, of=Cluster)
     )
@@ -319,7 +320,9 @@ async def _decide(session: Session, case: _Case, observation: Observation) -> di
         case.means.instruments.decided("no_policy")
         await _give_back(session, case, machines)
         return None
-    facts = facts_of(case.rulebook.resource, cluster, machines, rules.granted, case.clocks)
+    rules, ranks = await grant(session, case.rulebook, cluster, rules, case.now, apart=case.means.apart)
+    granted = Granted(rules.granted, ranks)
+    facts = facts_of(case.rulebook.resource, cluster, machines, granted, case.clocks)
     before = _remembered(cluster)
     after, decision = decide(rules.policy, before, observation, facts)
     case.means.instruments.decided(decision.verdict)

@@ -71,7 +71,8 @@ async def remember_policy(session: Session, event: PolicyAssigned) -> None:
     row = event.model_dump(
         include={"revision", "policy_id", "policy_name", "policy_revision", "document", "gone"}
     )
-    await _take(session, Assignment, {"scope": event.scope.value, "scope_id": event.scope_id}, row)
+    more = {"quota": event.document.get("quota")}
+    await _take(session, Assignment, {"scope": event.scope.value, "scope_id": event.scope_id}, row | more)
 
 
 async def remember_template(session: Session, event: TemplateChanged) -> None:
@@ -102,7 +103,7 @@ async def remember_contribution(session: Session, event: ContributionChanged) ->
     row = event.model_dump(
         include={
             "revision", "organisation_id", "project_id", "project_name", "project_url", "weight",
-            "sealed_authenticator",
+            "sealed_authenticator", "priority", "most_machines", "most_vcpus",
         }
     )  # fmt: skip
     ids = None if event.resource_ids is None else [str(resource_id) for resource_id in event.resource_ids]

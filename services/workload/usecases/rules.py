@@ -7,12 +7,13 @@ from datetime import datetime
 from functools import lru_cache
 from uuid import UUID
 
-from sqlalchemy import or_, select
+from sqlalchemy import ColumnElement, or_, select
 
 from libs.common.contracts.resource import Mode
 from libs.common.contracts.supply import TemplateState
 from libs.common.db import Session
 from libs.harvest.document import parse
+from libs.harvest.quota import Quota, read_quota
 from libs.harvest.types import Policy
 from services.workload.domain.renewal import MOST_FAILURES, NEVER_WORKED, why_starved
 from services.workload.domain.states import COUNTED, LIVE, MachineState
@@ -44,10 +45,19 @@ class Rulebook:
     """Approved ones, the newest version first."""
     revoked: dict[UUID, str]
     """Why machines of a template version may not live, by version."""
-    lends: bool
-    """Whether any active contribution lends this resource."""
+    contributions: Sequence[Contribution]
+    """All that are active for the organisation, of whatever resources, in a stable order."""
     machines: dict[UUID, list[Machine]]
     """Live ones by cluster, oldest first."""
+    quotas: Sequence[tuple[str, Quota]] = ()
+    """Those that are in force for the organisation anywhere, by the name of the policy."""
+    longest_life_s: float = 0.0
+    """The longest least life in those policies."""
+
+    @property
+    def lends(self) -> bool:
+        """Whether any active contribution lends this resource."""
+        return any(_lends(row, self.resource) for row in self.contributions)
 
     def of(self, cluster: Cluster, now: datetime) -> Rules | None:
         """The rules of one cluster; the nearest policy wins. None without a policy."""
@@ -107,35 +117,55 @@ def _parsed(_policy_id: UUID, _revision: int, document: str) -> Policy:
 
 async def open_rulebook(session: Session, resource: Resource, cluster_ids: Sequence[UUID]) -> Rulebook:
     """Read everything that bounds these clusters."""
-    scopes = or_(Assignment.scope_id.in_(cluster_ids), Assignment.scope_id == resource.id)
-    assignments = await session.execute(select(Assignment).where(scopes, Assignment.gone.is_(False)))
+    scopes = or_(
+        Assignment.scope_id.in_(cluster_ids),
+        Assignment.scope_id == resource.id,
+        _is_quota_of(resource.organisation_id),
+    )
+    rows = select(Assignment).where(scopes, Assignment.gone.is_(False)).order_by(Assignment.policy_name)
+    assignments = (await session.execute(rows)).scalars().all()
     of_resource = select(Template).where(Template.resource_id == resource.id)
     templates = (await session.execute(of_resource.order_by(Template.version.desc()))).scalars().all()
     machines: dict[UUID, list[Machine]] = {}
     live = select(Machine).where(Machine.cluster_id.in_(cluster_ids), Machine.state.in_(LIVE))
     for machine in (await session.execute(live.order_by(Machine.ordinal))).scalars():
         machines.setdefault(machine.cluster_id, []).append(machine)
+    bounding = [row for row in assignments if row.quota is not None]
     return Rulebook(
         resource,
-        {row.scope_id: row for row in assignments.scalars()},
+        {row.scope_id: row for row in assignments},
         [row for row in templates if row.state == TemplateState.APPROVED],
         {
             row.version_id: revoked(row.name, row.version)
             for row in templates
             if row.state == TemplateState.REVOKED
         },
-        bool(await contributions_of(session, resource)),
+        await _contributions_of(session, resource.organisation_id),
         machines,
+        [(row.policy_name, read_quota(row.quota)) for row in bounding if row.quota is not None],
+        max((row.document.get("minimum_life_s", 0.0) for row in bounding), default=0.0),
     )
 
 
 async def contributions_of(session: Session, resource: Resource) -> list[Contribution]:
     """Active contributions that lend this resource, in a stable order."""
-    rows = select(Contribution).where(
-        Contribution.organisation_id == resource.organisation_id, Contribution.active.is_(True)
-    )
     return [
-        row
-        for row in (await session.execute(rows.order_by(Contribution.id))).scalars()
-        if row.resource_ids is None or str(resource.id) in row.resource_ids
+        row for row in await _contributions_of(session, resource.organisation_id) if _lends(row, resource)
     ]
+
+
+async def _contributions_of(session: Session, organisation_id: UUID) -> Sequence[Contribution]:
+    active = (Contribution.organisation_id == organisation_id) & Contribution.active.is_(True)
+    rows = select(Contribution).where(active).order_by(Contribution.id)
+    return (await session.execute(rows)).scalars().all()
+
+
+def _lends(row: Contribution, resource: Resource) -> bool:
+    return row.resource_ids is None or str(resource.id) in row.resource_ids
+
+
+def _is_quota_of(organisation_id: UUID) -> ColumnElement[bool]:
+    """Whether an assignment holds a quota for the organisation, wherever it is."""
+    ours = select(Resource.id).where(Resource.organisation_id == organisation_id, Resource.gone.is_(False))
+    clusters = select(Cluster.id).where(Cluster.resource_id.in_(ours))
+    return Assignment.quota.is_not(None) & (Assignment.scope_id.in_(ours) | Assignment.scope_id.in_(clusters))

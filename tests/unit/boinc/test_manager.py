@@ -228,7 +228,7 @@ def test_what_a_client_would_misread_cannot_be_said(changes: dict[str, Any], nam
         ({"signature": None}, "signature"),
         ({"authenticator": ""}, "authenticator"),
         ({"authenticator": "a" * 32}, "weak"),
-        ({"resource_share": 0.0}, "resource_share"),
+        ({"resource_share": -0.1}, "resource_share"),
         ({"resource_share": float("inf")}, "resource_share"),
     ],
 )

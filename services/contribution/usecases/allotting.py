@@ -1,0 +1,94 @@
+"""Which machines work for which contribution, by priorities and quotas where there are any."""
+
+from collections import Counter
+from collections.abc import Sequence
+from uuid import UUID
+
+from sqlalchemy import func, select
+
+from libs.common.db import Session
+from libs.harvest.allotment import Asking, Given, Share, allot, is_trivial
+from services.contribution.domain import Stage, works_for
+from services.contribution.models import Contribution, Machine, Project
+
+Lending = tuple[Contribution, Project, float]
+"""A contribution, its project, and the share of the machine's work that the project gets beside others."""
+STANDS_BY = 0.0
+"""BOINC's share of a project whose work is fetched when no other has any."""
+
+
+async def lent_to(session: Session, machine: Machine) -> list[Lending]:
+    """What a machine works for. One that drains is given nothing new: it goes on with what it has."""
+    query = (
+        select(Contribution, Project)
+        .join(Project, Project.id == Contribution.project_id)
+        .where(Contribution.organisation_id == machine.organisation_id)
+        .where(Contribution.active.is_(True), Contribution.gone.is_(False))
+        .order_by(Contribution.id)
+    )
+    found = (await session.execute(query)).all()
+    rows = [(row, project) for row, project in found if works_for(machine.resource_id, row.resource_ids)]
+    asking = [_asking(row) for row, _ in found]
+    if is_trivial(asking) or machine.stage >= Stage.DRAINING:
+        return [(row, project, row.weight) for row, project in rows]
+    share = (await _shares(session, machine.organisation_id, asking, machine.id)).get(machine.id, Share())
+    working = [(row, project, row.weight) for row, project in rows if row.id in share.projects]
+    return working + [(row, project, STANDS_BY) for row, project in rows if row.id in share.standing_by]
+
+
+async def count_machines(
+    session: Session, contributions: Sequence[Contribution]
+) -> dict[UUID, dict[Stage, int]]:
+    """Machines that work for each contribution, by stage; those that were destroyed do not count."""
+    counts: dict[UUID, dict[Stage, int]] = {row.id: dict.fromkeys(Stage, 0) for row in contributions}
+    for organisation_id in {row.organisation_id for row in contributions}:
+        mine = [row for row in contributions if row.organisation_id == organisation_id]
+        for contribution_id, stages in (await _count(session, organisation_id, mine)).items():
+            counts[contribution_id].update(stages)
+    return counts
+
+
+async def _count(
+    session: Session, organisation_id: UUID, contributions: Sequence[Contribution]
+) -> dict[UUID, Counter[Stage]]:
+    living = (Contribution.organisation_id == organisation_id) & Contribution.gone.is_(False)
+    asking = [_asking(row) for row in await session.scalars(select(Contribution).where(living)) if row.active]
+    query = (
+        select(Machine.resource_id, Machine.stage, func.count())
+        .where(Machine.organisation_id == organisation_id, Machine.stage < Stage.DESTROYED)
+        .group_by(Machine.resource_id, Machine.stage)
+    )
+    counts: dict[UUID, Counter[Stage]] = {row.id: Counter() for row in contributions}
+    shares_out = not is_trivial(asking)
+    for resource_id, stage, count in (await session.execute(query)).all():
+        for row in contributions:
+            if works_for(resource_id, row.resource_ids) and (stage >= Stage.DRAINING or not shares_out):
+                counts[row.id][Stage(stage)] += count
+    if shares_out:
+        stages = {row.id: row.stage for row in await _living(session, organisation_id)}
+        for machine_id, share in (await _shares(session, organisation_id, asking)).items():
+            for project in counts.keys() & set(share.projects):
+                counts[project][Stage(stages[machine_id])] += 1
+    return counts
+
+
+async def _shares(
+    session: Session, organisation_id: UUID, asking: Sequence[Asking[UUID]], last: UUID | None = None
+) -> dict[UUID, Share[UUID]]:
+    """For whom the machines of an organisation work, up to the last one: younger ones move no older one."""
+    given = [
+        Given(row.id, row.resource_id, row.vcpus) for row in await _living(session, organisation_id, last)
+    ]
+    return allot(asking, given)
+
+
+async def _living(session: Session, organisation_id: UUID, last: UUID | None = None) -> Sequence[Machine]:
+    query = select(Machine).where(Machine.organisation_id == organisation_id, Machine.stage < Stage.DRAINING)
+    if last is not None:
+        query = query.where(Machine.id <= last)
+    return (await session.scalars(query.order_by(Machine.id))).all()
+
+
+def _asking(row: Contribution) -> Asking[UUID]:
+    resources = None if row.resource_ids is None else frozenset(row.resource_ids)
+    return Asking(row.id, row.priority, row.most_machines, row.most_vcpus, resources)

@@ -1,0 +1,105 @@
+"""Granting: what quotas of an organisation and of its projects, which span its clusters, leave to one of them.
+
+Who grants holds the organisation's lock until its transaction ends, so that two clusters never get the same room.
+Clusters are locked first, organisations in order of their ids after them.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import datetime
+from typing import NamedTuple
+from uuid import UUID
+
+from sqlalchemy import String, cast, func, select
+
+from libs.common.db import Session
+from libs.harvest.allotment import Asking, is_trivial
+from services.workload.domain.quotas import (
+    Bound,
+    Demand,
+    Held,
+    Place,
+    Size,
+    bound_by_organisation,
+    bound_by_projects,
+    rank,
+)
+from services.workload.domain.states import COUNTED, LIVE
+from services.workload.models import Cluster, Contribution, Machine, Resource
+from services.workload.usecases.rules import Rulebook, Rules
+
+
+class Grant(NamedTuple):
+    """The rules of a cluster within all quotas, and the priority of whom each machine works for."""
+
+    rules: Rules
+    priorities: dict[UUID, int]
+    """Empty where every machine works for every project."""
+
+
+async def grant(
+    session: Session, rulebook: Rulebook, cluster: Cluster, rules: Rules, now: datetime, *, apart: bool
+) -> Grant:
+    """What a cluster may have of all that is shared. `apart`: each machine can be told its projects by itself."""
+    demands = [_demand(row) for row in rulebook.contributions]
+    shares_out = not is_trivial([demand.asking for demand in demands])
+    if not rulebook.quotas and not shares_out:
+        return Grant(rules, {})
+    await _lock(session, rulebook.resource.organisation_id)
+    held = await _read_held(session, rulebook.resource.organisation_id, now)
+    priorities = rank(demands, held, apart=apart) if shares_out else {}
+    place = _place(cluster, rules)
+    bounds = [
+        bound_by_organisation(rulebook.quotas, held, priorities, rulebook.longest_life_s, place),
+        bound_by_projects(demands, held, place, apart=apart) if shares_out else None,
+    ]
+    return Grant(_within(rules, [bound for bound in bounds if bound is not None]), priorities)
+
+
+def _within(rules: Rules, bounds: Sequence[Bound]) -> Rules:
+    """The rules with the tightest bound of all; what has room left says nothing."""
+    for bound in bounds:
+        if rules.granted is None or bound.machines < rules.granted:
+            rules = replace(rules, granted=bound.machines, why=bound.why or rules.why)
+    return rules
+
+
+def _demand(row: Contribution) -> Demand:
+    resources = None if row.resource_ids is None else frozenset(map(UUID, row.resource_ids))
+    asking = Asking(row.id, row.priority, row.most_machines, row.most_vcpus, resources)
+    return Demand(row.project_name, asking)
+
+
+def _place(cluster: Cluster, rules: Rules) -> Place:
+    size, template = rules.policy.machine, rules.template
+    disk_gib = max(size.disk_gib, template.disk_gib if template else 0.0)
+    made = Size(size.vcpus, size.memory_mib, disk_gib)
+    return Place(cluster.id, cluster.resource_id, made, rules.policy.max_machines)
+
+
+async def _lock(session: Session, organisation_id: UUID) -> None:
+    name = func.hashtextextended(cast(f"quota/{organisation_id}", String), 0)
+    await session.execute(select(func.pg_advisory_xact_lock(name)))
+
+
+async def _read_held(session: Session, organisation_id: UUID, now: datetime) -> list[Held]:
+    """Every machine of the organisation that takes anything, as it is now that the lock is held."""
+    resources = select(Resource.id).where(Resource.organisation_id == organisation_id)
+    rows = select(
+        Machine.id, Machine.cluster_id, Machine.resource_id, Machine.vcpus, Machine.memory_mib,
+        Machine.disk_gib, Machine.state, Machine.wanted_by_hand, Machine.created_at, Machine.running_since,
+    ).where(Machine.resource_id.in_(resources), Machine.state.in_(LIVE))  # fmt: skip
+    return [
+        Held(
+            id=row.id,
+            cluster_id=row.cluster_id,
+            resource_id=row.resource_id,
+            vcpus=row.vcpus,
+            memory_mib=row.memory_mib,
+            disk_gib=row.disk_gib,
+            stays=row.state in COUNTED and not row.wanted_by_hand,
+            age_s=(now - row.created_at).total_seconds(),
+            progress_s=(now - row.running_since).total_seconds() if row.running_since else 0.0,
+        )
+        for row in await session.execute(rows)
+    ]

@@ -1,0 +1,83 @@
+"""Quotas that span clusters, the least life of machines, priorities of projects: what is kept, made, and said of it."""
+
+from uuid import uuid4
+
+import pytest
+
+from libs.boinc.signing import SigningKey
+from libs.common.contracts.action import MachineDraining, MachineRequested
+from libs.common.ids import cluster_id, new_id
+from libs.providers.simulated import ClusterDefinition, OwnerProfile
+from tests.service.workload_house import LAB, House, open_house
+
+EAST = ClusterDefinition(
+    name="east", hosts=2, owner=OwnerProfile.IDLE, cores=8, core_mhz=2500, memory_gib=64, datastore_gib=4096
+)
+
+
+async def running_by_cluster(house: House) -> list[int]:
+    """Machines that stay, by cluster."""
+    staying = [machine for machine in await house.machines() if machine["wanted"] != "gone"]
+    ids = [str(cluster_id(house.resource.resource_id, ref)) for ref in ("domain-c1", "domain-c2")]
+    return [sum(machine["cluster_id"] == identity for machine in staying) for identity in ids]
+
+
+async def reasons(house: House) -> str:
+    shown = (await house.ask("GET", "/v1/clusters")).body["items"]
+    return " | ".join(cluster["reason"] for cluster in shown)
+
+
+async def test_a_quota_of_the_organisation_holds_over_its_clusters_and_is_named(database_url: str) -> None:
+    async with open_house(database_url, clusters=(LAB, EAST)) as house:
+        await house.lend(quota={"vcpus": 12})
+        await house.run(60)
+        assert sum(await running_by_cluster(house)) == 3, "of four that there is room for"
+        assert len(house.heard(MachineRequested)) == 3
+        used_up = (
+            "the organisation's quota of 12 vCPUs (policy quick) is used up: 12 are taken on all its clusters"
+        )
+        assert used_up in await reasons(house)
+        decided = (await house.ask("GET", f"/v1/decisions?cluster_id={house.cluster_id}")).body["items"]
+        assert decided, "the reason stands in what `tides why` shows, too"
+
+        await house.assign(quota={"vcpus": 4}, minimum_life_s=3600)
+        await house.run(40)
+        assert sum(await running_by_cluster(house)) == 3, "young machines live on: a quota is a mere shrink"
+        assert house.heard(MachineDraining) == []
+
+        await house.assign(quota={"vcpus": 4})
+        await house.run(40)
+        assert sum(await running_by_cluster(house)) == 1
+        [kept] = [machine for machine in await house.machines() if machine["wanted"] != "gone"]
+        assert kept["running_since"] == min(
+            machine["running_since"]
+            for machine in await house.machines(live=False)
+            if machine["running_since"]
+        ), "who would lose most work stays"
+
+
+async def test_projects_have_quotas_and_the_lowest_priority_goes_first(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TIDES_BOINC_URL", "https://tides.example/boinc/")
+    monkeypatch.setenv("TIDES_BOINC_SIGNING_KEY", SigningKey.generate().public.text)
+    async with open_house(database_url, clusters=(LAB,)) as house:
+        await house.lend()
+        await house.change_contribution(most_machines=1)
+        await house.run(60)
+        assert len(await house.states()) == 1
+        assert "the quotas of projects are used up (Rosetta 1 machine)" in await reasons(house)
+
+        beside = {"contribution_id": uuid4(), "project_id": uuid4(), "project_name": "LHC", "priority": -5}
+        await house.tell(
+            house.contribution.model_copy(update={"id": new_id(), "most_machines": None, **beside})
+        )
+        await house.run(60)
+        assert await house.states() == ["running", "running"]
+
+        await house.assign(quota={"machines": 1})
+        await house.run(20)
+        wanted = [machine["wanted"] for machine in await house.machines()]
+        assert wanted == ["running", "gone"], "the machine of the lower priority goes"
+        facts = (await house.fetch("select facts from decision order by id desc limit 1"))[0]["facts"]
+        assert [machine["priority"] for machine in facts["machines"]] == [0, -5]

@@ -1,0 +1,62 @@
+"""`tides contribution`: priorities and quotas as a person gives and reads them."""
+
+from typing import Any
+
+from tests.unit.cli.conftest import Type
+from tests.unit.cli.house import House
+
+LENT: dict[str, Any] = {
+    "id": "c1", "project_id": "p1", "project_name": "Rosetta", "weight": 2.0, "priority": 5, "active": True,
+    "most_machines": 5, "most_vcpus": 10, "resource_ids": None, "machines": {"running": 3},
+}  # fmt: skip
+
+
+def test_what_is_changed_is_sent_and_what_is_left_out_is_not(house: House, tides: Type) -> None:
+    house.kept["contributions"] = [LENT, LENT | {"id": "c2", "project_id": "p2", "project_name": "LHC"}]
+    house.answers["PATCH", "/v1/contributions/c1"] = (200, LENT | {"most_vcpus": None})
+
+    said = tides(
+        *(
+            "contribution",
+            "change",
+            "Rosetta",
+            "--priority",
+            "5",
+            "--most-machines",
+            "5",
+            "--most-vcpus",
+            "none",
+        )
+    )
+
+    assert said.out == "Rosetta: weight 2, priority 5, at most 5 machines\n", said.err
+    [sent] = [body for method, _, body in house.asked if method == "PATCH"]
+    assert sent == {"priority": 5, "most_machines": 5, "most_vcpus": None}
+
+
+def test_the_list_shows_who_comes_first_and_the_quota(house: House, tides: Type) -> None:
+    house.kept["contributions"] = [
+        LENT,
+        LENT | {"project_name": "LHC", "most_machines": None, "most_vcpus": None},
+    ]
+
+    shown = tides("contribution", "list").out.splitlines()
+
+    assert shown[0].split() == ["project", "weight", "priority", "quota", "active", "machines", "resources"]
+    assert "5 machines, 10 vCPUs" in shown[2]
+    assert "no bound" in shown[3]
+
+
+def test_nothing_to_change_and_what_is_no_number_are_refused_before_anything_is_asked(
+    house: House, tides: Type
+) -> None:
+    assert (tides("contribution", "change", "Rosetta").code, house.asked) == (2, [])
+    wrong = tides("contribution", "change", "Rosetta", "--most-machines", "many")
+    assert (wrong.code, house.asked) == (2, [])
+    assert "--most-machines" in wrong.err
+
+
+def test_a_project_that_nothing_is_lent_to_is_named_with_what_there_is(house: House, tides: Type) -> None:
+    house.kept["contributions"] = [LENT]
+    said = tides("contribution", "change", "Nobody", "--priority", "1")
+    assert (said.code, said.err) == (1, "tides: nothing is lent to 'Nobody'; it is lent to: Rosetta\n")

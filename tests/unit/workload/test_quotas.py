@@ -1,0 +1,141 @@
+"""What quotas leave a cluster: never above, the lowest priority first, and every cluster by the same choice."""
+
+from dataclasses import replace
+from uuid import UUID
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from libs.harvest.allotment import NOBODY, Asking
+from libs.harvest.quota import Quota, used_by
+from services.workload.domain.quotas import (
+    Bound,
+    Demand,
+    Held,
+    Place,
+    Size,
+    bound_by_organisation,
+    bound_by_projects,
+    rank,
+)
+
+EAST, WEST, RESOURCE = UUID(int=1), UUID(int=2), UUID(int=3)
+SIZE = Size(4, 4096, 10.0)
+
+
+def held(
+    number: int, cluster: UUID = EAST, *, stays: bool = True, age_s: float = 1e6, progress_s: float = 0.0
+) -> Held:
+    return Held(UUID(int=100 + number), cluster, RESOURCE, 4, 4096, 10.0, stays, age_s, progress_s)
+
+
+def place(cluster: UUID = EAST, most: int = 64) -> Place:
+    return Place(cluster, RESOURCE, SIZE, most)
+
+
+def demand(name: str, number: int, priority: int = 0, most: int | None = None) -> Demand:
+    return Demand(name, Asking(UUID(int=number), priority, most))
+
+
+FLEETS = st.lists(
+    st.tuples(st.sampled_from([EAST, WEST]), st.booleans(), st.floats(0, 1e4), st.floats(0, 1e4)), max_size=10
+).map(
+    lambda rows: [
+        held(number, cluster, stays=stays, age_s=age_s, progress_s=progress_s)
+        for number, (cluster, stays, age_s, progress_s) in enumerate(rows)
+    ]
+)
+QUOTAS = st.builds(Quota, st.integers(0, 12), st.one_of(st.none(), st.integers(0, 48)))
+
+
+@given(FLEETS, QUOTAS, st.dictionaries(st.integers(0, 9), st.integers(-2, 2)))
+def test_all_clusters_together_never_get_more_than_the_quota(
+    fleet: list[Held], quota: Quota, ranks: dict[int, int]
+) -> None:
+    priorities = {UUID(int=100 + number): priority for number, priority in ranks.items()}
+    there = {
+        cluster: [one for one in fleet if one.cluster_id == cluster and one.stays] for cluster in (EAST, WEST)
+    }
+    bounds: list[Bound] = []
+    for cluster, staying in there.items():
+        bound = bound_by_organisation([("p", quota)], fleet, priorities, 60.0, place(cluster))
+        assert bound is not None
+        more = max(0, bound.machines - len(staying))
+        assert (bound.why == "") == (more > 0)
+        grown = [*fleet, *[held(50 + number) for number in range(more)]]
+        assert more == 0 or all(used_by(grown, kind) <= most for kind, most in quota.bounds())
+        bounds.append(bound)
+    if all(bound.why for bound in bounds):
+        kept = [held(number) for number in range(sum(bound.machines for bound in bounds))]
+        assert all(used_by(kept, kind) <= most for kind, most in quota.bounds())
+
+
+@given(FLEETS, st.integers(0, 10), st.dictionaries(st.integers(0, 9), st.integers(-2, 2)))
+def test_a_lowered_quota_leaves_the_highest_priority_and_the_most_progress(
+    fleet: list[Held], most: int, ranks: dict[int, int]
+) -> None:
+    fleet = [replace(one, stays=True, age_s=1e6) for one in fleet]
+    priorities = {one.id: ranks.get(number, 0) for number, one in enumerate(fleet)}
+    best = sorted(fleet, key=lambda one: (-priorities[one.id], -one.progress_s, one.id))[:most]
+
+    for cluster in (EAST, WEST):
+        bound = bound_by_organisation([("p", Quota(machines=most))], fleet, priorities, 0.0, place(cluster))
+        assert bound is not None
+        if len(fleet) >= most:
+            assert bound.machines == sum(one.cluster_id == cluster for one in best)
+
+
+def test_what_is_on_its_way_out_takes_of_the_quota_until_it_is_gone() -> None:
+    fleet = [held(1), held(2, stays=False)]
+    assert bound_by_organisation([("p", Quota(vcpus=12))], fleet, {}, 0.0, place()) == Bound(2)
+
+    full = bound_by_organisation([("lab", Quota(vcpus=8))], fleet, {}, 0.0, place(WEST))
+    assert full == Bound(
+        0, "the organisation's quota of 8 vCPUs (policy lab) is used up: 8 are taken on all its clusters"
+    )
+
+
+def test_the_tightest_of_several_policies_holds_and_is_named() -> None:
+    quotas = [("wide", Quota(machines=9)), ("narrow", Quota(machines=1)), ("other", Quota(vcpus=400))]
+    bound = bound_by_organisation(quotas, [held(1), held(2, WEST)], {}, 0.0, place())
+    assert bound is not None
+    assert bound.why.startswith(
+        "the organisation's quota of 1 machine (policy narrow) is exceeded: 2 are taken"
+    )
+
+
+def test_the_young_are_not_chosen_while_an_older_one_elsewhere_can_go() -> None:
+    fleet = [held(1, age_s=10.0, progress_s=0.0), held(2, WEST, progress_s=9000.0)]
+    quota = [("p", Quota(machines=1))]
+    assert [
+        bound.machines
+        for cluster in (EAST, WEST)
+        if (bound := bound_by_organisation(quota, fleet, {}, 3600.0, place(cluster)))
+    ] == [1, 0]
+
+
+def test_a_machine_that_would_work_for_nobody_is_neither_made_nor_kept() -> None:
+    fleet = [held(1), held(2), held(3, WEST)]
+    demands = [demand("Rosetta", 7, most=1), demand("LHC", 8, priority=-5, most=1)]
+
+    assert rank(demands, fleet, apart=True) == {
+        fleet[0].id: 0, fleet[1].id: -5, fleet[2].id: NOBODY
+    }  # fmt: skip
+    here, there = (bound_by_projects(demands, fleet, place(where), apart=True) for where in (EAST, WEST))
+    assert here == Bound(
+        2,
+        "nobody is left to work for: the quotas of projects are used up (Rosetta 1 machine; LHC 1 machine)",
+    )
+    assert there is not None
+    assert there.machines == 0
+    roomy = [demand("Rosetta", 7, most=5)]
+    assert bound_by_projects(roomy, fleet, place(WEST), apart=True) == Bound(3)
+    assert bound_by_projects([*roomy, demand("LHC", 8)], fleet, place(), apart=True) is None
+
+
+def test_machines_with_files_are_bounded_by_the_narrowest_project() -> None:
+    demands = [demand("Rosetta", 7), demand("LHC", 8, priority=-5, most=1)]
+    bound = bound_by_projects(demands, [held(1), held(2)], place(), apart=False)
+    assert bound is not None
+    assert bound.machines == 1
+    assert "work for every one" in bound.why
