@@ -111,7 +111,7 @@ def _calls(dependant: Dependant) -> Iterator[Callable[..., Any]]:
 def compose_site(
     services: Sequence["Service"], settings: Settings, registry: CollectorRegistry, readiness: Ready
 ) -> ASGIApp:
-    """Every service's app behind its prefixes, with `/healthz`, `/readyz`, `/metrics` beside them."""
+    """Every service's app behind its prefixes, with `/healthz`, `/readyz`, `/readyz/work`, `/metrics` beside them."""
     metrics = HttpMetrics(registry)
     own = Entrance(
         _own_pages(services, settings, registry, readiness),
@@ -155,13 +155,17 @@ def _own_pages(
         report = await readiness()
         return JSONResponse(report.as_json(), 200 if report.is_ready else 503)
 
+    async def work_readyz() -> Response:
+        report = (await readiness()).for_work()
+        return JSONResponse(report.as_json(), 200 if report.is_ready else 503)
+
     async def metrics() -> Response:
         return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
 
     async def composition() -> Response:
         return JSONResponse({service.name: list(service.prefixes) for service in services})
 
-    pages = {"/healthz": healthz, "/readyz": readyz, "/metrics": metrics}
+    pages = {"/healthz": healthz, "/readyz": readyz, "/readyz/work": work_readyz, "/metrics": metrics}
     if settings.developer_mode:
         pages["/debug/services"] = composition
 

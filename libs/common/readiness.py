@@ -1,11 +1,13 @@
-"""Whether a process can do its work now: the bus and every service's database, each asked with a deadline.
+"""Whether a process can answer requests, and whether it can do all its work: its parts, each asked with a deadline.
 
-Liveness is another question, and has no part in it: a process that waits for its database must not be killed for that.
+Requests need the databases. The bus is what work between processes needs: what a request says while it is away waits
+in the outbox, and who reads does not miss it. Liveness is another question, and has no part in it: a process that waits
+for its database must not be killed for that.
 """
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from sqlalchemy import text
@@ -34,15 +36,20 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What `/readyz` tells."""
+    """What `/readyz` and `/readyz/work` tell."""
 
     status: str
     parts: dict[str, Part] = field(default_factory=dict)
 
     @property
     def is_ready(self) -> bool:
-        """Whether requests and work are welcome."""
+        """Whether requests are welcome."""
         return self.status == "ready"
+
+    def for_work(self) -> "Report":
+        """The same for who asks whether everything can be done: nothing may be missing."""
+        is_whole = all(part.up for part in self.parts.values())
+        return self if is_whole or not self.is_ready else replace(self, status="not ready")
 
     def as_json(self) -> dict[str, object]:
         """The answer's body; `missing` says in words what is not there."""
@@ -87,8 +94,8 @@ class Readiness:
             return Report("stopping", dict(self._known))
         if not self._is_started:
             return Report("starting", dict(self._known))
-        is_whole = all(part.up for part in self._known.values())
-        return Report("ready" if is_whole else "not ready", dict(self._known))
+        can_answer = all(part.up for name, part in self._known.items() if name != BUS)
+        return Report("ready" if can_answer else "not ready", dict(self._known))
 
     async def _ask_all(self) -> None:
         found = await asyncio.gather(*(_why_not(check) for check in self._checks.values()))

@@ -49,7 +49,7 @@ async def look_at_process(check: str, url: str) -> list[Finding]:
         remedy = "Start `tides run` there, or set TIDES_URL (and TIDES_URL_<SERVICE>) to where it runs."
         return [fail(check, f"{url}: no answer ({type(error).__name__})", remedy)]
     missing = "; ".join(str(part) for part in told.get("missing", ()))
-    if answer.status != 200:
+    if answer.status != 200 or missing:
         remedy = "It waits for what is missing and goes on by itself once that is there."
         return [fail(check, f"{url}: {told.get('status', answer.status)}: {missing}", remedy)]
     ours, theirs = installed_version("tides"), told.get("version", "unknown")

@@ -251,13 +251,13 @@ class FakeService:
         self.name, self.app, self.prefixes = name, app, (f"/v1/{name}",)
 
 
-def a_site(ready: bool = True, **more: Any) -> tuple[ASGIApp, CollectorRegistry]:
+def a_site(ready: bool = True, bus: bool = True, **more: Any) -> tuple[ASGIApp, CollectorRegistry]:
     services: Any = [FakeService(name, an_app(name)) for name in ("things", "thingsandmore")]
     registry = CollectorRegistry()
 
     async def readiness() -> Report:
         why = "" if ready else "no answer within 3 s"
-        parts = {"things": Part(True, NOON), "bus": Part(ready, NOON, why)}
+        parts = {"things": Part(ready, NOON, why), "bus": Part(bus, NOON, "" if bus else "it is away")}
         return Report("ready" if ready else "not ready", parts)
 
     listed: list[Service] = services
@@ -293,12 +293,18 @@ async def test_health_readiness_and_metrics() -> None:
         {
             "status": "not ready",
             "version": version("tides"),
-            "parts": {"things": True, "bus": False},
+            "parts": {"things": False, "bus": True},
             "since": dict.fromkeys(("things", "bus"), NOON.isoformat()),
-            "missing": ["bus: no answer within 3 s"],
+            "missing": ["things: no answer within 3 s"],
         },
     )
     assert (await ask(unready, "GET", "/healthz")).status == 200
+    assert (await ask(unready, "GET", "/readyz/work")).status == 503
+    assert (await ask(site, "GET", "/readyz/work")).status == 200
+    cut_off, _ = a_site(bus=False)
+    for path, status in (("/readyz", 200), ("/readyz/work", 503)):
+        answer = await ask(cut_off, "GET", path)
+        assert (answer.status, answer.json()["missing"]) == (status, ["bus: it is away"])
     assert (await ask(site, "POST", "/healthz")).status == 405
 
 

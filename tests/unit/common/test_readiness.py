@@ -50,9 +50,12 @@ def house(monkeypatch: pytest.MonkeyPatch) -> House:
     return House(monkeypatch)
 
 
-async def test_a_bus_that_is_away_or_hangs_is_missed_since_then(house: House) -> None:
+async def test_a_bus_that_is_away_or_hangs_is_missed_since_then_and_keeps_nobody_from_asking(
+    house: House,
+) -> None:
     house.ready.start()
     assert (await house.ready()).is_ready
+    assert (await house.ready()).for_work().is_ready
     since = []
     for mood, why in (
         ("refuses", "it does not answer (BusUnavailable)"),
@@ -61,7 +64,8 @@ async def test_a_bus_that_is_away_or_hangs_is_missed_since_then(house: House) ->
         house.bus.mood = mood
         house.pass_time(60)
         report = await house.ready()
-        assert (report.is_ready, report.as_json()["missing"]) == (False, [f"bus: {why}"])
+        assert (report.is_ready, report.as_json()["missing"]) == (True, [f"bus: {why}"])
+        assert (report.for_work().status, report.for_work().parts) == ("not ready", report.parts)
         since.append(report.parts["bus"].since)
         assert house.registry.get_sample_value("tides_part_up", {"part": "bus"}) == 0
     assert since == [START + timedelta(seconds=60)] * 2
