@@ -1,12 +1,15 @@
 """What is left on a bus that nobody uses: asked before a database of an earlier day is put beside it."""
 
+import asyncio
 from collections.abc import Sequence
 
 import aio_pika
 import asyncpg
+from aio_pika.abc import AbstractConnection
 from aio_pika.exceptions import AMQPError, ChannelNotFoundEntity
 
 from libs.common.bus.base import BusUnavailable
+from libs.common.bus.rabbit.link import close_quietly
 
 WITHIN_S = 10.0
 
@@ -22,17 +25,21 @@ async def count_left(url: str, queues: Sequence[str]) -> int:
 
 
 async def _on_broker(url: str, queues: Sequence[str]) -> int:
-    left = 0
-    async with await aio_pika.connect(url, timeout=WITHIN_S) as connection:
-        for name in queues:
-            try:
-                # A channel each: RabbitMQ closes the one that asked for a queue there is not.
-                async with connection.channel() as channel:
-                    found = await channel.declare_queue(name, passive=True, timeout=WITHIN_S)
-                    left += found.declaration_result.message_count or 0
-            except ChannelNotFoundEntity:
-                continue
-    return left
+    connection = await aio_pika.connect(url, timeout=WITHIN_S)
+    try:
+        return sum([await _count(connection, name) for name in queues])
+    finally:
+        await close_quietly(connection)
+
+
+async def _count(connection: AbstractConnection, queue: str) -> int:
+    """In a channel of its own: RabbitMQ closes the one that asked for a queue there is not."""
+    try:
+        async with asyncio.timeout(WITHIN_S), connection.channel() as channel:
+            found = await channel.declare_queue(queue, passive=True)
+            return found.declaration_result.message_count or 0
+    except ChannelNotFoundEntity:
+        return 0
 
 
 async def _in_tables(url: str, queues: Sequence[str]) -> int:
