@@ -84,3 +84,22 @@ async def test_names_that_were_borne_twice_before_stay_and_are_given_to_nobody_e
         assert is_refused(await register(registry, urls[2], "Lab"))
         assert (await rename(registry, younger, "Other")).status == 200
         assert (await register(registry, urls[2], "Lab")).status == 201
+
+
+async def test_a_name_that_an_older_process_gave_is_taken_and_the_one_before_is_free(
+    database_url: str, urls: list[str]
+) -> None:
+    async with serve(build, "registry", database_url) as registry:
+        first = await register(registry, urls[0], "Lab")
+        connection = await asyncpg.connect(database_url)
+        # It knows of no key: it changes the name alone, and adds rows without one.
+        await connection.execute("update registry.resource set name = 'Moved'")
+        await connection.close()
+
+        assert is_refused(await register(registry, urls[1], "moved"))
+        second = await register(registry, urls[1], "Lab")
+        assert second.status == 201, second.body
+        assert is_refused(await rename(registry, second, "MOVED"))
+        assert is_refused(await rename(registry, first, "lab"))
+        assert (await rename(registry, first, "Elsewhere")).status == 200
+        assert (await rename(registry, second, "Moved")).status == 200

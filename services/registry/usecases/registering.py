@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import or_, select
+from sqlalchemy import or_, select, update
 from sqlalchemy.exc import IntegrityError
 
 from libs.common.auth import Principal, Role
@@ -64,14 +64,19 @@ async def refuse_duplicate(
 async def refuse_same_name(
     session: Session, organisation_id: UUID, name: str, but: UUID | None = None
 ) -> None:
-    """Raise 409 when another resource of the organisation bears this name."""
-    key = name_key(name)
-    like = or_(Resource.name_key == key, Resource.name_key.is_(None))
-    others = select(Resource.name).where(
-        Resource.organisation_id == organisation_id, like, Resource.id != (but or UUID(int=0))
+    """Raise 409 when another resource of the organisation bears this name.
+
+    Names are compared, and keys that are another name's are taken away: an older process renames without them.
+    """
+    others = select(Resource.id, Resource.name, Resource.name_key).where(
+        Resource.organisation_id == organisation_id, Resource.id != (but or UUID(int=0))
     )
-    if any(name_key(known) == key for known in await session.scalars(others)):
+    known = (await session.execute(others.order_by(Resource.id))).all()
+    if any(name_key(other.name) == name_key(name) for other in known):
         raise _same_name()
+    stale = [other.id for other in known if other.name_key not in (None, name_key(other.name))]
+    if stale:
+        await session.execute(update(Resource).where(Resource.id.in_(stale)).values(name_key=None))
 
 
 async def find(session: Session, who: Principal, resource_id: UUID) -> Resource:
