@@ -14,7 +14,9 @@ from libs.common.contracts.action import (
     MachineDestroyed,
     ResourceAbandoned,
 )
+from services.workload.usecases.projections import remember_resource
 from tests.service.workload_house import House, open_house
+from tests.service.workload_words import next_state
 
 WHY = "abandoned by Ada: the cloud was not asked, it is degraded since 2026-11-20 02:00 UTC (unreachable)"
 
@@ -79,4 +81,25 @@ async def test_a_clone_that_is_under_way_is_written_off_and_nothing_more_is_aske
         await house.be_silent(90)
         assert {machine.name for machine in abandoned.machines} == names(house)
         assert {machine.power for machine in house.cloud.truth().machines} == {"off"}
+        assert await house.states(live=False) == ["abandoned", "abandoned"]
+
+
+async def test_what_an_older_process_passed_over_is_written_off_when_it_is_told_again(
+    database_url: str,
+) -> None:
+    async with open_house(database_url) as house:
+        await house.lend()
+        await house.run(40)
+        gone = next_state(house.resource, gone=True, abandoned=WHY, sealed_secret="")
+        # It takes the news, and knows nothing of machines that are left.
+        async with house.replicas[0].services[0].database.transaction() as session:
+            assert await remember_resource(session, gone)
+        await house.be_silent(10)
+        assert (await house.states(), house.heard(ResourceAbandoned)) == (["running", "running"], [])
+
+        for _ in range(2):  # registry answers each hour whoever asks
+            await house.tell(gone)
+
+        (abandoned,) = house.heard(ResourceAbandoned)
+        assert {left.name for left in abandoned.machines} == names(house)
         assert await house.states(live=False) == ["abandoned", "abandoned"]

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import datetime
+from uuid import UUID
 
 import structlog
 from sqlalchemy import delete, select
@@ -11,7 +12,7 @@ from libs.common.contracts.resource import ResourceChanged
 from libs.common.db import Session
 from libs.common.ids import state_id
 from services.workload.domain.states import LIVE, MachineState, Wanted, advance
-from services.workload.models import Cluster, Machine, Orphan, Resource
+from services.workload.models import ActionRecord, Cluster, Machine, Orphan, Resource
 from services.workload.usecases.following import Means
 from services.workload.usecases.judging import rejudge_all
 from services.workload.usecases.limiting import about_limits
@@ -23,14 +24,28 @@ log = structlog.get_logger(__name__)
 
 
 async def change_resource(means: Means, session: Session, event: ResourceChanged) -> None:
-    """Take a resource's newest state. What its mode says holds at once, without a new sample."""
-    if not await remember_resource(session, event):
-        return
+    """Take a resource's newest state. What its mode says holds at once, without a new sample.
+
+    That one was abandoned is looked at again when it is told again: an older process does not know the word.
+    """
+    is_news = await remember_resource(session, event)
     resource = await session.get_one(Resource, event.resource_id)
-    if not event.gone:
+    if event.gone and event.abandoned:
+        if is_news or await _was_passed_over(session, event):
+            await _abandon(session, resource, event, means.clock.now())
+    elif is_news and not event.gone:
         await rejudge_all(means, session, resource)
-    elif event.abandoned:
-        await _abandon(session, resource, event, means.clock.now())
+
+
+async def _was_passed_over(session: Session, event: ResourceChanged) -> bool:
+    """Whether whoever took the news first wrote nothing off."""
+    left = select(Machine.id).where(Machine.resource_id == event.resource_id, Machine.state.in_(LIVE))
+    told = select(ActionRecord.id).where(ActionRecord.id == _abandoned_id(event))
+    return await session.scalar(left.limit(1)) is not None and await session.scalar(told) is None
+
+
+def _abandoned_id(event: ResourceChanged) -> UUID:
+    return state_id(ResourceAbandoned.key, str(event.resource_id), event.revision)
 
 
 async def _abandon(session: Session, resource: Resource, event: ResourceChanged, now: datetime) -> None:
@@ -85,7 +100,7 @@ def _tell_abandoned(
     session: Session, event: ResourceChanged, left: Sequence[MachineLeft], now: datetime
 ) -> None:
     abandoned = ResourceAbandoned(
-        id=state_id(ResourceAbandoned.key, str(event.resource_id), event.revision),
+        id=_abandoned_id(event),
         at=now,
         resource_id=event.resource_id,
         reason=event.abandoned,
