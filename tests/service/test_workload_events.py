@@ -8,6 +8,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import aiohttp
+import asyncpg
 import pytest
 
 from libs.common.auth import Principal, Role
@@ -16,6 +17,7 @@ from libs.common.contracts.supply import TokenRevoked
 from services.workload.usecases.recording import record
 from tests.service.lone_service import OURS, THEIRS
 from tests.service.workload_house import House, open_house
+from tests.support import until
 
 ADA = Principal(uuid4(), "Ada", Role.VIEWER, OURS, uuid4())
 
@@ -209,3 +211,40 @@ async def test_a_stream_ends_with_the_token_that_opened_it(house: House) -> None
         await house.tell(TokenRevoked(at=house.clock.now(), token_id=token_id))
         await say(house, 2)
         assert [event async for event in events] == []
+
+
+async def test_what_others_have_open_on_the_server_silences_nobody(house: House, postgres_url: str) -> None:
+    start = (await house.ask("GET", "/v1/events?limit=200")).body["next_cursor"]
+    opened = [
+        (house.settings.database_dsn, "create table public.note (a int)"),  # a person's, forgotten
+        (postgres_url, "create table public.gone_again (a int)"),  # another database's
+    ]
+    async with AsyncExitStack() as stack:
+        for url, write in opened:
+            connection = await asyncpg.connect(url)
+            stack.push_async_callback(connection.close)
+            await connection.execute("begin")
+            await connection.execute(write)
+        late = asyncio.Event()
+        slow = asyncio.create_task(say(house, 0, late))
+        try:
+            async with following(house, last=start) as events:
+                await until(lambda: _is_open(house), what="a late one under way")
+                await say(house, 1)
+                reading = asyncio.create_task(take(events, 2))
+                await asyncio.wait([reading], timeout=1.2)
+                assert not reading.done(), "shown before one of ours that was older"
+                late.set()
+                seen = await reading
+        finally:
+            late.set()
+            await slow
+    assert [event["body"]["reason"] for event in seen] == ["number 0", "number 1"]
+
+
+async def _is_open(house: House) -> bool:
+    """Whether a transaction of ours has taken its number, as its locks show."""
+    query = """
+        select count(*) as open from pg_locks l join pg_class c on c.oid = l.relation
+        where c.relname = 'action_event' and l.mode = 'RowExclusiveLock'"""
+    return bool((await house.fetch(query))[0]["open"])

@@ -100,7 +100,7 @@ async def rows_are_the_cloud(installed: Installed, lab: Lab) -> bool:
 async def _every_event_went_out(installed: Installed, witness: Witness) -> bool:
     await witness.read()
     logged = {event["id"] for event in await installed.events()}
-    assert witness.actions() <= logged, "said and not in the log"
+    # The log shows an event once every older transaction has ended: the bus may have been told sooner.
     return witness.actions() == logged
 
 

@@ -113,7 +113,28 @@ def _resources_of(organisation_id: UUID) -> Select[UUID]:
 Position = tuple[int, int]
 """Where a reader of the event log stands: transaction and number."""
 
-_SETTLED = text("action_event.transaction < (pg_snapshot_xmin(pg_current_snapshot())::text)::bigint")
+# A transaction that others have open for long (a backup, a person's session, another database) writes no event: it is
+# told from ours by its locks, for ours has one on a table of this schema from before it has its number until its end.
+# One whose locks are not seen may be ours. Locks are looked at only where something runs.
+_SETTLED = text("""action_event.transaction < (
+    with running as materialized (
+        select xip, xip::xid as short from pg_snapshot_xip(pg_current_snapshot()) as xip
+    ),
+    locks as materialized (
+        select locktype, transactionid, virtualtransaction, relation, database from pg_locks
+        where granted and locktype in ('transactionid', 'relation') and exists (select from running)
+    ),
+    strange as (
+        select one.transactionid from locks one where one.locktype = 'transactionid' and not exists (
+            select from locks held join pg_class on pg_class.oid = held.relation
+            where held.virtualtransaction = one.virtualtransaction and held.locktype = 'relation'
+                and held.database = (select oid from pg_database where datname = current_database())
+                and pg_class.relnamespace = current_schema()::regnamespace
+        )
+    )
+    select coalesce(min(xip::text::bigint), pg_snapshot_xmax(pg_current_snapshot())::text::bigint)
+    from running where not exists (select from strange where strange.transactionid = running.short)
+)""")
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +151,8 @@ async def events(
 ) -> Sequence[ActionRecord]:
     """Action events in an order that never gains a row behind a reader's back.
 
-    A row is shown once every transaction older than its own has ended: what commits late still comes after.
+    A row is shown once every transaction of ours that is older than its own has ended: what commits late still comes
+    after.
     """
     rows: Select[Any] = select(ActionRecord).where(_SETTLED)
     if after is not None:
