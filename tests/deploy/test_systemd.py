@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 
@@ -90,16 +91,46 @@ def test_the_installer_names_what_is_missing_and_changes_no_setting_that_is_ther
     asked = install(tmp_path, "monitor", "identity")
     assert asked.returncode == 2
     assert "lacks: database_url bus_url sealing_keys signing_key bootstrap_admin_token" in asked.stderr
+    assert "TIDES_INSTALLATION_ID (a UUID) for monitor; TIDES_VERIFY_KEYS for monitor" in asked.stderr
     secrets, settings = tmp_path / "etc/tides/secrets", tmp_path / "etc/tides/tides.env"
     assert secrets.stat().st_mode & 0o777 == 0o700
     for name in ("database_url", "bus_url", "sealing_keys"):
         (secrets / name).write_text("x")
-    settings.write_text("TIDES_PORT=9090\n")
+    keys = "TIDES_VERIFY_KEYS='{\"keys\": []}'"
+    for wrong in ("", "#TIDES_INSTALLATION_ID=", "TIDES_INSTALLATION_ID=\n", "TIDES_INSTALLATION_ID=lab\n"):
+        settings.write_text(f"{wrong}\n{keys}\n")
+        asked = install(tmp_path, "monitor")
+        assert asked.returncode == 2, wrong
+        assert "lacks: TIDES_INSTALLATION_ID (a UUID) for monitor; give" in asked.stderr
+    whole = f"TIDES_PORT=9090\n{keys}\nTIDES_INSTALLATION_ID='{uuid4()}'\n"
+    settings.write_text(whole)
 
     for _ in range(2):
         done = install(tmp_path, "monitor", "workload")
         assert (done.returncode, done.stderr) == (0, "")
-    assert settings.read_text() == "TIDES_PORT=9090\n"
+    assert settings.read_text() == whole
     assert os.readlink(tmp_path / "opt/tides") == release[0]
     unit = tmp_path / "etc/systemd/system/tides@.service"
     assert unit.read_text() == (SYSTEMD / "tides@.service").read_text()
+
+
+def test_of_older_versions_the_last_stays_and_what_something_runs_from(tmp_path: Path) -> None:
+    release = re.findall(rf"{tmp_path}(/opt/tides-\d+) is not there", install(tmp_path, "monitor").stderr)[0]
+    for name in (release, "/opt/tides-1", "/opt/tides-2", "/opt/tides-3"):
+        (tmp_path / name.lstrip("/") / "bin").mkdir(parents=True)
+        (tmp_path / name.lstrip("/") / "whole").touch()
+    (tmp_path / "opt/tides").symlink_to("/opt/tides-2")
+    for name in ("database_url", "bus_url", "sealing_keys"):
+        secret = tmp_path / "etc/tides/secrets" / name
+        secret.parent.mkdir(parents=True, exist_ok=True)
+        secret.write_text("x")
+    settings = tmp_path / "etc/tides/tides.env"
+    settings.write_text(f"TIDES_INSTALLATION_ID={uuid4()}\nTIDES_VERIFY_KEYS={{}}\n")
+    running = tmp_path / "opt/tides-3/bin/tides"
+    shutil.copy("/bin/sleep", running)
+    with subprocess.Popen([running, "60"]) as process:
+        done = install(tmp_path, "monitor")
+        process.kill()
+    assert (done.returncode, done.stderr) == (0, "")
+    kept = {f"/opt/{path.name}" for path in (tmp_path / "opt").glob("tides-*")}
+    assert kept == {release, "/opt/tides-2", "/opt/tides-3"}
