@@ -30,7 +30,8 @@ end $$
 async def migrate(url: str, schema: str, scripts: str) -> None:
     """Bring a service's schema to the newest version; safe to run from several processes at once.
 
-    Creates the schema and its role at first. `scripts` is the import path of the service's revision files.
+    Creates the schema and its role at first. `scripts` is the import path of the service's revision files. A schema
+    that is newer is left as it is: an older process that starts during an upgrade, or after going back, works on it.
     """
     engine = create_async_engine(async_url(url), poolclass=NullPool, connect_args={"timeout": 10})
     try:
@@ -65,7 +66,13 @@ def _prepare(connection: Connection, schema: str) -> None:
 def _upgrade(connection: Connection, scripts: str, version_table: str) -> None:
     script = open_scripts(scripts)
 
+    known = {one.revision for one in script.walk_revisions()}
+
     def to_head(revision: Any, _context: Any) -> Sequence[Any]:
+        strange = sorted(set(revision) - known)
+        if strange:
+            log.warning("schema.newer", scripts=scripts, there=strange, newest_here=script.get_current_head())
+            return []
         return script._upgrade_revs("head", revision)
 
     with EnvironmentContext(Config(), script, fn=to_head) as environment:

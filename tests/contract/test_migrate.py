@@ -10,6 +10,7 @@ from typing import Any
 import asyncpg
 import pytest
 from sqlalchemy.exc import DBAPIError
+from structlog.testing import capture_logs
 
 from libs.common.migrate import migrate
 from tests.contract.tiny import MIGRATIONS
@@ -105,6 +106,20 @@ async def test_a_later_version_adds_to_what_is_there_and_keeps_it(
     await migrate(database_url, "tiny", history.add(1))
     assert await _fetch(database_url, "select * from tiny.thing") == [(1, "kept")]
     await migrate(database_url, "tiny", history.add(2))
+    assert await _fetch(database_url, "select * from tiny.thing") == [(1, "kept", 1.0)]
+    assert await _fetch(database_url, "select version_num from tiny.alembic_version") == [("0002",)]
+
+
+async def test_an_older_process_starts_on_a_newer_schema_and_leaves_it(
+    database_url: str, history: History, tmp_path: Path
+) -> None:
+    await migrate(database_url, "tiny", history.add(1, 2))
+    older = History(tmp_path, f"older_{history.name}")
+    with capture_logs() as logs:
+        await migrate(database_url, "tiny", older.add(1))
+    assert [(line["event"], line["there"], line["newest_here"]) for line in logs] == [
+        ("schema.newer", ["0002"], "0001")
+    ]
     assert await _fetch(database_url, "select * from tiny.thing") == [(1, "kept", 1.0)]
     assert await _fetch(database_url, "select version_num from tiny.alembic_version") == [("0002",)]
 
