@@ -16,7 +16,7 @@ from services.stats.main import build
 from services.stats.models import backtest
 from services.stats.usecases import backtests
 from tests.service.lone_service import OURS, THEIRS, Lone, serve
-from tests.service.test_stats import EAST, inventory, resource, round_of, sample
+from tests.service.stats_house import EAST, inventory, resource, round_of, sample
 from tests.support import until
 
 NOW = datetime(2026, 11, 19, 10, 3, 20, tzinfo=UTC)
