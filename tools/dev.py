@@ -76,8 +76,16 @@ def lock(arguments: Sequence[str]) -> int:
         print("uv is needed for this: pip install uv")
         return 3
     targets = {
-        "requirements.lock": ["pyproject.toml"],
-        "requirements-dev.lock": ["--extra", "dev", "-c", "requirements.lock", "pyproject.toml"],
+        "requirements.lock": ["--extra", "tracing", "pyproject.toml"],
+        "requirements-dev.lock": [
+            "--extra",
+            "dev",
+            "--extra",
+            "tracing",
+            "-c",
+            "requirements.lock",
+            "pyproject.toml",
+        ],
         "requirements-uv.lock": ["tools/installer.in"],
     }
     for target, sources in targets.items():

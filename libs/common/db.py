@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import datetime
+from typing import NamedTuple
 
 from sqlalchemy import DateTime, MetaData, func, insert, select
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
@@ -12,6 +13,7 @@ from libs.common.bus.messages import to_message
 from libs.common.contracts.base import Event
 from libs.common.contracts.catalogue import entry_of
 from libs.common.tables import outbox
+from libs.common.tracing import carried
 from libs.common.wake import Wake
 
 CONNECT_TIMEOUT_S = 10
@@ -47,7 +49,7 @@ class Session(AsyncSession):
         Raises KeyError if it is not in the catalogue.
         """
         entry_of(type(event))
-        self._unwritten.append((event, queue))
+        self._unwritten.append(_Emitted(event, queue, carried()))
 
     @asynccontextmanager
     async def savepoint(self) -> AsyncIterator[None]:
@@ -65,9 +67,7 @@ class Session(AsyncSession):
         if not self._unwritten:
             return
         source = self.sync_session.info["source"]
-        await self.execute(
-            insert(outbox), [_outbox_row(event, source, queue) for event, queue in self._unwritten]
-        )
+        await self.execute(insert(outbox), [_outbox_row(emitted, source) for emitted in self._unwritten])
         self._unwritten.clear()
         self.sync_session.info["has_emitted"] = True
 
@@ -77,8 +77,8 @@ class Session(AsyncSession):
         return bool(self.sync_session.info.get("has_emitted"))
 
     @property
-    def _unwritten(self) -> list[tuple[Event, str | None]]:
-        unwritten: list[tuple[Event, str | None]] = self.sync_session.info.setdefault("unwritten", [])
+    def _unwritten(self) -> list["_Emitted"]:
+        unwritten: list[_Emitted] = self.sync_session.info.setdefault("unwritten", [])
         return unwritten
 
     async def database_now(self) -> datetime:
@@ -140,6 +140,29 @@ class Database:
         await self.engine.dispose()
 
 
+_SERVERS_OWN = {
+    "53100": "disk_full",
+    "53200": "out_of_memory",
+    "53300": "too_many_connections",
+    "53400": "limit_exceeded",
+    "25006": "read_only",
+    "57P01": "shutting_down",
+    "57P02": "shutting_down",
+    "57P03": "shutting_down",
+    "58030": "io_error",
+}
+"""By SQLSTATE: https://www.postgresql.org/docs/current/errcodes-appendix.html"""
+
+
+def refusal_of_server(error: BaseException) -> str | None:
+    """Why the server could not do what was right, in a word; None where the error speaks of what was asked."""
+    for one in (error, getattr(error, "orig", None), error.__cause__):
+        word = _SERVERS_OWN.get(str(getattr(one, "sqlstate", "")))
+        if word is not None:
+            return word
+    return None
+
+
 def async_url(url: str) -> str:
     """The SQLAlchemy form of a PostgreSQL URL."""
     return url.replace("postgresql://", "postgresql+asyncpg://", 1).replace(
@@ -147,13 +170,22 @@ def async_url(url: str) -> str:
     )
 
 
-def _outbox_row(event: Event, source: str, queue: str | None) -> dict[str, object]:
-    message = to_message(event, source)
+class _Emitted(NamedTuple):
+    """An event on its way into the outbox."""
+
+    event: Event
+    queue: str | None
+    came_from: dict[str, str]
+    """The trace of what emitted it, which may have ended when it is written."""
+
+
+def _outbox_row(emitted: _Emitted, source: str) -> dict[str, object]:
+    message = to_message(emitted.event, source)
     return {
-        "message_id": event.id,
+        "message_id": emitted.event.id,
         "key": message.key,
         "body": message.body,
-        "headers": dict(message.headers),
-        "public": queue is None and entry_of(type(event)).public,
-        "queue": queue,
+        "headers": {**message.headers, **emitted.came_from},
+        "public": emitted.queue is None and entry_of(type(emitted.event)).public,
+        "queue": emitted.queue,
     }

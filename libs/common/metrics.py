@@ -51,6 +51,12 @@ class Metrics:
 
     def _add_parts(self, registry: CollectorRegistry) -> None:
         """What is not of beats, events and secrets."""
+        self._refusals = Counter(
+            "tides_database_refusals",
+            "Writes of messages that the server refused for reasons of its own; they are tried until it takes them.",
+            ("service", "cause"),
+            registry=registry,
+        )
         self._lane_failures = Counter(
             "tides_lane_failures", "Work that ended with an unexpected error.", ("lane",), registry=registry
         )
@@ -100,6 +106,10 @@ class Metrics:
             self._events_failed.labels(service, key).inc()
             raise
         self._events.labels(service, key).inc()
+
+    def refused(self, service: str, cause: str) -> None:
+        """The database of a service could not take what was right: no disk left, for one."""
+        self._refusals.labels(service, cause).inc()
 
     def begins(self, service: str, beat: str, every_s: float) -> None:
         """A beat is about to run for the first time: from now on its age counts."""

@@ -17,10 +17,11 @@ from libs.common.bus.base import Bus, BusUnavailable, Message, Queue
 from libs.common.bus.handling import heed_cancellation
 from libs.common.bus.messages import REPLAYED, decode
 from libs.common.bus.retry import Backoff
+from libs.common.bus.traced import traced
 from libs.common.clock import Clock, WallClock
 from libs.common.contracts.base import Event
 from libs.common.contracts.supply import TokenRevoked
-from libs.common.db import Database, Session
+from libs.common.db import Database, Session, refusal_of_server
 from libs.common.figures import READ_EVERY_S, Gauge, measuring
 from libs.common.inbox import first_time, prune, remember_revoked, revoked_tokens
 from libs.common.metrics import Metrics
@@ -35,6 +36,7 @@ from libs.common.secrets import Vault, parse_keys
 from libs.common.serve import serving
 from libs.common.service import Beat, Hears, Runtime, Service, queue_name
 from libs.common.settings import Settings
+from libs.common.tracing import OFF, Tracing
 from libs.common.wake import Activity, Wake
 
 log = structlog.get_logger(__name__)
@@ -76,7 +78,7 @@ class _Composition:
 
 @asynccontextmanager
 async def running(
-    builders: Sequence[Build], settings: Settings, *, clock: Clock | None = None
+    builders: Sequence[Build], settings: Settings, *, clock: Clock | None = None, tracing: Tracing = OFF
 ) -> AsyncIterator[Running]:
     """Run these services until the block ends. Migrates first; stops in order:
 
@@ -84,9 +86,9 @@ async def running(
     """
     async with AsyncExitStack() as stack:
         await reach_database(settings)
-        bus = await reach_bus(settings)
-        stack.push_async_callback(_hang_up, bus)
-        composition = _compose(settings, bus, clock or WallClock())
+        bus = traced(await reach_bus(settings), tracing, settings.bus_dsn)
+        stack.push_async_callback(_hang_up, bus, tracing)
+        composition = _compose(settings, bus, clock or WallClock(), tracing)
         services = tuple(build(composition.runtime) for build in builders)
         for database, _ in composition.databases:
             stack.push_async_callback(database.dispose)
@@ -114,7 +116,7 @@ async def running(
             stopped.begin(CLOSED_WITHIN_S)
 
 
-def _compose(settings: Settings, bus: Bus, clock: Clock) -> _Composition:
+def _compose(settings: Settings, bus: Bus, clock: Clock, tracing: Tracing) -> _Composition:
     activity = Activity()
     databases: list[tuple[Database, Wake]] = []
 
@@ -132,6 +134,7 @@ def _compose(settings: Settings, bus: Bus, clock: Clock) -> _Composition:
         verifier=Verifier(settings.verify_keys),
         activity=activity,
         open_database=open_database,
+        tracing=tracing,
     )
     return _Composition(runtime, databases)
 
@@ -213,12 +216,15 @@ async def _relay_rest(services: Sequence[Service], bus: Bus) -> None:
         log.warning("outbox.left_behind", error=type(error).__name__)
 
 
-async def _hang_up(bus: Bus) -> None:
-    try:
-        async with asyncio.timeout(HANG_UP_WITHIN_S):
-            await bus.aclose()
-    except TimeoutError:
-        log.warning("bus.not_closed")
+async def _hang_up(bus: Bus, tracing: Tracing) -> None:
+    async def close() -> None:
+        try:
+            async with asyncio.timeout(HANG_UP_WITHIN_S):
+                await bus.aclose()
+        except TimeoutError:
+            log.warning("bus.not_closed")
+
+    await asyncio.gather(close(), tracing.aclose())
 
 
 def queue_of(service: Service, hears: Hears) -> Queue:
@@ -325,17 +331,29 @@ def _handler(
             for wake in hears.wakes if REPLAYED not in message.headers else ():
                 wake.set()
 
+    return _patiently(service, metrics, react)
+
+
+def _patiently(
+    service: Service, metrics: Metrics, react: Callable[[Message, Event], Awaitable[None]]
+) -> Callable[[Message], Awaitable[None]]:
+    """React, once the database takes it: that it is away, or full, is no fault of the message, and no delivery."""
+
     async def handle(message: Message) -> None:
-        """React, once the database can be asked: that it is away is no fault of the message, and no delivery."""
-        event = decode(message)
+        event, backoff = decode(message), Backoff()
         while True:
             try:
                 await react(message, event)
                 return
             except Exception as error:
-                if await service.database.answers():
+                cause = refusal_of_server(error)
+                if cause is None and await service.database.answers():
                     raise
-                log.warning("event.waits_for_database", key=message.key, error=type(error).__name__)
+                why = {"error": type(error).__name__, "cause": cause}
+                log.warning("event.waits_for_database", key=message.key, **why)
+            if cause is not None:
+                metrics.refused(service.name, cause)
+                await backoff.pause()
             await _until_it_answers(service.database)
 
     return handle

@@ -19,6 +19,7 @@ from libs.common.figures import Figures
 from libs.common.metrics import Metrics
 from libs.common.secrets import Vault
 from libs.common.settings import Settings
+from libs.common.tracing import OFF, Tracing
 from libs.common.wake import Activity, Wake
 
 
@@ -36,6 +37,8 @@ class Runtime:
     """By schema name, which is the service's name."""
     registry: CollectorRegistry = field(default_factory=CollectorRegistry)
     """Where a service registers instruments of its own; served at `/metrics`."""
+    tracing: Tracing = OFF
+    """Where a service notes work that a message did not begin; what messages begin is noted already."""
     metrics: Metrics = field(init=False)
     """The instruments that all services of the process share."""
 

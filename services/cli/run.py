@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import os
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from importlib import import_module
@@ -18,6 +19,8 @@ from libs.common.runner import Build, Running, running
 from libs.common.serve import CannotListen
 from libs.common.service import Runtime, Service
 from libs.common.settings import InvalidSettings, Settings
+from libs.common.telemetry import open_tracing
+from libs.common.tracing import OFF, Tracing
 from services.cli.keep import complete
 
 SERVICES = ("identity", "registry", "policy", "templates", "contribution", "monitor", "workload", "stats")
@@ -154,12 +157,13 @@ async def started(
     clock: Clock | None = None,
     durable: bool = True,
     change: Change | None = None,
+    tracing: Tracing = OFF,
 ) -> AsyncIterator[tuple[Running, Settings]]:
     """Run services until the block ends. Raises InvalidSettings, also for an address that is taken."""
     try:
         async with (
             _with_server(complete(settings), durable) as (whole, server),
-            running(builders(names, change), whole, clock=clock) as run,
+            running(builders(names, change), whole, clock=clock, tracing=tracing) as run,
             _ending_with(server, run),
         ):
             yield run, whole
@@ -170,9 +174,10 @@ async def started(
 async def run_process(names: Sequence[str], settings: Settings) -> None:
     """Run until told to stop, or until a loop that must not end has ended."""
     configure(settings.log_level, settings.log_format)
+    tracing = open_tracing(os.environ, _traced_as(names))
     stop = asyncio.Event()
     when_told_to_stop(stop.set)
-    async with started(names, settings) as (process, _):
+    async with started(names, settings, tracing=tracing) as (process, _):
         gc.collect()
         gc.freeze()  # what is loaded stays loaded: a full collection over it would stall the loop for 40 ms
         stopping = asyncio.ensure_future(_wait(stop))
@@ -180,6 +185,11 @@ async def run_process(names: Sequence[str], settings: Settings) -> None:
         stopping.cancel()
         if process.failed.done():
             process.failed.result()
+
+
+def _traced_as(names: Sequence[str]) -> str:
+    """What a process is called among others where traces are collected."""
+    return "tides" if "all" in names else f"tides-{'-'.join(chosen(names))}"
 
 
 async def _wait(event: asyncio.Event) -> None:

@@ -53,6 +53,7 @@ def build(runtime: Runtime) -> Service:
         installation_id=runtime.settings.installation_id or uuid5(_UNNAMED, "tides"),
         pace=pace,
         guests=guests,
+        tracing=runtime.tracing,
     )
     app = create_app(
         "workload", routers=[router, sweeps.router], settings=runtime.settings, verifier=runtime.verifier

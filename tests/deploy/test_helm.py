@@ -18,6 +18,7 @@ from kubernetes_validate import utils as schemas
 from libs.common.contracts.usage import UsageSampled
 from libs.common.service import queue_name
 from libs.common.settings import Settings, variable_of
+from libs.common.telemetry import is_wanted
 from services.cli.run import SERVICES
 from tools.schemas import compose
 
@@ -42,6 +43,7 @@ ON = {
     "database": {"by": "cloudnativepg", "cloudnativepg": {"storageClass": "fast", "imageName": "pg:17"}},
     "bus": {"by": "operator", "operator": {"storageClass": "fast"}},
     "boinc": {"url": "https://tides.example.org/boinc/", "signingKey": "1024\nab"},
+    "tracing": {"endpoint": "http://collector.monitoring:4318", "ratio": 0.1},
     "defaults": {"autoscaling": {"enabled": True}, "nodeSelector": {"a": "b"},
                  "tolerations": [{"key": "k", "operator": "Exists"}], "podAnnotations": {"a": "b"}},
     "services": {"workload": {"keda": {"enabled": True}}, "monitor": {"keda": {"enabled": True}}},
@@ -119,7 +121,8 @@ def test_every_pod_is_shut_in_and_knows_only_its_secrets(chart: Any, case: str) 
         assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
         assert container["resources"]["limits"]["memory"]
         told = {item["name"]: item["value"] for item in container["env"]}
-        assert {variable.removesuffix("_FILE") for variable in told} <= known
+        assert {name.removesuffix("_FILE") for name in told if not name.startswith("OTEL_")} <= known
+        assert is_wanted(told) == (case == "on")
         paths = {value.rpartition("/")[2] for key, value in told.items() if key.endswith("_FILE")}
         sources = next(volume for volume in pod["volumes"] if volume["name"] == "secrets")["projected"][
             "sources"

@@ -21,6 +21,7 @@ from libs.harvest.decide import decide
 from libs.harvest.document import parse
 from libs.harvest.state import from_json
 from libs.providers.simulated import Cloud
+from services.workload.usecases.causes import TRACE
 from services.workload.usecases.judging import Inputs
 
 _ONCE = (MachineRequested, MachineDeployed, MachineDestroyed)
@@ -97,6 +98,7 @@ async def check_replay(books: Books) -> int:
     rows = await books.fetch("select * from decision order by id")
     for row in rows:
         stored = {name: row[name] for name in ("observation", "facts", "decision")}
+        stored["decision"] = {name: value for name, value in stored["decision"].items() if name not in TRACE}
         inputs = Inputs.model_validate_json(json.dumps(stored))
         policy = parse(books.documents[row["policy_revision"]])
         _, decision = decide(policy, from_json(row["state_before"]), inputs.observation, inputs.facts)

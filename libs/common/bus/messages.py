@@ -7,6 +7,7 @@ from pydantic import ValidationError
 from libs.common.bus.base import Hopeless, Message
 from libs.common.contracts.base import Event
 from libs.common.contracts.catalogue import BY_KEY
+from libs.common.tracing import carried
 
 SPEC_VERSION = "1.0"
 REPLAYED = "ce-replayed"
@@ -26,6 +27,7 @@ def to_message(event: Event, source: str) -> Message:
         "ce-type": event.key,
         "ce-time": event.at.isoformat(),
         "ce-subject": event.subject,
+        **carried(),
     }
     public_key = public_key_of(event.key, headers)
     return Message(str(event.id), event.key, event.encode(), headers, public_key)

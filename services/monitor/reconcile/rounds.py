@@ -82,6 +82,10 @@ class Rounds:
 
     async def run(self, resource: Resource, watch: Watch) -> None:
         """One round, whatever happens. Afterwards `watch` says when the next one is due."""
+        with self._runtime.tracing.work("monitor.round", resource=resource.id, provider=resource.provider):
+            await self._round(resource, watch)
+
+    async def _round(self, resource: Resource, watch: Watch) -> None:
         started = perf_counter()
         try:
             async with asyncio.timeout(ROUND_WITHIN_S):

@@ -1,7 +1,7 @@
 """What it takes to act on clouds: leases, sessions, lanes, and the memory of what was refused."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -14,6 +14,7 @@ from libs.common.clock import Clock
 from libs.common.db import Database, Session
 from libs.common.lanes import Lanes
 from libs.common.secrets import Vault
+from libs.common.tracing import OFF, Kind, Tracing
 from libs.providers.base import Cause, Provider, ProviderError, Rejected, Unavailable
 from libs.providers.sessions import Sessions
 from services.workload.domain.steps import Act
@@ -63,6 +64,7 @@ class Hands:
     pace: Pace
     guests: Guests | None = None
     """Whom guests report to; None: nobody."""
+    tracing: Tracing = OFF
     looked_at: dict[UUID, tuple[int, bool, datetime]] = field(default_factory=dict)
     """When each resource's inventory was last read, at which of its revisions, and whether all was settled then."""
     resting_until: dict[UUID, tuple[UUID | None, datetime]] = field(default_factory=dict)
@@ -172,6 +174,19 @@ class Hands:
         """A transaction with the resource's row locked. Raises LeaseLost when another replica acts on it now."""
         async with self.database.transaction() as session:
             yield session, await guard(session, self.replica, resource.resource_id)
+
+    @asynccontextmanager
+    async def noting(
+        self, name: str, find_cause: Callable[[Session], Awaitable[Mapping[str, str]]], **about: object
+    ) -> AsyncIterator[None]:
+        """Where traces are collected, the block is noted as a consequence of the decision behind it."""
+        if not self.tracing.is_on:
+            yield
+            return
+        async with self.database.transaction() as session:
+            cause = await find_cause(session)
+        with self.tracing.work(name, cause, Kind.WORKS, **about):
+            yield
 
     async def begin(self, resource: Claimed) -> Turn:
         """Open the session, or find it open. Raises ProviderError: the cloud itself is not to be had."""

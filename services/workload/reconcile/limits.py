@@ -1,10 +1,13 @@
 """The limits lane: what is desired and the cloud does not have, the newest wish only."""
 
+from functools import partial
+
 import structlog
 
 from libs.common.lanes import speaking_of
 from libs.providers.base import Capability, Cause, ProviderError, Rejected
 from services.workload.reconcile.hands import Hands, Turn
+from services.workload.usecases.causes import cause_of_limits
 from services.workload.usecases.leasing import Claimed, is_of_endpoint
 from services.workload.usecases.limiting import (
     LimitsDue,
@@ -31,8 +34,11 @@ async def apply_limits(hands: Hands, resource: Claimed) -> None:
     for limits in due:
         if not hands.is_resting(limits) and (limits.is_known_due or hands.may_check(limits)):
             hands.note_check(limits)
+            cause = partial(cause_of_limits, due=limits)
+            about = {"cluster": limits.name, "resource": resource.name}
             with speaking_of(cluster=limits.name):
-                await _apply(hands, resource, limits)
+                async with hands.noting("limits.apply", cause, **about):
+                    await _apply(hands, resource, limits)
 
 
 async def _apply(hands: Hands, resource: Claimed, due: LimitsDue) -> None:

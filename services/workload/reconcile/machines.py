@@ -1,6 +1,7 @@
 """The machines lane: look, then make, wake, suspend and delete until every machine is as wanted."""
 
 import asyncio
+from functools import partial
 
 import structlog
 
@@ -11,6 +12,7 @@ from libs.providers.base import Cause, Power, Provider, ProviderError, Rejected
 from services.workload.domain.steps import Act
 from services.workload.reconcile.hands import Hands
 from services.workload.reconcile.releasing import has_nothing_to_see, release
+from services.workload.usecases.causes import cause_of_act
 from services.workload.usecases.judging import rejudge_all
 from services.workload.usecases.leasing import Claimed, LeaseLost, is_of_endpoint
 from services.workload.usecases.looking import Due, Look, is_still_due, settle_act_refused, settle_look
@@ -60,7 +62,7 @@ async def _perform_all(hands: Hands, resource: Claimed, due: list[Due]) -> bool:
         async with clones if item.act is Act.CREATE else acts:
             try:
                 with speaking_of(machine=item.name, act=item.act.value, cluster=item.cluster):
-                    return not stopped and await _perform(hands, resource, item)
+                    return not stopped and await _perform_noted(hands, resource, item)
             except Exception as error:
                 stopped.append(error)
                 return False
@@ -69,6 +71,12 @@ async def _perform_all(hands: Hands, resource: Claimed, due: list[Due]) -> bool:
     if stopped:
         raise next((error for error in stopped if isinstance(error, LeaseLost)), stopped[0])
     return all(went_well)
+
+
+async def _perform_noted(hands: Hands, resource: Claimed, due: Due) -> bool:
+    about = {"machine": due.name, "cluster": due.cluster, "resource": resource.name}
+    async with hands.noting(f"machine.{due.act.value}", partial(cause_of_act, due=due), **about):
+        return await _perform(hands, resource, due)
 
 
 async def _perform(hands: Hands, resource: Claimed, due: Due) -> bool:

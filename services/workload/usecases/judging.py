@@ -18,6 +18,7 @@ from sqlalchemy.exc import DataError, DBAPIError, IntegrityError
 from libs.common.contracts.usage import Sample, UsageSampled
 from libs.common.db import Session, Utc
 from libs.common.ids import cluster_id, new_id
+from libs.common.tracing import as_part, carried, tell
 from libs.harvest.decide import decide
 from libs.harvest.document import InvalidPolicy
 from libs.harvest.state import from_json, to_json
@@ -311,6 +312,7 @@ def _log_decided(told: Sequence[dict[str, object] | None]) -> None:
         log.info("cluster.decided", **facts)
 
 
+@as_part("decide")
 async def _decide(session: Session, case: _Case, observation: Observation) -> dict[str, object] | None:
     """Decide about one cluster and write down what follows; what the log is to say, where something moved."""
     cluster, rules = case.cluster, case.rulebook.of(case.cluster, case.now)
@@ -329,6 +331,7 @@ async def _decide(session: Session, case: _Case, observation: Observation) -> di
     reason, decided, told = _tell(case, rules, decision, machines), as_json(decision), None
     if case.by_hand is not None or _differs(cluster.decision, decided):
         inputs = Inputs(observation=observation, facts=facts, decision=decision).as_json()
+        inputs["decision"] |= carried()  # acts that follow belong to its trace
         record = DecisionRecord(
             id=new_id(), cluster_id=cluster.id, at=decision.at, policy_id=rules.assignment.policy_id,
             policy_revision=rules.assignment.policy_revision, state_before=to_json(before),
@@ -339,6 +342,7 @@ async def _decide(session: Session, case: _Case, observation: Observation) -> di
             "resource": case.rulebook.resource.name, "cluster": cluster.name, "rung": decision.rung.name,
             "wanted": decision.wanted, "reason": record.reason,
         }  # fmt: skip
+        tell(decision=record.id, **told)
     cluster.state, cluster.decision = to_json(after), decided
     cluster.reason, cluster.decided_at = reason, case.there
     cluster.floor_mhz_per_vcpu = rules.policy.floor_mhz_per_vcpu

@@ -65,6 +65,13 @@ capabilities: {drop: [ALL]}
 {{- range $name, $value := .root.Values.settings }}
 - {name: TIDES_{{ $name }}, value: {{ $value | quote }}}
 {{- end }}
+{{- with .root.Values.tracing }}
+{{- if .endpoint }}
+- {name: OTEL_EXPORTER_OTLP_ENDPOINT, value: {{ .endpoint | quote }}}
+- {name: OTEL_TRACES_SAMPLER, value: parentbased_traceidratio}
+- {name: OTEL_TRACES_SAMPLER_ARG, value: {{ .ratio | quote }}}
+{{- end }}
+{{- end }}
 {{- with .root.Values.boinc }}
 {{- if .url }}
 - {name: TIDES_BOINC_URL, value: {{ .url | quote }}}
