@@ -70,6 +70,8 @@ class Settings(BaseSettings):
     """The public text of the account manager's key, as `tides boinc keygen` printed it; empty: there is no manager."""
     boinc_url: str = ""
     """Where machines reach the account manager: https, a dot in the host, `/boinc/` at the end."""
+    boinc_local_projects: str = ""
+    """Hosts and networks, separated by commas, where projects are asked though they are this machine or its segment."""
     data_dir: Path = Field(default_factory=_default_data_dir)
 
     @field_validator("database_url")

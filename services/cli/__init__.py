@@ -17,6 +17,7 @@ from services.cli import (
     clouds,
     demo,
     floor,
+    guests,
     lending,
     operate,
     people,
@@ -53,6 +54,7 @@ app.add_typer(accounts.accounts, name="account")
 app.command("credit")(accounts.show_credit)
 app.add_typer(floor.clusters, name="cluster")
 app.add_typer(floor.machines, name="machine")
+app.add_typer(guests.guests, name="guest")
 app.add_typer(sweeps.sweeps, name="sweep")
 app.add_typer(people.users, name="user")
 app.add_typer(people.tokens, name="token")

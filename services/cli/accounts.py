@@ -110,8 +110,7 @@ def show_credit(
 
     async def work(client: Client) -> tuple[Any, Any, dict[str, str]]:
         asked = {"by": by, "since": since, "until": until}
-        claims = await client.call("GET", "/v1/claims", params=asked)
-        grants = await client.call("GET", "/v1/grants", params=asked)
+        claims, grants = await _all(client, "/v1/claims", asked), await _all(client, "/v1/grants", asked)
         return claims, grants, await _names(client) if by == "project" else {}
 
     claims, grants, names = ask(context, work)
@@ -135,6 +134,17 @@ def show_credit(
         show.say(
             f"Granted to hosts of the same accounts that are no machines of ours: {grants['others']:.1f}"
         )
+
+
+async def _all(client: Client, path: str, asked: dict[str, Any]) -> dict[str, Any]:
+    """The sums with the items of every page."""
+    whole: dict[str, Any] = await client.call("GET", path, params=asked)
+    cursor = whole.pop("next_cursor", None)
+    while cursor:
+        page = await client.call("GET", path, params={**asked, "cursor": cursor})
+        whole["items"] += page["items"]
+        cursor = page["next_cursor"]
+    return whole
 
 
 async def _become(client: Client, account_id: str, project_id: str) -> str:

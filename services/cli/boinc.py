@@ -110,14 +110,14 @@ class _Wish:
 
 
 async def _weak_key(url: str, wish: _Wish) -> str:
-    from libs.boinc.web import open_project, password_hash
+    from libs.boinc.web import ANYWHERE, open_project, password_hash
 
-    async with open_project(url) as asked:
+    async with open_project(url, ANYWHERE) as asked:
         config = await asked.config()
     if config.down:
         raise Failed("the project is down for maintenance; try again later")
     secret = password_hash(wish.password, wish.email)
-    async with open_project(config.rpc_url) as project:
+    async with open_project(config.rpc_url, ANYWHERE) as project:
         if not wish.user_name:
             return (await project.account(await project.lookup_account(wish.email, secret))).weak_key
         if config.terms and not (

@@ -130,6 +130,30 @@ def agree_to_terms(
     )
 
 
+@projects.command("terms")
+def show_terms(
+    context: typer.Context,
+    project: Named,
+    terms: Annotated[
+        str, typer.Option(help="Hash of terms that were agreed to, or its first digits; left out: the last.")
+    ] = "",
+) -> None:
+    """What somebody of your organisation agreed to, word for word, and who; the project may have other terms by now."""
+
+    async def work(client: Client) -> Any:
+        known = await find(client, PROJECT, project)
+        path = f"/v1/projects/{known['id']}/consents"
+        found = [one for one in await client.pages(path) if one["terms_sha256"].startswith(terms)]
+        if not found:
+            raise Failed(f"--terms: nobody of your organisation agreed to such terms of {known['name']}")
+        return await client.call("GET", f"{path}/{found[-1]['terms_sha256']}")
+
+    agreed = ask(context, work)
+    digest = agreed["terms_sha256"][:AGREED_DIGITS]
+    show.say(f"{agreed['user_name']} agreed on {show.moment(agreed['at'])} to terms {digest}")
+    show.say(agreed["terms"] or "their text was not kept: it was agreed to before Tides kept texts")
+
+
 @projects.command("sign")
 def sign_project(
     context: typer.Context,

@@ -15,7 +15,7 @@ from services.contribution.models import Account, Base, Contribution
 from services.contribution.reconcile.means import Means
 from services.contribution.reconcile.visits import VISIT_BEAT_S, Instruments, Visits
 from services.contribution.reconcile.watching import FORETELL_EVERY_S, WATCH_EVERY_S, foretell, watch_guests
-from services.contribution.settings import manager_of
+from services.contribution.settings import manager_of, project_reach
 from services.contribution.usecases import lending as usecases
 from services.contribution.usecases import ordering
 from services.contribution.usecases.accounts import LOGIN, STRONG, WEAK
@@ -45,11 +45,14 @@ def build(runtime: Runtime) -> Service:
     )
     manager, contacts = manager_of(runtime.settings), Contacts(runtime.registry)
     expects_agents = bool(runtime.settings.boinc_url.strip())
-    app.state.door = Door(database, runtime.clock, runtime.vault, manager, contacts, due, expects_agents)
+    reach = project_reach(runtime.settings)
+    app.state.door = Door(
+        database, runtime.clock, runtime.vault, manager, contacts, due, reach, expects_agents
+    )
     watch = partial(watch_guests, database, runtime.clock, expects_agent=expects_agents)
     tell = partial(foretell, database, runtime.clock)
     visits = Visits(
-        Means(database, runtime.clock, runtime.vault),
+        Means(database, runtime.clock, runtime.vault, reach),
         Lanes(runtime.activity),
         Instruments(runtime.registry),
         runtime.settings.jitter,

@@ -103,6 +103,16 @@ class Consent(Base):
     at: Mapped[datetime] = mapped_column(Utc)
 
 
+class KeptTerms(Base):
+    """The text of terms that somebody agreed to: the project may have others by now."""
+
+    __tablename__ = "kept_terms"
+
+    project_id: Mapped[UUID] = mapped_column(ForeignKey("project.id", ondelete="CASCADE"), primary_key=True)
+    terms_sha256: Mapped[str] = mapped_column(String(64), primary_key=True)
+    terms: Mapped[str] = mapped_column(Text)
+
+
 class Account(Base):
     """An organisation's account at a project. The strong key is here, sealed, and in nothing that leaves."""
 
@@ -181,6 +191,12 @@ class Machine(Base):
     """Since when it is at this stage."""
     grace_s: Mapped[float | None]
     """How long a draining machine has; None: it was not said."""
+    probe_id: Mapped[UUID | None]
+    """The probe of its resource that it is; None: it is none."""
+    probe_step: Mapped[int] = mapped_column(SmallInteger, server_default=text("0"))
+    """How far the probe was last told to be, in order of `Step`; 0: nothing was told."""
+    probe_why: Mapped[str | None] = mapped_column(String(300))
+    """What was last told to stand in its way."""
 
 
 class GuestToken(Base):

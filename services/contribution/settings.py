@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from libs.boinc.signing import PublicKey
+from libs.boinc.web import Reach, reach_of
 from libs.common.settings import InvalidSettings, Settings
 
 NAME = "Tides"
@@ -28,4 +29,14 @@ def manager_of(settings: Settings) -> Manager | None:
         raise InvalidSettings(
             "TIDES_BOINC_SIGNING_KEY: no public signing key; give what `tides boinc keygen` printed, best as a file "
             "by TIDES_BOINC_SIGNING_KEY_FILE"
+        ) from None
+
+
+def project_reach(settings: Settings) -> Reach:
+    """Where projects are asked. Raises InvalidSettings."""
+    try:
+        return reach_of(settings.boinc_local_projects)
+    except ValueError as error:
+        raise InvalidSettings(
+            f"TIDES_BOINC_LOCAL_PROJECTS: {error}; give host names, addresses and networks, separated by commas"
         ) from None

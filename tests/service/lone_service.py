@@ -111,6 +111,7 @@ async def serve(
             "installation_id": str(uuid4()),
             "port": 0,
             "pool_size": 4,
+            "boinc_local_projects": "127.0.0.1",  # where stand-in projects are
             **more,
         }
     )

@@ -101,6 +101,10 @@ async def test_an_outcome_that_nobody_asked_for_is_no_drain(house: House) -> Non
     await house.beat(outcomes={"drain": {"lost_cpu_s": 1.0}})
     await house.say(MachineDraining)
     assert len((await house.beat()).body["commands"]) == 1
+    many = {str(number): number for number in range(21)}
+    tales: list[dict[str, dict[str, int]]] = [{"x" * 81: {}}, {"x": {"y" * 81: 1}}, {"x": many}]
+    for hostile in tales:
+        assert (await house.beat(outcomes=hostile)).status == 422
 
 
 async def test_a_drain_that_is_called_off_is_undone_by_the_agent_and_can_come_again(house: House) -> None:

@@ -5,7 +5,7 @@ from uuid import UUID
 
 from libs.boinc.manager import ManagerReply
 from libs.common.contracts.action import MachineDraining, MachineRequested
-from tests.service.test_account_manager import TOKEN, House, attached, opened
+from tests.service.manager_house import TOKEN, House, attached, opened
 
 
 async def test_machines_work_by_priority_within_quotas_and_the_lower_ones_stand_by(

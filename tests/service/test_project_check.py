@@ -132,12 +132,33 @@ async def test_who_agreed_to_which_terms_is_kept_and_other_terms_are_told(
     assert now["seen"]["terms_sha256"] == other != digest
     assert "project.terms_changed" in {fact["event"] for fact in logs}
 
+    agreed_to = (await tides.ask("GET", f"{path}/consents/{digest}", role=Role.VIEWER)).body
+    assert (agreed_to["terms"], agreed_to["user_name"]) == (before, "someone")
+    assert (await tides.ask("GET", f"{path}/consents/{other}")).status == 404
+    assert (await tides.ask("GET", f"{path}/consents/{digest}", organisation=THEIRS)).status == 404
+    assert (await tides.ask("GET", f"{path}/consents/x")).status == 422
+    assert (await tides.ask("GET", f"{path}/consents", organisation=THEIRS)).body["items"] == []
+
     stale = await tides.ask("PUT", f"{path}/consent", {"terms_sha256": digest})
     assert (stale.status, stale.field) == (409, "terms_sha256")
     assert not (await tides.ask("PUT", f"{path}/consent", {"terms_sha256": other})).body["terms_changed"]
     project.terms = before
     await tides.ask("POST", f"{path}/check")
     assert not (await tides.ask("GET", path)).body["terms_changed"]
+    first = (await tides.ask("GET", f"{path}/consents?limit=1")).body
+    rest = (await tides.ask("GET", f"{path}/consents?limit=1&cursor={first['next_cursor']}")).body
+    assert [one["terms_sha256"] for one in first["items"] + rest["items"]] == [digest, other]
+    assert (await tides.ask("GET", f"{path}/consents/{other}")).body["terms"] == "Pay us"
+    assert (await tides.ask("DELETE", path)).status == 204
+    assert (await tides.ask("GET", f"{path}/consents")).status == 404
+
+
+async def test_no_operator_makes_tides_ask_its_own_machine_or_its_clouds_secrets(database_url: str) -> None:
+    async with serve(build, "contribution", database_url, boinc_local_projects="") as lone, serving() as near:
+        for url in (near.url, near.url.replace("127.0.0.1", "localhost"), "http://169.254.169.254/latest/"):
+            answer = await lone.ask("POST", "/v1/projects", {"name": "x", "url": url, "verify": True})
+            assert (answer.status, near.asked) == (503, [])
+            assert "TIDES_BOINC_LOCAL_PROJECTS" in answer.body["detail"]
 
 
 async def test_nobody_agrees_to_what_was_never_read(tides: Lone) -> None:

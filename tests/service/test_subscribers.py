@@ -20,7 +20,7 @@ from libs.boinc.manager import ReportedProject
 from libs.common.contracts.action import MachineDestroyed, MachineDraining, MachineResumed
 from libs.common.contracts.demand import HoursExpected
 from services.contribution.reconcile.watching import foretell
-from tests.service.test_account_manager import House, opened
+from tests.service.manager_house import House, opened
 
 EXAMPLE = Path(__file__).parents[2] / "docs" / "examples" / "project_subscriber.py"
 

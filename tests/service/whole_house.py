@@ -123,6 +123,7 @@ async def open_whole(database_url: str, **more: Any) -> AsyncIterator[Whole]:
         "installation_id": str(uuid4()),
         "port": 0,
         "pool_size": 2,
+        "boinc_local_projects": "127.0.0.1",
     }
     settings = Settings.model_validate(given | more)
     identity: Build = partial(build_identity, passwords=Passwords(QUICK))

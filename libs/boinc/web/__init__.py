@@ -23,9 +23,12 @@ from libs.boinc.web.errors import (
     ProjectRefused,
     ProjectUnavailable,
 )
+from libs.boinc.web.reach import ANYWHERE, FAR, OutOfReach, Reach, reach_of
 from libs.boinc.web.stats import StatsFile, StatsKind, open_stats
 
 __all__ = [
+    "ANYWHERE",
+    "FAR",
     "Account",
     "BadEmail",
     "BadPassword",
@@ -36,11 +39,13 @@ __all__ = [
     "NoSuchFile",
     "NotFound",
     "NotUnique",
+    "OutOfReach",
     "ProjectClient",
     "ProjectConfig",
     "ProjectDown",
     "ProjectRefused",
     "ProjectUnavailable",
+    "Reach",
     "ServerStatus",
     "StatsFile",
     "StatsKind",
@@ -49,4 +54,5 @@ __all__ = [
     "open_project",
     "open_stats",
     "password_hash",
+    "reach_of",
 ]

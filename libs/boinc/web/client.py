@@ -1,9 +1,10 @@
 """One project's web RPCs over HTTP: GET, answers of any kind, a second between requests, a deadline for each."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
-from urllib.parse import urlsplit
+from functools import partial
+from typing import TypeVar
 
 import aiohttp
 from yarl import URL
@@ -13,7 +14,11 @@ from libs.boinc.account import canonical_url
 from libs.boinc.web import answers
 from libs.boinc.web.answers import Account, ProjectConfig, ServerStatus, UserCredit
 from libs.boinc.web.errors import BadPassword, NotFound, ProjectRefused, ProjectUnavailable
+from libs.boinc.web.reach import FAR, Reach, insist_on_url, open_http
 from libs.boinc.web.stats import StatsFile, StatsKind, open_stats
+from libs.boinc.web.unpacking import ENCODINGS, read_at_most
+
+T = TypeVar("T")
 
 SOURCE = "Tides"
 TIMEOUT_S = 30.0
@@ -43,7 +48,8 @@ class ProjectClient:
 
     async def config(self) -> ProjectConfig:
         """What the project says of itself; also while it is down."""
-        return answers.read_config(await self._get("get_project_config.php"), self._url)
+        text = await self._get("get_project_config.php")
+        return await _read(partial(answers.read_config, asked_url=self._url), text)
 
     async def create_account(
         self, email: str, passwd_hash: str, user_name: str, *, invite_code: str = "", consent: bool = False
@@ -57,7 +63,7 @@ class ProjectClient:
             given |= {"consent_flag": "1", "source": SOURCE}
         if invite_code:
             given["invite_code"] = invite_code
-        return answers.read_authenticator(await self._get("create_account.php", given))
+        return await _read(answers.read_authenticator, await self._get("create_account.php", given))
 
     async def has_account(self, email: str) -> bool:
         """Whether there is an account of this e-mail address."""
@@ -74,14 +80,16 @@ class ProjectClient:
             raise self._refused[login]
         given = {"email_addr": email, "passwd_hash": passwd_hash}
         try:
-            return answers.read_authenticator(await self._get("lookup_account.php", given))
+            return await _read(answers.read_authenticator, await self._get("lookup_account.php", given))
         except (BadPassword, NotFound) as refused:
             self._refused[login] = refused
             raise
 
     async def account(self, strong_key: str) -> Account:
         """The account with its weak key, which changes when the password does."""
-        return answers.read_account(await self._get("am_get_info.php", {"account_key": strong_key}))
+        return await _read(
+            answers.read_account, await self._get("am_get_info.php", {"account_key": strong_key})
+        )
 
     async def set_host_venue(self, strong_key: str, host_id: int, venue: str) -> None:
         """Put a host into a venue. Raises NotFound where it is not the account's."""
@@ -91,18 +99,16 @@ class ProjectClient:
     async def user(self, user_id: int) -> UserCredit:
         """A user's public totals."""
         given = {"format": "xml", "userid": str(user_id)}
-        return answers.read_user(await self._get("show_user.php", given))
+        return await _read(answers.read_user, await self._get("show_user.php", given))
 
     async def user_with_hosts(self, strong_key: str) -> UserCredit:
         """The account's totals and each of its hosts; at most once an hour."""
-        text = await self._get("show_user.php", {"format": "xml", "auth": strong_key}, LARGEST_USER)
-        if len(text) < _BIG:
-            return answers.read_user(text)
-        return await asyncio.to_thread(answers.read_user, text)
+        given = {"format": "xml", "auth": strong_key}
+        return await _read(answers.read_user, await self._get("show_user.php", given, LARGEST_USER))
 
     async def server_status(self) -> ServerStatus:
         """Daemons and queues."""
-        return answers.read_status(await self._get("server_status.php", {"xml": "1"}))
+        return await _read(answers.read_status, await self._get("server_status.php", {"xml": "1"}))
 
     @asynccontextmanager
     async def stats(
@@ -129,7 +135,10 @@ class ProjectClient:
 
     async def _follow(self, url: URL, most: int) -> str:
         for _ in range(_MOST_REDIRECTS + 1):
-            async with self._http.get(url, allow_redirects=False) as answer:
+            asked = self._http.get(
+                url, allow_redirects=False, auto_decompress=False, headers={"Accept-Encoding": ENCODINGS}
+            )
+            async with asked as answer:
                 if answer.status in (301, 302, 303, 307, 308):
                     url = _next(url, answer.headers.get("Location", ""))
                     continue
@@ -140,25 +149,25 @@ class ProjectClient:
 
 
 @asynccontextmanager
-async def open_project(rpc_url: str) -> AsyncIterator[ProjectClient]:
-    """A client of a project with a connection of its own. Raises ValueError for what is no project's address."""
-    async with aiohttp.ClientSession() as http:
+async def open_project(rpc_url: str, reach: Reach = FAR) -> AsyncIterator[ProjectClient]:
+    """A client of a project with a connection of its own, which leads nowhere beyond `reach`.
+
+    Raises ValueError for what is no project's address, OutOfReach.
+    """
+    insist_on_url(URL(canonical_url(rpc_url)), reach)
+    async with open_http(reach) as http:
         yield ProjectClient(http, rpc_url)
 
 
-async def read_at_most(answer: aiohttp.ClientResponse, most: int) -> bytes:
-    """The unpacked body. Raises ProjectUnavailable when it is larger."""
-    body = bytearray()
-    async for piece in answer.content.iter_chunked(64 * 1024):
-        body += piece
-        if len(body) > most:
-            raise ProjectUnavailable(f"The project's answer is larger than {most // 1024} KiB.")
-    return bytes(body)
+async def _read(reader: Callable[[str], T], text: str) -> T:
+    """What the reader makes of the text; of much text beside the event loop, for strangers wrote it."""
+    return reader(text) if len(text) < _BIG else await asyncio.to_thread(reader, text)
 
 
 def _next(url: URL, location: str) -> URL:
     target = url.join(URL(location))
-    weaker = url.scheme == "https" and target.scheme != "https"
-    if target.host != url.host or weaker or urlsplit(str(target)).scheme not in ("http", "https"):
+    is_there = (target.scheme, target.host, target.port) == (url.scheme, url.host, url.port)
+    is_stronger = (url.scheme, url.port, target.scheme, target.port) == ("http", 80, "https", 443)
+    if not is_there and not (is_stronger and target.host == url.host):
         raise ProjectUnavailable("The project sends us to another host; give that address instead.")
     return target

@@ -2,7 +2,6 @@
 
 import asyncio
 import re
-import zlib
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -15,12 +14,12 @@ from libs.boinc import lenient
 from libs.boinc.account import canonical_url
 from libs.boinc.lenient import Node
 from libs.boinc.web.errors import NoSuchFile, ProjectUnavailable
+from libs.boinc.web.unpacking import unpacked
 
 DEADLINE_S = 3600.0
 LARGEST_RECORD = 64 * 1024
 MOST_BYTES = 16 * 1024**3
 """Unpacked."""
-_PIECE = 256 * 1024
 _USER = re.compile(rb"<userid>\s*(\d{1,18})\s*</userid>")
 
 
@@ -63,7 +62,8 @@ async def open_stats(
     headers = {"Accept-Encoding": "identity"} | ({"If-None-Match": etag} if etag else {})
     timeout = aiohttp.ClientTimeout(total=DEADLINE_S, sock_read=60)
     try:
-        async with http.get(url, headers=headers, timeout=timeout, allow_redirects=False) as answer:
+        asked = http.get(url, headers=headers, timeout=timeout, allow_redirects=False, auto_decompress=False)
+        async with asked as answer:
             if answer.status == 304:
                 yield None
                 return
@@ -72,18 +72,22 @@ async def open_stats(
             if answer.status != 200:
                 raise ProjectUnavailable(f"The project answers with HTTP {answer.status}.")
             wanted = None if users is None else lambda record: _is_of(record, users)
-            records = _records(answer.content.iter_chunked(64 * 1024), kind.tag, wanted)
+            records = records_in(answer.content.iter_chunked(64 * 1024), kind.tag, wanted)
             yield StatsFile(answer.headers.get("ETag", ""), records)
-    except (aiohttp.ClientError, OSError, TimeoutError) as error:
+    except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
         raise ProjectUnavailable(f"The project's statistics do not come: {type(error).__name__}.") from None
 
 
-async def _records(
+async def records_in(
     pieces: AsyncIterator[bytes], tag: str, wanted: Callable[[bytes], bool] | None
 ) -> AsyncIterator[Node]:
+    """The records of this element in a packed file, however its pieces come; those alone whose bytes are `wanted`.
+
+    Raises ProjectUnavailable where the file is none, or a record has no end.
+    """
     begin, end = f"<{tag}>".encode(), f"</{tag}>".encode()
     rest = b""
-    async for text in _unpacked(pieces):
+    async for text in unpacked(pieces, MOST_BYTES):
         *whole, rest = (rest + text).split(end)
         if len(rest) > LARGEST_RECORD:
             raise ProjectUnavailable("A record of the project's statistics has no end.")
@@ -94,26 +98,6 @@ async def _records(
                 if node is not None:
                     yield node
         await asyncio.sleep(0)
-
-
-async def _unpacked(pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    unpacker = zlib.decompressobj(zlib.MAX_WBITS | 16)
-    total = 0
-    try:
-        async for piece in pieces:
-            waiting = piece
-            while waiting:
-                text = unpacker.decompress(waiting, _PIECE)
-                waiting = unpacker.unconsumed_tail
-                total += len(text)
-                if total > MOST_BYTES:
-                    raise ProjectUnavailable("The project's statistics have no end.")
-                if text:
-                    yield text
-    except zlib.error:
-        raise ProjectUnavailable("The project's statistics are no gzip file.") from None
-    if not unpacker.eof:
-        raise ProjectUnavailable("The project's statistics end in the middle.")
 
 
 def _is_of(record: bytes, users: frozenset[int]) -> bool:

@@ -3,16 +3,21 @@
 from dataclasses import dataclass, field
 from typing import Annotated
 
+import structlog
 from fastapi import Depends, Request
 from prometheus_client import CollectorRegistry, Counter
 from pydantic import BaseModel, ConfigDict
 
+from libs.boinc.web import Reach
 from libs.common.clock import Clock
 from libs.common.db import Database
 from libs.common.secrets import Vault
 from libs.common.wake import Wake
-from services.contribution.api.limits import Limits
+from services.contribution.api.limits import MOST_KNOWN, Limits, Verdict
 from services.contribution.settings import Manager
+from services.contribution.usecases import tokens
+
+log = structlog.get_logger(__name__)
 
 
 class Body(BaseModel):
@@ -42,6 +47,8 @@ class Door:
     contacts: Contacts
     visits_due: Wake
     """Wakes who asks projects."""
+    reach: Reach
+    """Where projects are asked."""
     expects_agents: bool = False
     """Whether machines are made with an agent that reports here."""
     limits: Limits = field(default_factory=Limits)
@@ -54,6 +61,25 @@ def door_of(request: Request) -> Door:
 
 
 HasDoor = Annotated[Door, Depends(door_of)]
+
+
+async def may_come(door: Door, token: str, address: str) -> Verdict:
+    """Whether whoever has this token may come from there now.
+
+    Where strangers have used up the address it is read, now and then, whose tokens are known: a machine of ours that
+    comes for the first time since this process began is not held back for them.
+    """
+    verdict = door.limits.ask(token, address)
+    if not verdict.wait_s or verdict.is_known or not door.limits.may_learn():
+        return verdict
+    try:
+        async with door.database.transaction() as session:
+            door.limits.learn(await tokens.known_hashes(session, MOST_KNOWN))
+    except Exception as error:
+        # Without the database nobody can be let in either.
+        log.error("limits.not_learnt", error=type(error).__name__)
+        return verdict
+    return door.limits.ask(token, address)
 
 
 def address_of(request: Request) -> str:

@@ -12,7 +12,7 @@ from libs.common.auth import Principal, Role, allow, public
 from libs.common.errors import forbidden, too_often, unauthorised
 from libs.common.names import ONE_LINE
 from libs.common.paging import Cursor, Limit, Page, page_of, read_cursor
-from services.contribution.api.door import Door, HasDoor, address_of
+from services.contribution.api.door import Door, HasDoor, address_of, may_come
 from services.contribution.domain import DEAD_MAN_S, HEARTBEAT_S, Health, health_of
 from services.contribution.models import Guest, GuestOrder, Machine
 from services.contribution.usecases import guests as usecases
@@ -30,6 +30,9 @@ health = APIRouter(prefix="/v1/guests", tags=["guests"])
 Operator = Annotated[Principal, Depends(allow(Role.OPERATOR))]
 Secret = Annotated[SecretStr, Field(min_length=32, max_length=200)]
 Version = Annotated[str, Field(max_length=16, pattern=r"^[0-9A-Za-z.+-]*$")]
+
+
+CommandId = Annotated[str, Field(max_length=80)]
 
 
 class Body(BaseModel):
@@ -60,7 +63,9 @@ class Beat(Body):
     tasks: Annotated[tuple[TaskNow, ...], Field(max_length=200)] = ()
     task_count: Annotated[int, Field(ge=0, le=1_000_000)] = 0
     boinc_error: Annotated[str | None, Field(max_length=200)] = None
-    outcomes: Annotated[dict[str, dict[str, Any]], Field(max_length=100)] = {}
+    outcomes: Annotated[
+        dict[CommandId, Annotated[dict[CommandId, Any], Field(max_length=20)]], Field(max_length=100)
+    ] = {}
 
 
 class Orders(BaseModel):
@@ -198,8 +203,8 @@ def _view(row: Ordered, now: datetime, *, expects_agent: bool) -> GuestView:
     )
 
 
-def _insist_on_patience(door: Door, token: str, address: str) -> None:
-    verdict = door.limits.ask(token, address)
+async def _insist_on_patience(door: Door, token: str, address: str) -> None:
+    verdict = await may_come(door, token, address)
     if verdict.wait_s:
         raise too_often(verdict.wait_s)
 
@@ -208,7 +213,7 @@ def _insist_on_patience(door: Door, token: str, address: str) -> None:
 async def enrol(request: Request, body: Enrolment, door: HasDoor) -> Orders:
     """Let a machine's agent in. The same token and secret again is the same enrolment."""
     token, address = body.token.get_secret_value(), address_of(request)
-    _insist_on_patience(door, token, address)
+    await _insist_on_patience(door, token, address)
     try:
         async with door.database.transaction() as session:
             await usecases.enrol(
@@ -231,7 +236,7 @@ async def enrol(request: Request, body: Enrolment, door: HasDoor) -> Orders:
 async def beat(request: Request, body: Beat, door: HasDoor) -> Orders:
     """One heartbeat: a machine reads and changes nothing but its own."""
     secret, address = request.headers.get("authorization", "").removeprefix("Bearer "), address_of(request)
-    _insist_on_patience(door, secret, address)
+    await _insist_on_patience(door, secret, address)
     error = body.boinc_error
     told = Told(
         version=body.version,

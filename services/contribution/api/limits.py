@@ -1,30 +1,31 @@
 """How often machines may come: each by its own token, and those whom nobody knows by their address.
 
-Many machines share one address (a gateway, a proxy), so who is known is never held back for what others do from there.
+Many machines share one address (a gateway, a proxy), so who is known is never held back for what others do from there,
+and what strangers send makes nobody who is known forgotten.
 """
 
 import ipaddress
 import math
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from services.contribution.domain import token_hash
 
-MOST_TOKENS, MOST_ADDRESSES = 50_000, 10_000
+MOST_KNOWN, MOST_REFUSED, MOST_ADDRESSES = 50_000, 10_000, 10_000
 """Beyond these the one that has not come for longest is forgotten: what is remembered takes 20 MB at most."""
 TOKEN_BURST, TOKEN_EVERY_S = 30.0, 5.0
 """An agent comes every minute and after each command, a client every half minute and after each start."""
 STRANGER_BURST, STRANGER_EVERY_S = 60.0, 1.0
+LEARN_EVERY_S = 10.0
+"""How often at most it is read whose tokens are known, while strangers have used up an address."""
 
 
 @dataclass(slots=True)
 class _Bucket:
     left: float
     at: float
-    known: bool | None = None
-    """Whether whoever came last with it was known; None: nobody has been let in or turned away yet."""
 
 
 class _Buckets:
@@ -32,8 +33,34 @@ class _Buckets:
         self._burst, self._every_s, self._most = burst, every_s, most
         self._by_key: OrderedDict[str, _Bucket] = OrderedDict()
 
-    def of(self, key: str, now: float) -> _Bucket:
-        """The bucket of a key, filled up to now."""
+    def take(self, key: str, now: float) -> int:
+        """Take one out of the key's bucket, filled up to now; else how many seconds until there is one."""
+        bucket = self._of(key, now)
+        if bucket.left < 1:
+            return max(1, math.ceil((1 - bucket.left) * self._every_s))
+        bucket.left -= 1
+        return 0
+
+    def put_back(self, key: str, now: float) -> None:
+        """One that was taken was not owed."""
+        bucket = self._of(key, now)
+        bucket.left = min(self._burst, bucket.left + 1)
+
+    def add(self, key: str, now: float) -> None:
+        """Remember the key, if it is not yet."""
+        if key not in self._by_key:
+            self._of(key, now)
+
+    def forget(self, key: str) -> None:
+        self._by_key.pop(key, None)
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._by_key
+
+    def __len__(self) -> int:
+        return len(self._by_key)
+
+    def _of(self, key: str, now: float) -> _Bucket:
         bucket = self._by_key.get(key)
         if bucket is None:
             bucket = self._by_key[key] = _Bucket(self._burst, now)
@@ -43,13 +70,6 @@ class _Buckets:
         bucket.left = min(self._burst, bucket.left + (now - bucket.at) / self._every_s)
         bucket.at = now
         return bucket
-
-    def wait_s(self, bucket: _Bucket) -> int:
-        """How long until there is one more in it; 0: there is."""
-        return 0 if bucket.left >= 1 else max(1, math.ceil((1 - bucket.left) * self._every_s))
-
-    def __len__(self) -> int:
-        return len(self._by_key)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,36 +83,63 @@ class Verdict:
 
 
 class Limits:
-    """What this process remembers of who came; every replica counts for itself."""
+    """What this process remembers of who came; every replica counts for itself.
+
+    Only tokens that are somebody's have buckets. Others count against their address as soon as they ask, so that many
+    at once get in no more often than one after the other.
+    """
 
     def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._monotonic = monotonic
-        self._tokens = _Buckets(TOKEN_BURST, TOKEN_EVERY_S, MOST_TOKENS)
+        self._known = _Buckets(TOKEN_BURST, TOKEN_EVERY_S, MOST_KNOWN)
         self._addresses = _Buckets(STRANGER_BURST, STRANGER_EVERY_S, MOST_ADDRESSES)
+        self._refused: OrderedDict[str, None] = OrderedDict()
+        self._learnt_at = -math.inf
 
     def ask(self, token: str, address: str) -> Verdict:
         """Whether whoever has this token may come from there now; each asking counts."""
-        now = self._monotonic()
-        mine = self._tokens.of(token_hash(token), now)
-        wait_s = self._tokens.wait_s(mine)
-        if not wait_s:
-            mine.left -= 1
-        if mine.known is not True:
-            wait_s = max(wait_s, self._addresses.wait_s(self._addresses.of(_network(address), now)))
-        return Verdict(wait_s, mine.known)
+        now, key = self._monotonic(), token_hash(token)
+        if key in self._known:
+            return Verdict(self._known.take(key, now), True)
+        is_refused = False if key in self._refused else None
+        return Verdict(self._addresses.take(_network(address), now), is_refused)
 
-    def note(self, token: str, address: str, *, known: bool) -> None:
-        """Remember whether the token was somebody's. One that is nobody's counts against its address."""
+    def note(self, token: str, address: str, *, known: bool | None) -> None:
+        """Remember whether the token, which was let in, is somebody's; None: nobody can say just now."""
+        now, key = self._monotonic(), token_hash(token)
+        if known is False:
+            self._known.forget(key)
+            self._refused[key] = None
+            self._refused.move_to_end(key)
+            if len(self._refused) > MOST_REFUSED:
+                self._refused.popitem(last=False)
+            return
+        if key in self._known:
+            return
+        self._addresses.put_back(_network(address), now)
+        if known:
+            self._refused.pop(key, None)
+            self._known.take(key, now)
+
+    def may_learn(self) -> bool:
+        """Whether it is time to read whose tokens are known; then it is not for a while."""
         now = self._monotonic()
-        self._tokens.of(token_hash(token), now).known = known
-        if not known:
-            there = self._addresses.of(_network(address), now)
-            there.left = max(0.0, there.left - 1)
+        if now < self._learnt_at + LEARN_EVERY_S:
+            return False
+        self._learnt_at = now
+        return True
+
+    def learn(self, hashes: Iterable[str]) -> None:
+        """These are hashes of tokens that are somebody's, though they have not come since this process began."""
+        now = self._monotonic()
+        for key in hashes:
+            self._known.add(key, now)
+            self._refused.pop(key, None)
 
     @property
-    def remembered(self) -> tuple[int, int]:
-        """How many tokens and addresses are remembered."""
-        return len(self._tokens), len(self._addresses)
+    def remembered(self) -> tuple[int, int, int]:
+        """How many known tokens, refused ones and addresses are remembered."""
+        return len(self._known), len(self._refused), len(self._addresses)
 
 
 def _network(address: str) -> str:

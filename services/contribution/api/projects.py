@@ -15,7 +15,7 @@ from libs.common.errors import invalid, unavailable
 from libs.common.names import ONE_LINE
 from libs.common.paging import Cursor, Limit, Page, page_of, read_cursor
 from libs.common.repeats import HasOnce
-from services.contribution.api.door import Body, HasDoor
+from services.contribution.api.door import Body, Door, HasDoor
 from services.contribution.models import ListedProject
 from services.contribution.usecases import projects as usecases
 from services.contribution.usecases.projects import Known
@@ -81,6 +81,13 @@ class ConsentView(BaseModel):
     at: datetime
 
 
+class AgreedTerms(ConsentView):
+    """A consent with the text of what was agreed to."""
+
+    terms: str | None
+    """Null: it was before texts were kept, and the project had other terms by then."""
+
+
 class ProjectView(BaseModel):
     """A project."""
 
@@ -144,7 +151,7 @@ async def add_project(who: Operator, body: ProjectRequest, door: HasDoor, once: 
     if body.verify:
         async with door.database.transaction() as session:
             await once.look(session)
-        config = await _ask(usecases.checked_url(url))
+        config = await _ask(door, usecases.checked_url(url))
         if config.account_manager:
             raise invalid("url", "This is an account manager, no project.", "Give the project's master URL.")
         url = config.master_url
@@ -191,7 +198,7 @@ async def check_project(_who: Operator, project_id: UUID, door: HasDoor) -> Proj
     """Ask the project itself, now: who it is, whether it takes us, and its terms. 503 where it does not answer."""
     async with door.database.transaction() as session:
         url = (await usecases.find_project(session, project_id)).url
-    config = await _ask(url)
+    config = await _ask(door, url)
     async with door.database.transaction() as session:
         await usecases.find_project(session, project_id)
         await usecases.note_seen(session, project_id, config, door.clock.now())
@@ -212,6 +219,25 @@ async def agree(who: Operator, project_id: UUID, body: ConsentRequest, door: Has
     """Agree, for the caller's organisation, to the terms that the project has now: who, when and which is kept."""
     async with door.database.transaction() as session:
         return _view(await usecases.agree(session, who, project_id, body.terms_sha256, door.clock.now()))
+
+
+@projects.get("/{project_id}/consents")
+async def list_consents(
+    who: Viewer, project_id: UUID, door: HasDoor, cursor: Cursor = None, limit: Limit = 50
+) -> Page[ConsentView]:
+    """Who agreed to which of the project's terms for the caller's organisation, the oldest first."""
+    after = None if cursor is None else read_cursor(cursor, UUID)[0]
+    async with door.database.transaction() as session:
+        found = await usecases.consents(session, who, project_id, after, limit + 1)
+    return page_of(found, limit, ConsentView.model_validate, lambda row: (str(row.id),))
+
+
+@projects.get("/{project_id}/consents/{terms_sha256}")
+async def read_consent(who: Viewer, project_id: UUID, terms_sha256: Sha256, door: HasDoor) -> AgreedTerms:
+    """What somebody of the caller's organisation agreed to, word for word, whatever the project says by now."""
+    async with door.database.transaction() as session:
+        found = await usecases.agreed_terms(session, who, project_id, terms_sha256)
+    return AgreedTerms(**ConsentView.model_validate(found.consent).model_dump(), terms=found.terms)
 
 
 @projects.delete("/{project_id}", status_code=204)
@@ -249,9 +275,9 @@ async def replace_catalogue(_who: Operator, request: Request, door: HasDoor) -> 
     return CatalogueKept(projects=len(listed), run_here=sum(each.runs_here for each in listed))
 
 
-async def _ask(url: str) -> ProjectConfig:
+async def _ask(door: Door, url: str) -> ProjectConfig:
     try:
-        async with open_project(url) as project:
+        async with open_project(url, door.reach) as project:
             return await project.config()
     except (ProjectUnavailable, ProjectRefused) as error:
         raise unavailable(str(error)) from None

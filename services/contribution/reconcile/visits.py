@@ -92,13 +92,13 @@ class Visits:
         return "visited"
 
     async def _ask_all(self, turn: Turn) -> None:
-        async with open_project(turn.url) as project:
+        async with open_project(turn.url, self.means.reach) as project:
             config = await project.config()
         async with self.means.database.transaction() as session:
             await visiting.hold(session, turn)
             await note_seen(session, turn.project_id, config, self.means.clock.now())
         _insist_on_up(config, turn.url)
-        async with open_project(config.rpc_url) as project:
+        async with open_project(config.rpc_url, self.means.reach) as project:
             await self._ask_accounts(turn, project, config)
             if turn.reads_stats:
                 self.instruments.granted.inc(await read_statistics(self.means, turn, project))

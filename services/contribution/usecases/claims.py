@@ -1,20 +1,18 @@
 """What BOINC clients say that they computed, added up: claimed, and nobody's grant."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date
 from enum import StrEnum
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import func, select
+from sqlalchemy import ColumnElement, func, select
 from sqlalchemy.orm import InstrumentedAttribute
 
 from libs.common.auth import Principal, Role
 from libs.common.db import Session
 from services.contribution.models import Claimed, Granted
-
-MOST_ROWS = 10_000
 
 
 class By(StrEnum):
@@ -24,6 +22,18 @@ class By(StrEnum):
     PROJECT = "project"
     MACHINE = "machine"
     ORGANISATION = "organisation"
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """Which days, from `since` up to but without `until`, added up by what, and which page of it."""
+
+    since: date
+    until: date
+    by: By
+    project_id: UUID | None
+    after: date | UUID | None
+    limit: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,21 +55,21 @@ def columns_of(table: type[Claimed] | type[Granted]) -> Mapping[By, Instrumented
     }
 
 
-async def claims(
-    session: Session, who: Principal, since: date, until: date, by: By, project_id: UUID | None
-) -> Sequence[Claim]:
-    """Of the days from `since` up to but without `until`, of the caller's organisation (an admin: of all)."""
-    of = columns_of(Claimed)[by]
-    query = (
-        select(of, func.sum(Claimed.cpu_s), func.sum(Claimed.credit))
-        .where(Claimed.day >= since, Claimed.day < until)
-        .group_by(of)
-        .order_by(of)
-        .limit(MOST_ROWS)
-    )
-    if project_id is not None:
-        query = query.where(Claimed.project_id == project_id)
+def asked_of(table: type[Claimed] | type[Granted], who: Principal, asked: Asked) -> ColumnElement[bool]:
+    """The rows of the table that the caller asks for and may see: of its organisation (an admin: of all)."""
+    rows = (table.day >= asked.since) & (table.day < asked.until)
+    if asked.project_id is not None:
+        rows &= table.project_id == asked.project_id
     if who.role is not Role.ADMIN:
-        query = query.where(Claimed.organisation_id == who.organisation_id)
-    rows = (await session.execute(query)).all()
-    return [Claim(of, cpu_s, credit) for of, cpu_s, credit in rows]
+        rows &= table.organisation_id == who.organisation_id
+    return rows
+
+
+async def claims(session: Session, who: Principal, asked: Asked) -> tuple[list[Claim], Claim]:
+    """A page, one row more than its limit where there is more; and all of it added up, of `since`."""
+    of, rows = columns_of(Claimed)[asked.by], asked_of(Claimed, who, asked)
+    sums = (func.coalesce(func.sum(Claimed.cpu_s), 0.0), func.coalesce(func.sum(Claimed.credit), 0.0))
+    query = select(of, *sums).where(rows).group_by(of).order_by(of).limit(asked.limit + 1)
+    found = await session.execute(query if asked.after is None else query.where(of > asked.after))
+    cpu_s, credit = (await session.execute(select(*sums).where(rows))).one()
+    return [Claim(*row) for row in found.all()], Claim(asked.since, cpu_s, credit)

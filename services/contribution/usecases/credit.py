@@ -10,7 +10,7 @@ from sqlalchemy import ARRAY, BigInteger, Text, any_, delete, func, literal, sel
 from sqlalchemy.dialects.postgresql import insert
 
 from libs.boinc.web import HostCredit
-from libs.common.auth import Principal, Role
+from libs.common.auth import Principal
 from libs.common.db import Session
 from services.contribution.domain import NOBODY, Stage, first_total, gain_of
 from services.contribution.models import (
@@ -22,7 +22,7 @@ from services.contribution.models import (
     GrantedHost,
     Machine,
 )
-from services.contribution.usecases.claims import MOST_ROWS, By, columns_of
+from services.contribution.usecases.claims import Asked, asked_of, columns_of
 from services.contribution.usecases.lending import say
 from services.contribution.usecases.visiting import KnownUser
 
@@ -138,21 +138,15 @@ async def forget_user(session: Session, project_id: UUID, user: KnownUser, now: 
     log.warning("project.user_deleted", project=str(project_id), organisation=str(organisation_id))
 
 
-async def grants(
-    session: Session, who: Principal, since: date, until: date, by: By, project_id: UUID | None
-) -> tuple[Sequence[Grant], float]:
-    """Of machines, from `since` up to but without `until`, of the caller's organisation (an admin: of all); and what
-    hosts were granted in that time that are no machines of ours."""
-    asked = (Granted.day >= since) & (Granted.day < until)
-    if project_id is not None:
-        asked &= Granted.project_id == project_id
-    if who.role is not Role.ADMIN:
-        asked &= Granted.organisation_id == who.organisation_id
-    of, credit = columns_of(Granted)[by], func.sum(Granted.credit)
-    query = select(of, credit).where(asked, Granted.machine_id != NOBODY).group_by(of).order_by(of)
-    rows = (await session.execute(query.limit(MOST_ROWS))).all()
-    others = select(credit).where(asked, Granted.machine_id == NOBODY)
-    return [Grant(*row) for row in rows], await session.scalar(others) or 0.0
+async def grants(session: Session, who: Principal, asked: Asked) -> tuple[list[Grant], float, float]:
+    """Of machines: a page, one row more than its limit where there is more, and all of it added up. And what hosts
+    were granted in that time that are no machines of ours."""
+    of, credit, rows = columns_of(Granted)[asked.by], func.sum(Granted.credit), asked_of(Granted, who, asked)
+    ours, others = rows & (Granted.machine_id != NOBODY), rows & (Granted.machine_id == NOBODY)
+    query = select(of, credit).where(ours).group_by(of).order_by(of).limit(asked.limit + 1)
+    found = await session.execute(query if asked.after is None else query.where(of > asked.after))
+    sums = [await session.scalar(select(credit).where(part)) or 0.0 for part in (ours, others)]
+    return [Grant(*row) for row in found.all()], sums[0], sums[1]
 
 
 async def _machines_of(session: Session, owner: Owner, hosts: Sequence[HostCredit]) -> dict[int, _Ours]:

@@ -93,10 +93,15 @@ async def answer(
     )
 
 
-def change_nothing(manager: Manager, asked: ManagerRequest, repeat_s: int = TROUBLE_REPEAT_S) -> ManagerReply:
-    """What is answered in trouble: a client goes on as it is, where an error would silence it for hours."""
+def change_nothing(
+    manager: Manager, asked: ManagerRequest | None, repeat_s: int = TROUBLE_REPEAT_S
+) -> ManagerReply:
+    """What is answered in trouble: a client goes on as it is, where an error would silence it for hours.
+
+    `asked` is None where the request was not read.
+    """
     try:
-        return ManagerReply(manager.name, manager.key, repeat_s, opaque=asked.opaque)
+        return ManagerReply(manager.name, manager.key, repeat_s, opaque=asked.opaque if asked else "")
     except ValueError:
         return ManagerReply(manager.name, manager.key, repeat_s)
 

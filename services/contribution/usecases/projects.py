@@ -17,7 +17,7 @@ from libs.common.auth import Principal
 from libs.common.db import Session
 from libs.common.errors import conflict, invalid, not_found
 from libs.common.ids import new_id
-from services.contribution.models import Consent, Contribution, ListedProject, Project, Visit
+from services.contribution.models import Consent, Contribution, KeptTerms, ListedProject, Project, Visit
 from services.contribution.settings import Manager
 from services.contribution.usecases.lending import say
 
@@ -40,6 +40,14 @@ class Known:
         if self.visit is None or self.consent is None:
             return False
         return self.visit.terms_sha256 != self.consent.terms_sha256
+
+
+@dataclass(frozen=True, slots=True)
+class Agreed:
+    """A consent, and the text of what was agreed to; None: it was before texts were kept."""
+
+    consent: Consent
+    terms: str | None
 
 
 async def add_project(session: Session, name: str, url: str, now: datetime) -> Project:
@@ -187,8 +195,30 @@ async def agree(
         at=now,
     )
     await session.execute(row.on_conflict_do_nothing())
+    kept = upsert(KeptTerms).values(project_id=project_id, terms_sha256=terms_sha256, terms=visit.terms)
+    await session.execute(kept.on_conflict_do_nothing())
     log.info("project.terms_agreed", project=str(project_id), by=str(who.user_id), terms=terms_sha256)
     return (await know(session, who, [project]))[0]
+
+
+async def consents(
+    session: Session, who: Principal, project_id: UUID, after: UUID | None, limit: int
+) -> Sequence[Consent]:
+    """What the caller's organisation agreed to at the project, in the order of agreeing. Raises 404."""
+    await find_project(session, project_id)
+    ours = (Consent.organisation_id == who.organisation_id) & (Consent.project_id == project_id)
+    query = select(Consent).where(ours).order_by(Consent.id).limit(limit)
+    return (await session.scalars(query if after is None else query.where(Consent.id > after))).all()
+
+
+async def agreed_terms(session: Session, who: Principal, project_id: UUID, terms_sha256: str) -> Agreed:
+    """Terms that the caller's organisation agreed to, as they were then. Raises 404 for others."""
+    mine = (Consent.organisation_id == who.organisation_id) & (Consent.project_id == project_id)
+    consent = await session.scalar(select(Consent).where(mine, Consent.terms_sha256 == terms_sha256))
+    if consent is None:
+        raise not_found("consent", "List them at /v1/projects/{id}/consents.")
+    kept = await session.get(KeptTerms, (project_id, terms_sha256))
+    return Agreed(consent, None if kept is None else kept.terms)
 
 
 async def replace_catalogue(session: Session, listed: Sequence[Listed]) -> None:

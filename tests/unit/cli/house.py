@@ -12,7 +12,7 @@ from aiohttp import web
 TOKEN = "tides_" + "a" * 32 + "_" + "b" * 43
 LISTED = (
     *("resources", "policies", "templates", "projects", "listed-projects", "contributions", "accounts"),
-    *("clusters", "machines", "users"),
+    *("clusters", "machines", "users", "guests"),
 )
 
 
