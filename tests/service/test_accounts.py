@@ -2,11 +2,13 @@
 
 import json
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 import pytest_asyncio
 
 from libs.boinc.web import password_hash
+from libs.common.auth import Role
 from tests.boinclab.web import HTML
 from tests.service.demander import EMAIL, PASSWORD, Calendar, World, open_service, open_world
 from tests.service.lone_service import THEIRS, Lone
@@ -175,3 +177,37 @@ async def test_accounts_are_their_organisations(world: World) -> None:
     await world.call("DELETE", f"/v1/contributions/{lent.body['id']}")
     assert (await world.call("DELETE", path)).status == 204
     assert (await world.call("GET", path)).status == 404
+
+
+async def test_an_administrator_acts_for_the_organisation_whose_account_it_is(world: World) -> None:
+    """Whatever the administrator's own organisation has, or has agreed to."""
+    _, account = await world.ready()
+    body = {"project_id": world.project_id, "weight": 1, "authenticator": "1_" + "a" * 32}
+    theirs = await world.lone.ask("POST", "/v1/contributions", body, organisation=THEIRS)
+    by_admin: Any = {"role": Role.ADMIN, "organisation": world.ours}
+    path = f"/v1/contributions/{theirs.body['id']}"
+    lent = await world.lone.ask("PATCH", path, {"account_id": account["id"]}, **by_admin)
+    assert (lent.status, lent.field) == (422, "account_id"), (
+        "machines of one never work with the key of another"
+    )
+    assert (await world.lone.ask("DELETE", path, organisation=THEIRS)).status == 204
+
+    mine = await world.lend(authenticator="1_" + "a" * 32)
+    by_stranger: Any = {"role": Role.ADMIN, "organisation": THEIRS}
+    path = f"/v1/contributions/{mine.body['id']}"
+    assert (await world.lone.ask("PATCH", path, {"account_id": account["id"]}, **by_stranger)).status == 200
+
+    await world.agree()
+    new = {"email": EMAIL, "password": PASSWORD, "create": True, "user_name": "Ent"}
+    path = f"/v1/accounts/{account['id']}/login"
+    assert (await world.lone.ask("PUT", path, new, **by_stranger)).status == 202, (
+        "the account's own have agreed"
+    )
+
+
+async def test_a_project_to_whose_terms_another_has_agreed_stays(world: World) -> None:
+    await world.agree()
+    path = f"/v1/projects/{world.project_id}"
+    assert (await world.lone.ask("DELETE", path, organisation=THEIRS)).status == 409
+    assert (await world.seen())["consent"] is not None
+    assert (await world.call("DELETE", path)).status == 204

@@ -110,7 +110,8 @@ async def contribute(
     """Lend to a project."""
     _insist_on_one_key(body.authenticator, body.account_id, or_none=False)
     async with once.transaction(door.database) as session:
-        key = await _key_of(session, who, door, body.authenticator, (body.account_id, body.project_id))
+        parties = (who.organisation_id, body.project_id)
+        key = await _key_of(session, parties, door, body.authenticator, body.account_id)
         bounds = {name: getattr(body, name) for name in _BOUNDS}
         terms = Terms(body.project_id, body.weight, body.resource_ids, key or "", body.account_id, **bounds)
         row = await usecases.contribute(session, who, door.vault, terms, door.clock.now())
@@ -156,8 +157,8 @@ async def change_contribution(
     sets_resources = "resource_ids" in body.model_fields_set
     bounds = {name: getattr(body, name) for name in _BOUNDS if name in body.model_fields_set}
     async with door.database.transaction() as session:
-        project_id = await usecases.project_of(session, who, contribution_id)
-        key = await _key_of(session, who, door, body.authenticator, (body.account_id, project_id))
+        parties = await usecases.parties_of(session, who, contribution_id)
+        key = await _key_of(session, parties, door, body.authenticator, body.account_id)
         if if_match is not None:
             seen = await usecases.find(session, who, contribution_id, lock=True)
             require_match(if_match, seen.revision)
@@ -189,15 +190,14 @@ def _insist_on_one_key(key: SecretStr | None, account_id: UUID | None, *, or_non
 
 async def _key_of(
     session: Session,
-    who: Principal,
+    parties: tuple[UUID, UUID],
     door: Door,
     given: SecretStr | None,
-    account: tuple[UUID | None, UUID],
+    account_id: UUID | None,
 ) -> str | None:
-    """The weak key: of the stored account, at the project; else that which was given."""
-    account_id, project_id = account
+    """The weak key: of the stored account of who lends, at the project; else that which was given."""
     if account_id is not None:
-        return await weak_key_of(session, who, door.vault, account_id, project_id)
+        return await weak_key_of(session, parties[0], door.vault, account_id, parties[1])
     return None if given is None else given.get_secret_value()
 
 

@@ -188,7 +188,7 @@ async def sign_project(who: Operator, project_id: UUID, body: ProjectPatch, door
     """Keep the signature without which no client attaches to the project by its account manager."""
     async with door.database.transaction() as session:
         project = await usecases.sign_project(
-            session, door.manager, project_id, body.url_signature, door.clock.now()
+            session, who, door.manager, project_id, body.url_signature, door.clock.now()
         )
         return _view((await usecases.know(session, who, [project]))[0])
 
@@ -241,10 +241,10 @@ async def read_consent(who: Viewer, project_id: UUID, terms_sha256: Sha256, door
 
 
 @projects.delete("/{project_id}", status_code=204)
-async def delete_project(_who: Operator, project_id: UUID, door: HasDoor) -> None:
+async def delete_project(who: Operator, project_id: UUID, door: HasDoor) -> None:
     """Forget a project that nobody ever lent to."""
     async with door.database.transaction() as session:
-        await usecases.remove_project(session, project_id)
+        await usecases.remove_project(session, who, project_id)
 
 
 @catalogue.get("")

@@ -44,7 +44,7 @@ async def ask_account(
     """
     if await session.get(Project, project_id) is None:
         raise invalid("project_id", "No project with this id is known.", "Add the project first.")
-    await _insist_on_consent(session, who, project_id, login)
+    await _insist_on_consent(session, who.organisation_id, project_id, login)
     account_id = new_id()
     row = insert(Account).values(
         id=account_id,
@@ -76,7 +76,7 @@ async def log_in(
         raise not_found("account")
     await _visit_now(session, project_id, now)  # first, for visits lock in this order
     account = await find_account(session, who, account_id, lock=True)
-    await _insist_on_consent(session, who, project_id, login)
+    await _insist_on_consent(session, account.organisation_id, project_id, login)
     for name, value in _asked(vault, account_id, login, now).items():
         setattr(account, name, value)
     return account
@@ -108,14 +108,17 @@ async def remove_account(session: Session, who: Principal, account_id: UUID) -> 
 
 
 async def weak_key_of(
-    session: Session, who: Principal, vault: Vault, account_id: UUID, project_id: UUID
+    session: Session, organisation_id: UUID, vault: Vault, account_id: UUID, project_id: UUID
 ) -> str:
-    """The key by which machines attach to the account. Raises 422 at `account_id` where it is not of use here."""
+    """The key by which machines of the organisation attach to the account: never another organisation's, whoever asks.
+
+    Raises 422 at `account_id` where it is not of use to them.
+    """
     account = await session.get(Account, account_id, with_for_update={"read": True})
-    is_ours = account is not None and account.organisation_id == who.organisation_id
+    is_ours = account is not None and account.organisation_id == organisation_id
     if account is None or not is_ours or account.project_id != project_id:
         raise invalid(
-            "account_id", "This is no account of your organisation at this project.", "Name that account."
+            "account_id", "This is no account of the organisation at this project.", "Name that account."
         )
     if not account.sealed_weak_key:
         raise invalid("account_id", "The project has not let this account in yet.", "Look at its trouble.")
@@ -184,13 +187,13 @@ def _asked(vault: Vault, account_id: UUID, login: Login, now: datetime) -> dict[
     }
 
 
-async def _insist_on_consent(session: Session, who: Principal, project_id: UUID, login: Login) -> None:
+async def _insist_on_consent(session: Session, organisation_id: UUID, project_id: UUID, login: Login) -> None:
     visit = await session.get(Visit, project_id)
     if visit is None:
         raise conflict("This project was not heard yet.", "Check the project first.", "project_id")
     if not login.creates or not visit.terms:
         return
-    ours = (Consent.organisation_id == who.organisation_id) & (Consent.project_id == project_id)
+    ours = (Consent.organisation_id == organisation_id) & (Consent.project_id == project_id)
     query = select(Consent.id).where(ours, Consent.terms_sha256 == visit.terms_sha256)
     if await session.scalar(query) is None:
         raise conflict(

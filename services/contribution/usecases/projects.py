@@ -13,9 +13,9 @@ from sqlalchemy.exc import IntegrityError
 from libs.boinc.account import canonical_url
 from libs.boinc.catalogue import ListedProject as Listed
 from libs.boinc.web import ProjectConfig
-from libs.common.auth import Principal
+from libs.common.auth import Principal, Role
 from libs.common.db import Session
-from libs.common.errors import conflict, invalid, not_found
+from libs.common.errors import conflict, forbidden, invalid, not_found
 from libs.common.ids import new_id
 from services.contribution.models import Consent, Contribution, KeptTerms, ListedProject, Project, Visit
 from services.contribution.settings import Manager
@@ -94,13 +94,23 @@ async def know(session: Session, who: Principal, projects: Sequence[Project]) ->
 
 
 async def sign_project(
-    session: Session, manager: Manager | None, project_id: UUID, signature: str | None, now: datetime
+    session: Session,
+    who: Principal,
+    manager: Manager | None,
+    project_id: UUID,
+    signature: str | None,
+    now: datetime,
 ) -> Project:
     """Keep, or forget, the signature of a project's URL, and tell it with every contribution to the project.
 
-    Raises 404, 409 without a key, 422 for another's signature.
+    Raises 404, 409 without a key, 422 for another's signature; 403 where it would be taken away from others who lend.
     """
     project = await find_project(session, project_id)
+    if signature is None and await _is_lent_to_by_others(session, who, project_id):
+        raise forbidden(
+            "Other organisations lend to this project: without a signature their machines would leave it. "
+            "An administrator can take it away."
+        )
     if signature is not None:
         if manager is None:
             raise conflict(
@@ -123,9 +133,22 @@ async def sign_project(
     return project
 
 
-async def remove_project(session: Session, project_id: UUID) -> None:
-    """Forget a project that nobody ever lent to. Raises 409 otherwise."""
+async def _is_lent_to_by_others(session: Session, who: Principal, project_id: UUID) -> bool:
+    if who.role is Role.ADMIN:
+        return False
+    living = (Contribution.project_id == project_id) & Contribution.gone.is_(False)
+    others = select(Contribution.id).where(living, Contribution.organisation_id != who.organisation_id)
+    return await session.scalar(others.limit(1)) is not None
+
+
+async def remove_project(session: Session, who: Principal, project_id: UUID) -> None:
+    """Forget a project that nobody ever lent to, and to whose terms no other organisation has agreed. Raises 409
+    otherwise; an admin may forget what others agreed to."""
     await find_project(session, project_id)
+    agreed = select(Consent.id).where(Consent.project_id == project_id)
+    others = agreed.where(Consent.organisation_id != who.organisation_id).limit(1)
+    if who.role is not Role.ADMIN and await session.scalar(others) is not None:
+        raise conflict("Another organisation has agreed to the terms of this project.")
     try:
         await session.execute(delete(Project).where(Project.id == project_id))
     except IntegrityError:
