@@ -364,3 +364,13 @@ class GuestOrder(Base):
     stop_reason: Mapped[str | None] = mapped_column(String(200))
     stopped_at: Mapped[datetime | None] = mapped_column(Utc)
     """When the agent acknowledged it."""
+
+
+class EarlyCap(Base):
+    """What workload allows the guest of a machine that has not been heard of yet: events come in any order."""
+
+    __tablename__ = "early_cap"
+
+    machine_id: Mapped[UUID] = mapped_column(primary_key=True)
+    percent: Mapped[float]
+    at: Mapped[datetime] = mapped_column(Utc)

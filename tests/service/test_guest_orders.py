@@ -2,13 +2,14 @@
 
 from collections.abc import AsyncIterator
 from datetime import timedelta
+from hashlib import sha256
 from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
 
 from libs.common.auth import Role
-from libs.common.contracts.action import GuestsThrottled, MachineDeployed, MachineDestroyed
+from libs.common.contracts.action import GuestsThrottled, MachineDeployed, MachineDestroyed, MachineRequested
 from libs.common.contracts.supply import GuestHealthChanged
 from services.contribution.usecases.ordering import AGAIN_AFTER, STOP_FETCHED_WITHIN
 from tests.service.guest_house import MACHINES, House, guest_house
@@ -157,3 +158,21 @@ async def test_only_guests_that_would_hear_of_it_and_are_ones_own_take_orders(ho
     assert (await order(house, "stop", body, machine_id=MACHINES[1])).status == 409  # never enrolled
     await house.say(MachineDestroyed)
     assert (await order(house, "throttle", {"percent": 1, **body})).status == 409
+
+
+async def test_what_workload_allows_a_guest_holds_also_where_it_is_heard_before_the_machine(
+    house: House,
+) -> None:
+    early, token = uuid4(), "token-early"
+    for percent in (40.0, 30.0):
+        await house.lone.tell(
+            GuestsThrottled(
+                at=house.clock.now(), percent={early: percent}, resource_id=uuid4(), cluster_id=uuid4(), reason="owner"
+            )
+        )  # fmt: skip
+        house.clock.at += timedelta(seconds=1)
+    await house.say(MachineRequested, early, guest_token_sha256=sha256(token.encode()).hexdigest())
+    await house.enrol(token, "another-secret-0123456789-0123456789")
+
+    told = await house.beat("another-secret-0123456789-0123456789")
+    assert [(each["do"], each["percent"]) for each in told.body["commands"]] == [("throttle", 30.0)]

@@ -11,6 +11,7 @@ from libs.common.contracts.action import GuestsThrottled, LimitsFailed, MachineD
 from libs.common.contracts.resource import ClusterFacts, HostFacts, InventoryChanged
 from libs.common.contracts.supply import MachineDrained
 from libs.common.settings import InvalidSettings, Settings
+from libs.providers.base import Capability
 from services.workload.domain.limits import LEAST_CHANGE_PERCENT
 from services.workload.settings import guests_of
 from tests.service.workload_house import open_house
@@ -109,6 +110,17 @@ async def test_where_the_cloud_has_no_limits_guests_are_told_what_they_may_use(
         assert set(house.limits()) <= {"applied", "superseded"}
         await house.run(60)
         assert len(house.heard(GuestsThrottled)) == said  # nothing is told twice
+
+        house.cloud.control.gain(Capability.LIMITS)
+        await house.begin_anew()
+        await house.run(40)
+        assert await told() == {"host-1001": 100.0, "host-1002": 100.0}, (
+            "the cloud has limits now: guests are free"
+        )
+        assert min(machine.limit_mhz for machine in house.cloud.truth().machines) < 10_000
+        said = len(house.heard(GuestsThrottled))
+        await house.run(40)
+        assert len(house.heard(GuestsThrottled)) == said
 
 
 async def test_without_limits_and_without_agents_it_is_said_that_nothing_can_be_done(

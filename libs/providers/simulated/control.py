@@ -8,6 +8,7 @@ from pydantic import ValidationError
 
 from libs.common.clock import Clock
 from libs.common.contracts.usage import HostState
+from libs.providers.base import Capability
 from libs.providers.simulated.passwords import hash_password
 from libs.providers.simulated.physics import is_on
 from libs.providers.simulated.rules import destroy
@@ -139,6 +140,15 @@ class Control:
 
         def alter(state: CloudState, now_s: float) -> None:
             _cluster(state, cluster).gone = False
+
+        self._change(alter)
+
+    def gain(self, capability: Capability) -> None:
+        """The cloud can from now on do what it could not; sessions that are open do not know."""
+
+        def alter(state: CloudState, now_s: float) -> None:
+            without = tuple(one for one in state.settings.without if one != capability)
+            state.settings = state.settings.model_copy(update={"without": without})
 
         self._change(alter)
 

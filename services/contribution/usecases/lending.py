@@ -31,6 +31,7 @@ from services.contribution.models import Contribution, Machine, Project
 from services.contribution.usecases.demand import tell_stage
 from services.contribution.usecases.guests import expect, resume
 from services.contribution.usecases.managing import give_token
+from services.contribution.usecases.ordering import take_early_cap
 
 BATCH = 100
 
@@ -150,16 +151,15 @@ async def end(session: Session, who: Principal, contribution_id: UUID, now: date
     await say(session, contribution, now)
 
 
-async def project_of(session: Session, who: Principal, contribution_id: UUID) -> UUID:
-    """The project that a living contribution of the caller's organisation is to. Raises 404."""
+async def parties_of(session: Session, who: Principal, contribution_id: UUID) -> tuple[UUID, UUID]:
+    """Who lends, and to which project, by a living contribution that the caller may see. Raises 404."""
     query = select(Contribution.project_id, Contribution.organisation_id)
     row = (
         await session.execute(query.where(Contribution.id == contribution_id, Contribution.gone.is_(False)))
     ).first()
     if row is None or not _may_see(who, row.organisation_id):
         raise not_found("contribution")
-    found: UUID = row.project_id
-    return found
+    return row.organisation_id, row.project_id
 
 
 async def find(
@@ -228,7 +228,10 @@ async def learn_machine(session: Session, event: MachineFact) -> None:
         **moved,
     )
     upsert = row.on_conflict_do_update(index_elements=["id"], set_=moved, where=further)
-    if await session.scalar(upsert.returning(Machine.id)) is not None and stage > Stage.RUNNING:
+    is_moved = await session.scalar(upsert.returning(Machine.id)) is not None
+    if stage < Stage.DESTROYED:
+        await take_early_cap(session, event.machine_id)
+    if is_moved and stage > Stage.RUNNING:
         await tell_stage(session, event.machine_id, stage, moved.get("grace_s", 0.0), event.at)
     if isinstance(event, MachineRequested) and event.guest_token_sha256:
         await give_token(session, event.machine_id, event.guest_token_sha256, event.at)

@@ -9,7 +9,7 @@ from typing import Any
 from uuid import UUID
 
 import structlog
-from sqlalchemy import select
+from sqlalchemy import delete, select
 from sqlalchemy.dialects.postgresql import insert
 
 from libs.common.auth import Principal, Role
@@ -19,7 +19,7 @@ from libs.common.db import Session
 from libs.common.errors import conflict, not_found
 from libs.common.ids import new_id
 from services.contribution.domain import FREE_PERCENT, Health, Stage, allowed_percent
-from services.contribution.models import Guest, GuestOrder, Machine
+from services.contribution.models import EarlyCap, Guest, GuestOrder, Machine
 
 log = structlog.get_logger(__name__)
 
@@ -27,6 +27,8 @@ STOP_FETCHED_WITHIN = timedelta(minutes=10)
 """An order to end that nobody fetched by then is void: what it was for has passed."""
 AGAIN_AFTER = timedelta(seconds=60)
 """An order that a guest could not carry out is given again then."""
+EARLY_FOR = timedelta(days=7)
+"""A machine of which nothing else was heard for so long is none of ours."""
 _THROTTLED = re.compile(r"throttle-(\d{1,3}(?:\.\d+)?)-(\d{1,3})")
 Ordered = tuple[Guest, Machine, GuestOrder]
 
@@ -63,15 +65,39 @@ async def stop(session: Session, machine_id: UUID, person: Person, now: datetime
 
 
 async def cap(session: Session, event: GuestsThrottled) -> None:
-    """What workload allows guests whose cloud has no limits; an older word than the known one changes nothing."""
+    """What workload allows guests whose cloud has no limits; an older word than the known one changes nothing.
+
+    It is said only when it changes: what is said of a machine that is not known yet waits until it is.
+    """
+    await session.execute(delete(EarlyCap).where(EarlyCap.at < event.at - EARLY_FOR))
     known = select(Machine.id).where(Machine.id.in_(event.percent)).order_by(Machine.id)
-    for machine_id in (await session.execute(known)).scalars():
+    there = (await session.execute(known)).scalars().all()
+    for machine_id in sorted(event.percent):
         percent = round(min(FREE_PERCENT, max(0.0, event.percent[machine_id])), 1)
-        said = {"cap_percent": percent, "cap_at": event.at}
-        row = insert(GuestOrder).values(machine_id=machine_id, tries=0, **said)
-        is_newer = GuestOrder.cap_at.is_(None) | (GuestOrder.cap_at <= event.at)
-        taken = row.on_conflict_do_update(index_elements=["machine_id"], set_=said, where=is_newer)
-        await session.execute(taken)
+        if machine_id in there:
+            await _keep_cap(session, machine_id, percent, event.at)
+        else:
+            row = insert(EarlyCap).values(machine_id=machine_id, percent=percent, at=event.at)
+            newer = {"percent": percent, "at": event.at}
+            is_newer = EarlyCap.at <= event.at
+            await session.execute(
+                row.on_conflict_do_update(index_elements=["machine_id"], set_=newer, where=is_newer)
+            )
+
+
+async def take_early_cap(session: Session, machine_id: UUID) -> None:
+    """The machine is known now: what its guest may use holds. At every fact of it: the two may have met unseen."""
+    mine = delete(EarlyCap).where(EarlyCap.machine_id == machine_id).returning(EarlyCap.percent, EarlyCap.at)
+    early = (await session.execute(mine)).first()
+    if early is not None:
+        await _keep_cap(session, machine_id, early.percent, early.at)
+
+
+async def _keep_cap(session: Session, machine_id: UUID, percent: float, at: datetime) -> None:
+    said = {"cap_percent": percent, "cap_at": at}
+    row = insert(GuestOrder).values(machine_id=machine_id, tries=0, **said)
+    is_newer = GuestOrder.cap_at.is_(None) | (GuestOrder.cap_at <= at)
+    await session.execute(row.on_conflict_do_update(index_elements=["machine_id"], set_=said, where=is_newer))
 
 
 async def orders_for(

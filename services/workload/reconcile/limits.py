@@ -13,6 +13,7 @@ from services.workload.usecases.limiting import (
     LimitsDue,
     Outcome,
     are_still_desired,
+    free_guests,
     limits_due,
     settle_limits,
     throttle_guests,
@@ -52,6 +53,8 @@ async def _apply(hands: Hands, resource: Claimed, due: LimitsDue) -> None:
         if not has_limits and not isinstance(outcome, ProviderError):
             outcome = await throttle_guests(session, due, hands.clock.now())
             hands.pause(due)  # the cloud will never show them
+        if has_limits and not isinstance(outcome, ProviderError):
+            await free_guests(session, due, hands.clock.now())
         await settle_limits(session, [(due, outcome)], hands.clock.now())
     if isinstance(outcome, ProviderError):
         if is_of_endpoint(outcome):

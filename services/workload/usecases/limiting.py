@@ -22,6 +22,8 @@ from services.workload.domain.states import COUNTED, LIVE, takes_limit
 from services.workload.models import Cluster, Machine
 from services.workload.usecases.recording import record
 
+FREE_PERCENT = 100.0
+
 
 @dataclass(frozen=True, slots=True)
 class LimitsDue:
@@ -138,6 +140,26 @@ async def throttle_guests(session: Session, due: LimitsDue, now: datetime) -> in
         about = {"resource_id": cluster.resource_id, "cluster_id": cluster.id, "reason": cluster.reason}
         record(session, GuestsThrottled(at=now, percent=told, **about))
     return len(told)
+
+
+async def free_guests(session: Session, due: LimitsDue, now: datetime) -> None:
+    """Their cloud limits the machines itself by now: guests that were told to keep to less need not any more."""
+    row = select(Cluster).where(Cluster.id == due.cluster_id).with_for_update(key_share=True)
+    living = (
+        Machine.name.in_(due.limits_mhz),
+        Machine.state.in_(LIVE),
+        Machine.throttle_percent.is_not(None),
+    )
+    if await session.scalar(select(Machine.id).where(*living).limit(1)) is None:
+        return
+    cluster = (await session.execute(row)).scalar_one()
+    machines = (await session.execute(select(Machine).where(*living).order_by(Machine.ordinal))).scalars()
+    freed = {}
+    for machine in machines:
+        freed[machine.id], machine.throttle_percent = FREE_PERCENT, None
+    about = {"resource_id": cluster.resource_id, "cluster_id": cluster.id}
+    why = f"the cloud limits machines itself now; {cluster.reason}"
+    record(session, GuestsThrottled(at=now, percent=freed, reason=why, **about))
 
 
 def _say_applied_again(session: Session, cluster: Cluster, changes: int, now: datetime) -> None:
