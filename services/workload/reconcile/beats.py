@@ -30,12 +30,22 @@ async def judge_silent(database: Database, means: Means) -> None:
 
 
 async def renew_all(database: Database, means: Means, *, by_manager: bool) -> None:
-    """Machines that were made for what is no more, or whose guests do not work, make room for others."""
+    """Machines that were made for what is no more, or whose guests do not work, make room for others.
+
+    A resource that cannot be renewed holds up no other; the beat has failed all the same, and is tried again.
+    """
     async with database.transaction() as session:
         resources = await renewing.resources_with_machines(session)
+    failed: list[Exception] = []
     for resource_id in resources:
-        async with database.transaction() as session:
-            await renewing.renew(means, session, resource_id, by_manager=by_manager)
+        try:
+            async with database.transaction() as session:
+                await renewing.renew(means, session, resource_id, by_manager=by_manager)
+        except Exception as error:
+            log.exception("resource.not_renewed", resource=str(resource_id))
+            failed.append(error)
+    if failed:
+        raise failed[0]
 
 
 async def keep_house(database: Database, clock: Clock) -> None:
