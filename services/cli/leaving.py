@@ -30,6 +30,10 @@ def remove_resource(
     yes: Annotated[bool, typer.Option("--yes", help="With --abandon: do not ask for the name.")] = False,
 ) -> None:
     """Drain a cloud, then forget it. One that is gone for good is abandoned: its machines are written off."""
+    if abandon and force:
+        raise typer.BadParameter(
+            "--force destroys machines, --abandon asks the cloud for nothing and leaves them: give one"
+        )
     if abandon:
         _abandon(context, name, is_sure=yes)
         return

@@ -61,14 +61,24 @@ def allow(
         return
 
     async def answer(client: Client) -> list[str]:
-        body, id_ = {"names": wanted, "reason": reason}, sweep["resource_id"]
-        allowed: list[str] = (await client.call("POST", f"/v1/sweeps/{id_}/allow", body))["names"]
-        if (await _read(client, id_))["stopped"] is None:  # a person has seen the alarm, and answered
-            await client.call("DELETE", f"/v1/resources/{id_}/alarm")
+        body = {"names": wanted, "reason": reason}
+        allowed: list[str] = (await client.call("POST", f"/v1/sweeps/{sweep['resource_id']}/allow", body))[
+            "names"
+        ]
         return allowed
 
     for name in ask(context, answer):
         show.say(f"{name} is destroyed")
+    ask(context, lambda client: _clear_alarm(client, sweep["resource_id"]))
+
+
+async def _clear_alarm(client: Client, resource_id: str) -> None:
+    """A person has seen the alarm, and answered. Raises Failed."""
+    try:
+        if (await _read(client, resource_id))["stopped"] is None:
+            await client.call("DELETE", f"/v1/resources/{resource_id}/alarm")
+    except Failed as error:
+        raise Failed(f"the alarm stays: {error}") from None
 
 
 def _all_of(sweep: dict[str, Any], *, is_sure: bool) -> list[str]:

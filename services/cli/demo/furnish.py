@@ -2,7 +2,7 @@
 
 import asyncio
 import secrets
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -92,12 +92,17 @@ def _resource(cloud: Cloud) -> dict[str, Any]:
 async def _ensure_policy(client: Client, resource_id: str, cloud: Cloud, known: _Known) -> None:
     presets = await client.call("GET", "/v1/policies/presets")
     preset = next(item["document"] for item in presets["items"] if item["name"] == PRESET)
+    policy = await _ensure(client, POLICY, NAME, policy_document(preset, cloud))
+    where = {"scope": "resource", "scope_id": resource_id}
+    await known.once(lambda: client.call("POST", f"/v1/policies/{policy['id']}/assignments", where))
+
+
+def policy_document(preset: Mapping[str, Any], cloud: Cloud) -> dict[str, Any]:
+    """The preset for the demo's machines and its cloud."""
     document = {**preset, "name": NAME, "machine": MACHINE}
     if cloud.stale_after_s is not None:
         document["stale_after_s"] = cloud.stale_after_s
-    policy = await _ensure(client, POLICY, NAME, document)
-    where = {"scope": "resource", "scope_id": resource_id}
-    await known.once(lambda: client.call("POST", f"/v1/policies/{policy['id']}/assignments", where))
+    return document
 
 
 async def _ensure_template(client: Client, resource_id: str, known: _Known) -> None:

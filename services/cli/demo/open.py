@@ -26,6 +26,8 @@ from services.cli.run import started
 
 EVERY_S = 1.0
 INTERVAL_S, FAST_INTERVAL_S, FAST = 20, 60, 10
+LONGEST_STALE_S = 3600.0
+"""A policy takes no more."""
 _FEWEST_EVENTS, _ROWS_ABOVE, _LINES_OF_EVENTS = 4, 21, 40
 
 Show = Callable[[Board], None]
@@ -42,7 +44,7 @@ async def run_demo(place: Place, speed: float) -> None:
         stack.callback(lambda: place.keep_time(clock.now(), speed, is_last=True))
         place.keep_time(clock.now(), speed)
         process, _ = await stack.enter_async_context(started(["all"], settings, clock=clock))
-        cloud = _cloud(place, speed)
+        cloud = cloud_of(place, speed)
         if place.is_new:
             create_cloud(cloud.url, cloud.password, SimulatedSettings(**cloud.settings), clock)
         _introduce(place, process)
@@ -53,11 +55,12 @@ async def run_demo(place: Place, speed: float) -> None:
         await _watch(client, process, stack, _Pace(place, clock, speed))
 
 
-def _cloud(place: Place, speed: float) -> Cloud:
+def cloud_of(place: Place, speed: float) -> Cloud:
     """Sampled as a vCenter is; where a second is short, less often, and what is late is late in real seconds."""
     if speed <= FAST:
         return Cloud(place.cloud_url, place.cloud_password(), INTERVAL_S)
-    return Cloud(place.cloud_url, place.cloud_password(), FAST_INTERVAL_S, stale_after_s=10.0 * speed)
+    stale_after_s = min(10.0 * speed, LONGEST_STALE_S)
+    return Cloud(place.cloud_url, place.cloud_password(), FAST_INTERVAL_S, stale_after_s=stale_after_s)
 
 
 class _Pace:

@@ -259,6 +259,13 @@ def test_a_cloud_is_abandoned_by_who_types_its_name_and_what_may_be_left_is_said
             assert told in said.out
 
 
+def test_by_force_or_abandoned_but_not_both(house: House, tides: Type) -> None:
+    house.kept["resources"] = [{**resource("lab"), "url": "https://vc"}]
+    said = tides("resource", "remove", "lab", "--force", "--abandon", "--yes")
+    assert (said.code, house.asked) == (2, []), said.out
+    assert "--force" in said.err
+
+
 def test_what_an_abandoned_cloud_may_hold_is_said_as_soon_as_it_is_known(house: House, tides: Type) -> None:
     house.kept["abandonments"] = [abandoned(None)]
     assert "not known yet" in tides("resource", "abandoned", "lab").out
@@ -303,6 +310,13 @@ def test_strangers_are_shown_and_allowed_by_name_or_all_after_a_question(house: 
     house.answers["DELETE", alarm] = (200, known)
     assert tides("sweep", "allow", "lab", "tides-1").code == 0
     assert ("DELETE", alarm, None) in house.asked
+
+    house.answers["DELETE", alarm] = (0, problem(503, "Registry cannot be reached."))
+    said = tides("sweep", "allow", "lab", "tides-1")
+    assert (said.code, "tides-1 is destroyed" in said.out) == (1, True), (
+        "what was allowed is said all the same"
+    )
+    assert "the alarm stays: Registry cannot be reached" in said.err
 
 
 def test_who_removes_a_cloud_that_does_not_answer_hears_of_the_other_way(house: House, tides: Type) -> None:

@@ -8,6 +8,9 @@ import pytest
 
 from libs.common.clock import WallClock
 from libs.common.settings import InvalidSettings
+from libs.harvest.document import PRESETS, parse
+from services.cli.demo.furnish import policy_document
+from services.cli.demo.open import FAST, cloud_of
 from services.cli.demo.place import Place
 
 
@@ -58,3 +61,11 @@ def test_a_folder_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
 
     with pytest.raises(InvalidSettings, match="name a folder that this user can write"):
         Place(tmp_path / "file")
+
+
+@pytest.mark.parametrize("speed", [1.0, 11.0, 360.0, 361.0, 600.0])
+def test_the_policy_of_every_speed_is_one_that_the_service_takes(tmp_path: Path, speed: float) -> None:
+    document = policy_document(PRESETS["balanced"], cloud_of(Place(tmp_path), speed))
+
+    policy = parse(document)
+    assert policy.stale_after_s >= min(10 * speed, 3600) or speed <= FAST
