@@ -4,7 +4,7 @@ from typing import Any
 
 from libs.common.auth import Role
 from tests.service.lone_service import THEIRS
-from tests.service.test_account_manager import TOKEN, opened
+from tests.service.manager_house import TOKEN, opened
 
 
 async def test_nobody_takes_a_projects_signature_from_machines_of_others(database_url: str) -> None:
