@@ -7,7 +7,7 @@ another (`docs/harvest.md`).
 """
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from libs.harvest.owner import HostLoad
@@ -55,6 +55,8 @@ class Pace:
     """Since the sample before; bounded, so that a gap is not taken for observed time."""
     passed_s: float
     """The same without a bound: the allowance of changes is made up for in gaps too."""
+    interval_s: float
+    """That the sample covers."""
     may_rise: bool
     """False for history and for a fresh look amid an interval: they never raise a limit."""
 
@@ -176,7 +178,8 @@ def change(memory: HostMemory, budget_mhz: float) -> HostMemory:
     """The host with another budget: every change is a task in someone's vCenter, and counted."""
     if budget_mhz == memory.budget_mhz:
         return memory
-    return replace(memory, budget_mhz=budget_mhz, owed_s=min(memory.owed_s + _CHANGE_S, _MOST_OWED_S))
+    owed_s = min(memory.owed_s + _CHANGE_S, _MOST_OWED_S)
+    return memory._replace(budget_mhz=budget_mhz, owed_s=owed_s)
 
 
 def _cut(policy: Policy, present: float, aim: Aim, pace: Pace) -> float:

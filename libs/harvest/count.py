@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from libs.harvest.crowded import find_stuck, order_sleepers
 from libs.harvest.fleet import Fleet, is_kept, is_powered, memory_mib_of, vcpus_of
 from libs.harvest.types import (
     Facts,
@@ -33,7 +34,7 @@ class Room:
     uncarried: tuple[str, ...]
     """Kept machines that are powered on where the host cannot carry them."""
     stuck: tuple[str, ...]
-    """Suspended machines that their host cannot boot now."""
+    """Suspended machines for which it is no use to wait (`libs.harvest.crowded`)."""
     slots: tuple[str, ...]
     """Hosts that could boot a further machine, most headroom first."""
     nearest: tuple[float, str] | None
@@ -56,9 +57,8 @@ def find_room(policy: Policy, hosts: Mapping[str, HostMemory], fleet: Fleet, dis
             kept, powered = kept + len(staying), powered + carried
             uncarried += awake[carried:]
             if len(awake) < len(staying):
-                asleep, woken = _find_resumable(policy, memory, machines)
-                resumable += woken
-                stuck += asleep[woken:]
+                resumable += _count_resumable(policy, memory, machines)
+                stuck += _find_stuck(policy, memory, machines)
         places = 0 if memory is None else _count_places(policy, memory, machines)
         if memory is not None and places > 0:
             found = _find_slots(policy, host, memory, machines, places)
@@ -157,24 +157,28 @@ def _count_carried(policy: Policy, memory: HostMemory | None, awake: Sequence[Ma
     return carried
 
 
-def _find_resumable(
-    policy: Policy, memory: HostMemory | None, machines: Sequence[MachineFact]
-) -> tuple[list[MachineFact], int]:
-    """The suspended machines, smallest first, and how many of the first the host can boot: one in whose way a
-    smaller one stands waits with it."""
-    suspended = [machine for machine in machines if not is_powered(machine)]
-    suspended.sort(key=lambda machine: (memory_mib_of(policy, machine), vcpus_of(machine)))
+def _count_resumable(policy: Policy, memory: HostMemory | None, machines: Sequence[MachineFact]) -> int:
+    """How many of the suspended machines, smallest first, the host can boot: one in whose way a smaller one stands
+    waits with it."""
     if memory is None or not _is_useful(policy, memory):
-        return suspended, 0
+        return 0
     powered = [machine for machine in machines if is_powered(machine)]
     left_mhz = memory.budget_mhz - _needed_mhz(policy, powered)
     left_mib = _left_mib(policy, memory, powered)
     resumable = 0
-    for machine in suspended:
+    for machine in order_sleepers(policy, machines):
         left_mhz -= policy.floor_mhz_per_vcpu * vcpus_of(machine)
         left_mib -= memory_mib_of(policy, machine)
         resumable += left_mhz >= 0 and left_mib >= 0
-    return suspended, resumable
+    return resumable
+
+
+def _find_stuck(
+    policy: Policy, memory: HostMemory | None, machines: Sequence[MachineFact]
+) -> list[MachineFact]:
+    powered = [machine for machine in machines if is_powered(machine)]
+    left_mib = 0.0 if memory is None else _left_mib(policy, memory, powered)
+    return find_stuck(policy, memory, machines, left_mib)
 
 
 def _count_places(policy: Policy, memory: HostMemory, machines: Sequence[MachineFact]) -> int:

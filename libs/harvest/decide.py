@@ -12,6 +12,7 @@ from typing import Any
 from libs.common.contracts.usage import Sample
 from libs.harvest.budgets import bounded_floor
 from libs.harvest.count import Room, bound_wanted, count_running, find_room, find_unable, place_missing
+from libs.harvest.crowded import find_crowded
 from libs.harvest.fleet import Fleet, floor_mhz, group_by_host, order_victims
 from libs.harvest.hear import hear, hear_nothing
 from libs.harvest.ladder import can_suspend
@@ -101,7 +102,11 @@ def _conclude(policy: Policy, state: State, facts: Facts, room: Room | None = No
     wanted = 0 if gone else bound_wanted(policy, facts, state.wanted)
     if room is None or held:
         room = find_room(policy, hosts, fleet, state.disk_room)
-    unable = () if can_suspend(policy, state.datastore_short) else find_unable(rung, fleet, room)
+    may_suspend = can_suspend(policy, state.datastore_short)
+    unable = () if may_suspend else find_unable(rung, fleet, room)
+    crowded = find_crowded(policy, hosts, fleet) if may_suspend and rung < Rung.SUSPEND else ()
+    if crowded:
+        room = replace(room, powered=room.powered - len(set(crowded) - set(room.uncarried)))
     young = find_young(policy, fleet)
     wanted = wanted if gone else spare_young(wanted, young, unable)
     wanted = min(wanted, room.kept - len(unable)) if unable else wanted
@@ -121,6 +126,7 @@ def _conclude(policy: Policy, state: State, facts: Facts, room: Room | None = No
         ),
         reason=_name_reason(state, facts),
         steering=state.steering,
+        suspend=crowded,
     )
     return state, decision
 
@@ -130,7 +136,7 @@ def _hold_down(policy: Policy, hosts: Mapping[str, HostMemory], fleet: Fleet) ->
     held = {}
     for host, memory in hosts.items():
         floor = bounded_floor(policy, floor_mhz(policy, fleet.get(host, ())), memory.capacity_mhz)
-        held[host] = replace(memory, budget_mhz=min(memory.budget_mhz, floor))
+        held[host] = memory._replace(budget_mhz=min(memory.budget_mhz, floor))
     return held
 
 

@@ -119,7 +119,7 @@ class PolicyDocument(BaseModel):
 
     name: str = Field(min_length=1, max_length=100)
     machine: MachineDocument
-    cpu: ThresholdsDocument = ThresholdsDocument(idle=0.50, stop_new=0.65, reclaim=0.80)
+    cpu: ThresholdsDocument = ThresholdsDocument(idle=0.75, stop_new=0.85, reclaim=0.92)
     memory: ThresholdsDocument | None = None
     ladder: LadderDocument = LadderDocument()
     target: float = Field(
@@ -131,10 +131,13 @@ class PolicyDocument(BaseModel):
     )
     steered: bool = Field(
         default=True,
-        description="Whether sigma follows what is measured on the cluster, by a gain of 0.7 to 3.",
+        description="Whether sigma follows what is measured on the cluster, by a gain of 0.5 to 3.",
     )
     contention_max: float = Field(
-        default=0.001, ge=0.00001, le=0.1, description="Share of host time that may pass above the target."
+        default=0.001,
+        ge=0.00001,
+        le=0.1,
+        description="Share of host time that may pass above the target, where a surprise is seen within 75 s.",
     )
     hard_max: float = Field(
         default=0.0005,
@@ -312,7 +315,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
         ),
         "greedy": _preset(
             "greedy",
-            cpu=ThresholdsDocument(idle=0.65, stop_new=0.75, reclaim=0.85),
+            cpu=ThresholdsDocument(idle=0.80, stop_new=0.88, reclaim=0.95),
             ladder=LadderDocument(stop_new_after_s=120.0, suspend_after_s=1800.0, drain_after_s=43200.0),
             sigma=3.5,
             contention_max=0.0025,

@@ -23,12 +23,13 @@ from libs.harvest.budgets import (
 )
 from libs.harvest.coming import EVERYWHERE, reserve, reserved_on
 from libs.harvest.count import Room, bound_wanted, find_room, grow, has_cooled_down
+from libs.harvest.crowded import note_full
 from libs.harvest.fleet import Fleet, floor_mhz, group_by_host, is_kept, memory_mib_of
 from libs.harvest.ladder import climb_or_descend, read_push
 from libs.harvest.life import find_young
 from libs.harvest.owner import HostLoad, memory_is_measured, number, patience_s, read_hosts
 from libs.harvest.reasons import name_owner_reason
-from libs.harvest.steering import Trial, sigma_of, steer
+from libs.harvest.steering import Trial, look_after, sigma_of, steer
 from libs.harvest.types import (
     Coming,
     Facts,
@@ -182,7 +183,10 @@ def _find_pace(policy: Policy, state: State, sample: Sample, facts: Facts) -> Pa
     if state.sampled_at is not None:
         passed_s = max(0.0, (sample.at - state.sampled_at).total_seconds())
     longest_s = patience_s(policy, sample.interval_s, facts.interval_s)
-    return Pace(min(passed_s, longest_s), passed_s, may_rise=sample.quality is not Quality.BACKFILLED)
+    interval_s = number(sample.interval_s) or 0.0
+    return Pace(
+        min(passed_s, longest_s), passed_s, interval_s, may_rise=sample.quality is not Quality.BACKFILLED
+    )
 
 
 def _remember(
@@ -194,7 +198,7 @@ def _remember(
     }
     for host, memory in scene.lost.items():
         floor = bounded_floor(policy, scene.floors.get(host, 0.0), memory.capacity_mhz)
-        hosts[host] = replace(change(memory, min(memory.budget_mhz, floor)), spare_mib=0)
+        hosts[host] = change(memory, min(memory.budget_mhz, floor))._replace(spare_mib=0)
     hosts.update(_meet_unseen(policy, hosts, scene.fleet))
     return tuple(sorted(hosts.items()))
 
@@ -204,7 +208,7 @@ def _budget_host(
 ) -> HostMemory:
     known = known or HostMemory(UNKNOWN, 0.0)
     if not load.connected:
-        return replace(change(known, 0.0), spare_mib=0, wish=0.0, plain_wish=0.0)
+        return change(known, 0.0)._replace(spare_mib=0, wish=0.0, plain_wish=0.0, full_s=0.0)
     ours = scene.fleet.get(load.host, ())
     trend, capacity_mhz, wish, plain_wish = known.trend, known.capacity_mhz, 0.0, 0.0
     if not load.fault:
@@ -221,6 +225,7 @@ def _budget_host(
         if scene.pace.may_rise:
             free = useful(policy, (plain_wish if scene.plain_leads else wish) - kept)
         desired = max(floor, float(math.floor(free * capacity_mhz)))
+    offers = (known.plain_wish, plain_wish) if scene.plain_leads else (known.wish, wish)
     moved = move(policy, known, Aim(desired, floor, room * capacity_mhz, capacity_mhz), scene.pace)
     return HostMemory(
         trend,
@@ -231,6 +236,7 @@ def _budget_host(
         moved.owed_s,
         wish,
         plain_wish,
+        note_full(known.full_s, *offers, scene.pace.elapsed_s),
     )
 
 
@@ -254,13 +260,15 @@ def _steer(
     """The steering after what the budgets of until now did; where nothing was lent nothing is learnt."""
     if state.rung is not Rung.LEND or facts.paused is not None or facts.draining:
         return state.steering
-    known, trials = dict(state.hosts), []
+    known, trials, is_lent = dict(state.hosts), [], any(floors.values())
     for load in loads:
         memory = known.get(load.host)
         if load.connected and memory is not None and memory.capacity_mhz > 0:
-            budget = memory.budget_mhz if memory.budget_mhz > floors.get(load.host, 0.0) else 0.0
+            floor = floors.get(load.host, 0.0)
+            # Where others of ours run, nothing is lent on a host on which none does.
+            budget = memory.budget_mhz if memory.budget_mhz > floor and (floor or not is_lent) else 0.0
             trials.append(Trial(load.cpu, memory.wish, memory.plain_wish, budget / memory.capacity_mhz))
-    return steer(policy, state.steering, trials, pace.elapsed_s)
+    return steer(policy, state.steering, trials, look_after(pace.elapsed_s, pace.interval_s))
 
 
 def _is_memory_pressed(policy: Policy, load: HostLoad, measured: bool) -> bool:

@@ -4,7 +4,6 @@ Under 2 KiB and 200 bytes a host; a host takes some 120. What an earlier release
 """
 
 from collections.abc import Mapping
-from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -77,19 +76,28 @@ def _host_to_json(host: str, memory: HostMemory) -> list[Any]:
     spare_mib = _NO_LIMIT if memory.spare_mib is None else memory.spare_mib
     row = [host, budget, capacity, spare_mib, trend.level, trend.fast, trend.slow, trend.peak, trend.last]
     row += [trend.plain_level, trend.plain_variance, memory.wish, memory.plain_wish]
-    if memory.owed_s:
-        return [*row, _short(memory.rest_s), _short(memory.owed_s)]
-    return [*row, _short(memory.rest_s)] if memory.rest_s else row
+    seconds = [_short(value) for value in (memory.rest_s, memory.owed_s, memory.full_s)]
+    while seconds and not seconds[-1]:
+        seconds.pop()
+    return row + seconds
 
 
 def _host_from_json(row: list[Any]) -> tuple[str, HostMemory]:
     host, budget, capacity, spare_mib, *told = row
     trend, wishes, rest = told[:7], told[7:9], [float(value) for value in told[9:]]
     wish, plain_wish = (float(value) for value in wishes)
-    memory = HostMemory(
-        Trend(*map(float, trend)), float(budget), float(capacity), _spare_mib(spare_mib), *rest
+    rest_s, owed_s, full_s = (*rest, 0.0, 0.0, 0.0)[:3]
+    return str(host), HostMemory(
+        Trend(*map(float, trend)),
+        float(budget),
+        float(capacity),
+        _spare_mib(spare_mib),
+        rest_s,
+        owed_s,
+        wish,
+        plain_wish,
+        full_s,
     )
-    return str(host), replace(memory, wish=wish, plain_wish=plain_wish)
 
 
 def _first_host_from_json(row: list[Any]) -> tuple[str, HostMemory]:

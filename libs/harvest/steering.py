@@ -4,7 +4,11 @@ Two bounds of the owner's load run side by side: the engine's own, and a plain o
 as a shadow. Each has a gain, which rises while its owners were contended for more of the time than the policy
 allows, and falls while for less, by contention and by hard contention apart: the higher one counts. At the same
 contention the one that lends more leads. The gain itself is the memory: it moves by what one sample showed, so that
-a week of samples says where it stands.
+some days of samples say where it stands.
+
+What is allowed is meant for a cloud that is looked at once a minute or more often. A surprise lasts until the next
+look, so where looks are rarer as many surprises take more time, and as much more is allowed: else the gain would
+keep free what no gain can.
 """
 
 import math
@@ -15,12 +19,17 @@ from typing import NamedTuple
 from libs.harvest.types import Policy, Steering, Track
 
 WEEK_S = 604_800.0
+_TURN_S = 259_200.0
+"""How long as much contention as is allowed twice over takes to raise a gain by a factor of e."""
+_PROMPT_S = 75.0
+"""A longer time to react than this makes as much more contention of the same surprises."""
 _LEAST_GAIN, _MOST_GAIN = 0.5, 3.0
 _LEAST_PLAIN_GAIN = 0.4
 _PLAIN_SIGMAS = 0.5
 """Deviations of the plain bound at gain 1, per deviation of the policy."""
 _LEAST_LED_S = WEEK_S
 """How long both are watched before the other may lead, and again after it does."""
+_MOST_REACTION_S = 300.0
 _BETTER = 1.05
 """How many times as much the other must lend."""
 _FASTEST = 0.25
@@ -53,22 +62,44 @@ def sigma_of(policy: Policy, steering: Steering | None) -> tuple[float, float]:
     return policy.sigma * steering.own.gain, _PLAIN_SIGMAS * policy.sigma * steering.plain.gain
 
 
-def steer(policy: Policy, steering: Steering | None, trials: Sequence[Trial], elapsed_s: float) -> Steering:
-    """The steering after a sample of `elapsed_s` on these hosts, on all of which something might have been lent."""
+class Look(NamedTuple):
+    """What a sample stands for."""
+
+    elapsed_s: float
+    """Since the one before it."""
+    reaction_s: float
+    """How long a surprise lasts until it is seen."""
+
+
+def look_after(elapsed_s: float, interval_s: float) -> Look:
+    """Of a sample of `interval_s`; where a look amid it came before, that is how soon a surprise is seen."""
+    within_s = interval_s - elapsed_s
+    return Look(elapsed_s, within_s if 0.0 < within_s < elapsed_s else elapsed_s)
+
+
+def allowed(policy: Policy, reaction_s: float) -> tuple[float, float]:
+    """The shares of host time that may stand above the target and above all of a host."""
+    times = max(1.0, min(reaction_s, _MOST_REACTION_S) / _PROMPT_S)
+    return policy.contention_max * times, policy.hard_max * times
+
+
+def steer(policy: Policy, steering: Steering | None, trials: Sequence[Trial], look: Look) -> Steering:
+    """The steering after a sample on these hosts, on all of which something might have been lent."""
     steering = steering or begin(policy)
+    elapsed_s, limits = look.elapsed_s, allowed(policy, look.reaction_s)
     if not trials or elapsed_s <= 0.0:
         return steering
     weight = elapsed_s / min(steering.observed_s + elapsed_s, WEEK_S)
-    step = (weight, elapsed_s / WEEK_S)
+    step = (weight, elapsed_s / _TURN_S)
     own, plain = _measure(policy, trials, plain_leads=steering.plain_leads)
     steered = Steering(
-        _follow(policy, steering.own, own, step, _LEAST_GAIN),
-        _follow(policy, steering.plain, plain, step, _LEAST_PLAIN_GAIN),
+        _follow(limits, steering.own, own, step, _LEAST_GAIN),
+        _follow(limits, steering.plain, plain, step, _LEAST_PLAIN_GAIN),
         min(steering.observed_s + elapsed_s, 2.0 * WEEK_S),
         steering.plain_leads,
         steering.led_s + elapsed_s,
     )
-    return _choose(policy, steered)
+    return _choose(limits, steered)
 
 
 class _Shares(NamedTuple):
@@ -99,13 +130,13 @@ def _measure(policy: Policy, trials: Sequence[Trial], *, plain_leads: bool) -> t
 
 
 def _follow(
-    policy: Policy, track: Track, shares: _Shares, step: tuple[float, float], least_gain: float
+    limits: tuple[float, float], track: Track, shares: _Shares, step: tuple[float, float], least_gain: float
 ) -> Track:
     """One track after a sample that weighs `step` in the means and in the gain."""
-    weight, passed = step
+    (weight, passed), (soft, hard) = step, limits
     return Track(
-        _turn(track.soft_gain, passed * (shares.contended / policy.contention_max - 1.0), least_gain),
-        _turn(track.hard_gain, passed * (shares.hard / policy.hard_max - 1.0), least_gain),
+        _turn(track.soft_gain, passed * (shares.contended / soft - 1.0), least_gain),
+        _turn(track.hard_gain, passed * (shares.hard / hard - 1.0), least_gain),
         round(track.contended + weight * (shares.contended - track.contended), _DIGITS),
         round(track.hard + weight * (shares.hard - track.hard), _DIGITS),
         round(track.lent + weight * (shares.lent - track.lent), _DIGITS),
@@ -116,14 +147,14 @@ def _turn(gain: float, push: float, least_gain: float) -> float:
     return round(min(_MOST_GAIN, max(least_gain, gain * math.exp(min(_FASTEST, push)))), _DIGITS)
 
 
-def _choose(policy: Policy, steering: Steering) -> Steering:
+def _choose(limits: tuple[float, float], steering: Steering) -> Steering:
     """Who leads from the next sample on: a change now might lend more for more load."""
     if steering.led_s < _LEAST_LED_S:
         return steering
     leader, other = steering.own, steering.plain
     if steering.plain_leads:
         leader, other = other, leader
-    allowed = other.contended <= policy.contention_max and other.hard <= policy.hard_max
-    if allowed and other.lent > _BETTER * leader.lent:
+    within = other.contended <= limits[0] and other.hard <= limits[1]
+    if within and other.lent > _BETTER * leader.lent:
         return replace(steering, plain_leads=not steering.plain_leads, led_s=0.0)
     return steering

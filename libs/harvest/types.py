@@ -6,6 +6,7 @@
 from dataclasses import dataclass, fields
 from datetime import date, datetime, time
 from enum import IntEnum, StrEnum
+from typing import NamedTuple
 
 from libs.common.contracts.usage import Sample
 from libs.harvest.quota import Quota
@@ -69,7 +70,8 @@ class Policy:
     steered: bool = True
     """Whether a gain on `sigma` follows what is measured on the cluster; False: it stays 1."""
     contention_max: float = 0.001
-    """Share of host time in which owner and ours may stand above the target."""
+    """Share of host time in which owner and ours may stand above the target; where it takes more than 75 s until a
+    surprise is seen, as much more (`libs.harvest.steering`)."""
     hard_max: float = 0.0005
     """The same above all of a host."""
     idle_dwell_s: float = 300.0
@@ -234,8 +236,7 @@ class Reason:
     """The cloud's reference; None: the whole cluster."""
 
 
-@dataclass(frozen=True, slots=True)
-class Trend:
+class Trend(NamedTuple):
     """How the owner load of a host has gone: fractions of capacity, the two spreads as variances."""
 
     level: float
@@ -252,9 +253,8 @@ class Trend:
     """Mean and variance of the plain bound, which runs beside the engine's own."""
 
 
-@dataclass(frozen=True, slots=True)
-class HostMemory:
-    """What the engine remembers of one host."""
+class HostMemory(NamedTuple):
+    """What the engine remembers of one host; like `Trend` a tuple, since every sample makes one for every host."""
 
     trend: Trend
     budget_mhz: float
@@ -269,6 +269,8 @@ class HostMemory:
     wish: float = 0.0
     plain_wish: float = 0.0
     """What the engine's own and the plain bound would have lent since the newest sample, fractions of capacity."""
+    full_s: float = 0.0
+    """How long its owner has left nothing there that would be worth lending."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -374,6 +376,9 @@ class Decision:
     reason: Reason
     steering: Steering | None = None
     """How far the engine went, and what of."""
+    suspend: tuple[str, ...] = ()
+    """Machines that are to be suspended, whichever others run: the owner of their host needs what keeps them alive.
+    They count in `wanted`, not in `running`."""
 
 
 Observation = Sample | Missing

@@ -63,7 +63,9 @@ def _name_consequence(decision: Decision) -> str:
 
 def _name_lending(decision: Decision) -> str:
     machines = "1 machine" if decision.wanted == 1 else f"{decision.wanted} machines"
-    return f"up to {decision.cap_mhz / 1000:.1f} GHz may be lent, {machines} wanted"
+    asleep = len(decision.suspend)
+    full = f", {asleep} of them to be suspended on a host that is full" if asleep else ""
+    return f"up to {decision.cap_mhz / 1000:.1f} GHz may be lent, {machines} wanted{full}"
 
 
 def _tell_owner(reason: Reason, policy: Policy, place: str) -> str:

@@ -55,6 +55,26 @@ async def test_the_ladder_suspends_and_an_idle_owner_resumes(house: House) -> No
     assert count(house, MachineRequested) == 2
 
 
+async def test_where_one_host_is_full_its_machine_is_suspended_and_the_other_works_on(house: House) -> None:
+    full, free = (host.host for host in house.cloud.truth().hosts)
+    house.cloud.control.set_owner_load(full, 0.88)
+    await house.run(100)
+
+    assert {machine.host: machine.power for machine in house.cloud.truth().machines} == {
+        full: Power.SUSPENDED,
+        free: Power.ON,
+    }
+    assert (await house.cluster())["rung"] == "lend"
+    assert (await house.cluster())["running"] == 1
+    assert count(house, MachineSuspended) == 1
+
+    house.own(0.1)
+    await house.run(200)
+
+    assert powers(house) == [Power.ON, Power.ON]
+    assert (count(house, MachineResumed), count(house, MachineRequested)) == (1, 2)
+
+
 async def test_the_ladder_ends_with_nothing_left_and_an_idle_owner_has_machines_again(house: House) -> None:
     house.own(0.95)
     await house.run(240)

@@ -11,6 +11,7 @@ import numpy as np
 from libs.common.contracts.usage import HostState, Quality, Sample
 from libs.harvest.backtest.announced import AHEAD_S, Rise
 from libs.harvest.backtest.trace import Floats, Ints, Load
+from libs.harvest.crowded import choose_resting
 from libs.harvest.decide import decide
 from libs.harvest.fleet import floor_mhz
 from libs.harvest.types import Announced, Coming, Decision, Facts, MachineFact, Policy, State
@@ -137,7 +138,7 @@ class Engine:
         for host in decision.placements[:missing]:
             self._made += 1
             kept.append(self._make(host))
-        resting = set(decision.victims[excess:][: max(0, len(kept) - decision.running)])
+        resting = choose_resting(decision, {machine.machine for machine in kept})
         states = tuple(
             machine
             if (machine.state == "suspended") == (machine.machine in resting)

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from libs.common.contracts.usage import Sample
+from libs.harvest.crowded import choose_resting
 from libs.harvest.decide import decide
 from libs.harvest.types import Decision, Facts, MachineFact, Policy, State
 from libs.harvest.words import explain
@@ -65,7 +66,7 @@ def obey(
         MachineFact(f"dry-{number}-{place}", host, "running", policy.machine.vcpus, 0.0)
         for place, host in enumerate(decision.placements[:missing])
     ]
-    resting = set(decision.victims[excess:][: max(0, len(kept) - decision.running)])
+    resting = choose_resting(decision, {machine.machine for machine in kept})
     return tuple(
         replace(machine, state="suspended" if machine.machine in resting else "running") for machine in kept
     )

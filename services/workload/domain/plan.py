@@ -118,8 +118,15 @@ def _in_order_of_keeping(decision: Decision, machines: Sequence[MachineNow]) -> 
 
 
 def _in_order_of_running(decision: Decision, kept: Sequence[MachineNow]) -> list[MachineNow]:
-    """Machines on hosts that can carry them first, and among those the ones that run already."""
+    """Machines on hosts that can carry them first, and among those the ones that run already; at the end those that
+    the decision suspends."""
     able = {budget.host for budget in decision.budgets if budget.budget_mhz > 0}
+    asleep = set(decision.suspend)
     return sorted(
-        kept, key=lambda m: (m.host is not None and m.host not in able, m.wanted is Wanted.SUSPENDED)
+        kept,
+        key=lambda m: (
+            str(m.id) in asleep,
+            m.host is not None and m.host not in able,
+            m.wanted is Wanted.SUSPENDED,
+        ),
     )

@@ -395,4 +395,5 @@ def _essence(decision: dict[str, object]) -> object:
     assert isinstance(reason, dict)
     assert isinstance(budgets, list)
     what = [decision[name] for name in ("verdict", "rung", "wanted", "running", "cap_mhz")]
+    what.append(decision.get("suspend") or [])
     return (what, reason["code"], [(budget["host"], budget["budget_mhz"]) for budget in budgets])

@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from libs.common.contracts.usage import HostState, Sample
+from libs.harvest.crowded import choose_resting
 from libs.harvest.decide import decide
 from libs.harvest.types import (
     Decision,
@@ -122,9 +123,9 @@ class Story:
         keep = [
             each for each in self.machines if each.machine not in decision.victims[: self.surplus(decision)]
         ]
+        resting = choose_resting(decision, {each.machine for each in keep})
         machines = [
-            replace(each, state="running" if number < decision.running else "suspended")
-            for number, each in enumerate(keep)
+            replace(each, state="suspended" if each.machine in resting else "running") for each in keep
         ]
         machines += [machine(f"m{len(self.told)}-{n}", host) for n, host in enumerate(decision.placements)]
         self.machines = tuple(machines)

@@ -33,7 +33,7 @@ def changed(path: str, value: object) -> dict[str, Any]:
 def test_a_small_document_is_filled_with_defaults() -> None:
     policy = parse(SMALL)
     assert (policy.name, policy.machine.vcpus, policy.memory) == ("nights", 4, None)
-    assert policy.cpu == Thresholds(0.5, 0.65, 0.8)
+    assert policy.cpu == Thresholds(0.75, 0.85, 0.92)
 
 
 def test_windows_and_memory_are_read() -> None:
