@@ -32,6 +32,7 @@ async def reach_database(settings: Settings, within_s: float = CONNECT_WITHIN_S)
     """Wait until PostgreSQL takes a login. Raises ServerUnreachable, at once where waiting mends nothing."""
     lost = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, ValueError)
     url = settings.database_dsn.replace("postgresql+asyncpg://", "postgresql://", 1)
+    _insist_on_readable("database_url", "PostgreSQL", url)
     final: list[Exception] = []
     is_told = False
 
@@ -63,10 +64,11 @@ async def reach_bus(settings: Settings, url: str | None = None) -> Bus:
     """The bus that the settings name, or that of `url`. Raises ServerUnreachable after 30 s."""
     url = url or settings.bus_dsn
     name = "RabbitMQ" if url.startswith("amqp") else "PostgreSQL"
+    field = "bus_url" if settings.bus_url else "database_url"
+    _insist_on_readable(field, name, url)
     try:
         return await open_bus(url)
     except BusUnavailable as error:
-        field = "bus_url" if settings.bus_url else "database_url"
         raise _unreachable(field, name, url, _words(error.__cause__)) from None
 
 
@@ -82,6 +84,22 @@ def where(url: str) -> str:
         return ""
     host = host or (parse_qs(parts.query).get("host") or [""])[0]
     return f"{host}:{port or _PORTS.get(parts.scheme, 5432)}" if host else ""
+
+
+def _insist_on_readable(field: str, server: str, url: str) -> None:
+    """Raises ServerUnreachable for a URL that no waiting makes readable; nothing of it is repeated."""
+    try:
+        parts = urlsplit(url)
+        hosts = parts.netloc.rpartition("@")[2].split(",")  # PostgreSQL's may be several
+        is_readable = all(urlsplit(f"//{host}").port != 0 for host in hosts)
+        is_readable = is_readable and "@" not in f"{parts.path}{parts.fragment}"
+    except ValueError:
+        is_readable = False
+    if not is_readable:
+        raise ServerUnreachable(
+            f"{variable_of(field)}: this is no URL of {server}: it is scheme://user:password@host:port/name,"
+            " and of a user or password each of : / ? # [ ] @ % is written as % and two digits (/ as %2F)"
+        )
 
 
 def _words(error: BaseException | None) -> str:

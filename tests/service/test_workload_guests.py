@@ -133,6 +133,9 @@ async def test_without_limits_and_without_agents_it_is_said_that_nothing_can_be_
         await house.run(40)
         assert house.heard(GuestsThrottled) == []
         assert {event.cause for event in house.heard(LimitsFailed)} == {"invalid"}
+        metrics = (await house.ask("GET", "/metrics")).body
+        about = f'cause="invalid",resource="{house.resource.resource_id}"'
+        assert f"tides_limit_failures_total{{{about}}}" in metrics
 
 
 @pytest.mark.parametrize(

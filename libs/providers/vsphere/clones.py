@@ -10,6 +10,8 @@ from libs.providers.vsphere.session import Session
 from libs.providers.vsphere.tasks import Followed
 
 CANCEL_WAIT_S = 10.0
+LONGEST_S = 24 * 3600.0
+"""Nothing that was begun is waited for any longer."""
 TASK = "VirtualMachine.clone"
 log = structlog.get_logger()
 
@@ -33,6 +35,15 @@ class UnderWay:
     clones: dict[str, Clone] = field(default_factory=dict)
     copies: dict[str, Any] = field(default_factory=dict)
     """Tasks of the cloud."""
+    users: int = 0
+    """Open sessions."""
+    left_at: float = 0.0
+    """When the last of them was closed, on the monotonic clock."""
+
+    def is_over(self, now: float) -> bool:
+        """Whether nobody asks for it any more: no session is open, and what it knows of has ended or is long past."""
+        is_empty = not (self.clones or self.copies)
+        return self.users == 0 and (is_empty or now - self.left_at > LONGEST_S)
 
 
 class Clones:

@@ -1,6 +1,7 @@
 """The vSphere driver: vCenter, and a single ESXi host as far as it can serve."""
 
 import asyncio
+import time
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
@@ -71,6 +72,8 @@ class VSphereProvider:
             session, settings, self._labels, self._templates, self._shares, self._clones, under_way.copies
         )
         self._creating: dict[str, asyncio.Lock] = {}
+        self._under_way = under_way
+        under_way.users += 1
 
     async def start(self) -> None:
         """Log in and learn what this target can do. Raises Rejected or Unavailable."""
@@ -153,6 +156,9 @@ class VSphereProvider:
 
     async def aclose(self) -> None:
         """Log out."""
+        if not self._session.closed:
+            self._under_way.users -= 1
+            self._under_way.left_at = time.monotonic()
         await self._session.aclose()
 
 
@@ -185,12 +191,14 @@ class VSphereDriver:
             endpoint, trust, Login(connection.username, lambda: _open_secret(connection, vault))
         )
         begun_by = (connection.resource_id, connection.installation_id)
+        now = time.monotonic()
+        self._under_way = {key: each for key, each in self._under_way.items() if not each.is_over(now)}
         under_way = self._under_way.setdefault(begun_by, UnderWay())
         provider = VSphereProvider(session, connection, settings, clock, under_way)
         try:
             await provider.start()
         except BaseException:
-            await session.aclose()
+            await provider.aclose()
             raise
         return provider
 

@@ -101,10 +101,13 @@ class Session:
     async def _keep_alive(self) -> None:
         while not self.closed:
             await asyncio.sleep(max(0.01, self._used_at + KEEP_ALIVE_S - time.monotonic()))
-            if time.monotonic() - self._used_at >= KEEP_ALIVE_S:
+            api = self._api
+            if time.monotonic() - self._used_at >= KEEP_ALIVE_S and self._begin() and api is not None:
                 try:
-                    await self.read(lambda line: line.now(), "keeping the session")
-                except ProviderError as error:  # whoever uses it next is told
+                    async with self._translating("keeping the session"), asyncio.timeout(CALL_TIMEOUT_S):
+                        await self._line_of(api).now()
+                except ProviderError as error:
+                    # Nobody logs in for this, perhaps with an old password: whoever uses it next does, and is told.
                     log.info("vsphere.not_kept_alive", endpoint=self._endpoint.text, reason=error.detail)
 
     @asynccontextmanager

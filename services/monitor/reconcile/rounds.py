@@ -112,8 +112,9 @@ class Rounds:
         try:
             samples = await known.sample(ask.since)
         except Rejected as error:
-            if error.cause is not Cause.AUTH or not watch.backlog.marks or watch.failures:
-                raise
+            is_old = watch.revision != resource.revision
+            if error.cause is not Cause.AUTH or not watch.backlog.marks or watch.failures or is_old:
+                raise  # nobody logs in again with a password that has been replaced
             await self._sessions.drop(resource.id)
             known = await self._sessions.get(resource.provider, self._connection(resource))
             samples = await known.sample(ask.since)
@@ -237,6 +238,12 @@ class Rounds:
             log.info("monitor.lease_lost", resource=str(resource.id))
 
     async def _fail(self, resource: Resource, watch: Watch, refusal: ProviderError, spent: bool) -> None:
+        if watch.revision != resource.revision:
+            # What was refused was the old password, or the old address: it counts for nothing, and is used no more.
+            await self._sessions.drop(resource.id)
+            watch.due_at = self._runtime.clock.now()
+            log.info("monitor.round_superseded", resource=str(resource.id), cause=refusal.cause.value)
+            return
         if spent:
             await self._sessions.drop(resource.id)
         watch.failures += 1
@@ -259,8 +266,6 @@ class Rounds:
 
     def _pause_s(self, resource: Resource, watch: Watch, refusal: ProviderError) -> float:
         """Until the next round; a bit less or more, so that many clouds that return at once are not asked at once."""
-        if watch.revision != resource.revision:
-            return 0.0  # it was changed meanwhile: what was refused was the old password, or the old address
         told_s, kind = refusal.retry_after_s, _kind(refusal)
         pause_s = domain.pause_s(watch.failures, resource.interval_s, kind, told_s)
         part = 0.1 * self._runtime.settings.jitter * self._chance.random()

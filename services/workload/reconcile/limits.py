@@ -48,7 +48,7 @@ async def _apply(hands: Hands, resource: Claimed, due: LimitsDue) -> None:
         if not await are_still_desired(session, due):
             return
     has_limits = Capability.LIMITS in turn.provider.capabilities
-    outcome = await _set_limits(hands, turn, resource, due) if has_limits else _instead(hands, due)
+    outcome = await _set_limits(hands, turn, resource, due) if has_limits else _instead(hands, resource, due)
     async with hands.settling(resource) as (session, _):
         if not has_limits and not isinstance(outcome, ProviderError):
             outcome = await throttle_guests(session, due, hands.clock.now())
@@ -62,13 +62,14 @@ async def _apply(hands: Hands, resource: Claimed, due: LimitsDue) -> None:
         hands.rest(due, outcome)
 
 
-def _instead(hands: Hands, due: LimitsDue) -> Outcome:
+def _instead(hands: Hands, resource: Claimed, due: LimitsDue) -> Outcome:
     """Guests keep to the limits themselves where the cloud has none, if they have an agent that hears of them."""
     if hands.guests is not None:
         return 0
     log.warning(
         "limits.impossible", cluster=due.name, remedy="set TIDES_BOINC_URL, so that machines have agents"
     )
+    hands.instruments.limits_failed(resource.resource_id, Cause.INVALID)
     return Rejected(
         Cause.INVALID, "the cloud has no limits, and machines that are attached by files no agents"
     )

@@ -118,6 +118,13 @@ async def test_an_idle_session_is_kept_and_one_that_ended_is_opened_again(
             assert proxy.calls["Login"] == 2
             assert await left.provider.machines() == []
             assert proxy.calls["Login"] == 3
+            asked = proxy.calls["CurrentTime"]
+            proxy.restart()
+            await until(lambda: proxy.calls["CurrentTime"] > asked, what="another question for the time")
+            await asyncio.sleep(0.7)
+            assert proxy.calls["Login"] == 3, "nobody logs in for that, perhaps with an old password"
+            assert await kept.provider.machines() == []
+            assert proxy.calls["Login"] == 4
         asked = proxy.calls["CurrentTime"]
         await asyncio.sleep(0.5)
         assert proxy.calls["CurrentTime"] == asked, "a closed session asks for nothing"

@@ -1,10 +1,12 @@
 """Where a server is said to be: host and port, and nothing of what stands before them."""
 
+import asyncio
 import string
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import SecretStr
 
 from libs.common.reaching import ServerUnreachable, reach_bus, reach_database, where
 from libs.common.settings import Settings
@@ -53,3 +55,20 @@ async def test_a_server_that_does_not_answer_is_named_with_its_setting_and_witho
     assert str(database.value) == line
     assert str(bus.value).startswith("TIDES_BUS_URL: cannot reach RabbitMQ at 127.0.0.1:1: ")
     assert "s3cret" not in str(bus.value)
+
+
+@pytest.mark.parametrize(
+    "rest", ["u:s3cret@host:port/x", "u:s3/cret@host/x", "u:s3cret@[::1/x", "u:s3#cret@host/x"]
+)
+async def test_a_url_that_cannot_be_read_is_refused_at_once_and_nothing_of_it_is_told(rest: str) -> None:
+    wrong = Settings.model_construct(database_url=None, bus_url=SecretStr(f"amqp://{rest}"))
+    began = asyncio.get_running_loop().time()
+    with pytest.raises(ServerUnreachable, match="TIDES_BUS_URL: this is no URL of RabbitMQ") as bus:
+        await reach_bus(wrong)
+    wrong = Settings.model_construct(database_url=SecretStr(f"postgresql://{rest}"), bus_url=None)
+    with pytest.raises(
+        ServerUnreachable, match="TIDES_DATABASE_URL: this is no URL of PostgreSQL"
+    ) as database:
+        await reach_database(wrong)
+    assert asyncio.get_running_loop().time() - began < 5, "waiting mends no URL"
+    assert "s3" not in f"{bus.value}{database.value}"
