@@ -23,7 +23,6 @@ class Kind(Enum):
     WORKS = "works"
     SAYS = "says"
     HEARS = "hears"
-    ANSWERS = "answers"
 
 
 class Span(Protocol):

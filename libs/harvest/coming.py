@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 
-from libs.harvest.types import Announced, Coming
+from libs.common.contracts.usage import Announced, Coming
 
 LEAD_S = 120.0
 """How long before it begins room is made: two slow samples."""

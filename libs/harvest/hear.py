@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from libs.common.contracts.usage import Quality, Sample
+from libs.common.contracts.usage import Coming, Quality, Sample
 from libs.harvest.budgets import (
     UNKNOWN,
     Aim,
@@ -31,7 +31,6 @@ from libs.harvest.owner import HostLoad, memory_is_measured, number, patience_s,
 from libs.harvest.reasons import name_owner_reason
 from libs.harvest.steering import Trial, look_after, sigma_of, steer
 from libs.harvest.types import (
-    Coming,
     Facts,
     HostMemory,
     MachineFact,

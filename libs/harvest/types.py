@@ -8,7 +8,7 @@ from datetime import date, datetime, time
 from enum import IntEnum, StrEnum
 from typing import NamedTuple
 
-from libs.common.contracts.usage import Sample
+from libs.common.contracts.usage import Announced, Sample
 from libs.harvest.quota import Quota
 
 
@@ -154,31 +154,6 @@ class MachineFact:
     """The full size of its disk; None: the policy's."""
     priority: int = 0
     """Of whom it works for: the lowest is given up first."""
-
-
-class Coming(StrEnum):
-    """What an owner may announce."""
-
-    POWER_ON = "power_on"
-    MIGRATION = "migration"
-    BACKUP = "backup"
-    SNAPSHOT = "snapshot"
-    MAINTENANCE = "maintenance"
-    CALENDAR = "calendar"
-
-
-@dataclass(frozen=True, slots=True)
-class Announced:
-    """Load that the cloud or a calendar says is about to come: budgets step back for it before it is there."""
-
-    kind: Coming
-    begins_at: datetime
-    ends_at: datetime | None = None
-    """None: for as long as such a thing takes (`libs.harvest.coming`)."""
-    host: str | None = None
-    """The cloud's reference; None: every host of the cluster."""
-    share: float | None = None
-    """Of a host's capacity that it is expected to take; None: what such a thing takes."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -144,11 +144,23 @@ def _tell_decision(record: dict[str, Any]) -> None:
     paused = record["facts"].get("paused")
     if paused:
         show.say(f"  paused: {paused}")
+    for told in record["facts"].get("coming", ()):
+        show.say(f"  {_tell_announced(told, seen)}")
     show.table(
         ["  host", "owner ", "ours ", "limit seen ", "budget ", "contention "],
         [_host_row(budget, seen) for budget in decision["budgets"]],
     )
     print()
+
+
+def _tell_announced(told: dict[str, Any], seen: dict[str, Any]) -> str:
+    """What the cloud announced when the decision was made."""
+    names = dict(zip(seen.get("hosts", ()), seen.get("host_names", ()), strict=False))
+    host = told.get("host")
+    where = "every host" if host is None else plain(names.get(host, host))
+    share = "" if told.get("share") is None else f", {100 * float(told['share']):.0f} % of it"
+    kind = plain(str(told["kind"]).replace("_", " "))
+    return f"announced: {kind} on {where} from {show.moment(told['begins_at'])}{share}"
 
 
 def _tell_steering(steering: dict[str, Any]) -> str:

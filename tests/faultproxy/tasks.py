@@ -209,7 +209,10 @@ class Tasks:
     def show_recent(self, body: str, text: str) -> str:
         """An answer about objects' recent tasks, with those of ours that run on them."""
         asked = set(re.findall(r'<obj [^>]*type="VirtualMachine"[^>]*>([^<]+)</obj>', body))
-        running = [t for t in self._late.values() if t.state == "running" and t.entity[1] in asked]
+        is_of_all = re.search(r'<obj [^>]*type="TaskManager"', body) is not None
+        running = [
+            t for t in self._late.values() if is_of_all or (t.state == "running" and t.entity[1] in asked)
+        ]
         more = "".join(_object("Task", task.id, task.read(), _paths(body)) for task in running)
         if not more:
             return text

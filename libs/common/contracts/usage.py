@@ -40,9 +40,34 @@ class Exposure(StrEnum):
     """A machine was moved out of our pool."""
 
 
+class Coming(StrEnum):
+    """What an owner may announce."""
+
+    POWER_ON = "power_on"
+    MIGRATION = "migration"
+    BACKUP = "backup"
+    SNAPSHOT = "snapshot"
+    MAINTENANCE = "maintenance"
+    CALENDAR = "calendar"
+
+
+@dataclass(frozen=True, slots=True)
+class Announced:
+    """Load that the cloud or a calendar says is about to come: budgets step back for it before it is there."""
+
+    kind: Coming
+    begins_at: datetime
+    ends_at: datetime | None = None
+    """None: for as long as such a thing takes (`libs.harvest.coming`)."""
+    host: str | None = None
+    """The cloud's reference; None: every host of the cluster."""
+    share: float | None = None
+    """Of a host's capacity that it is expected to take; None: what such a thing takes."""
+
+
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One interval of one cluster; `hosts` names the columns and every other tuple has its length.
+    """One interval of one cluster; `hosts` names the columns and every tuple but `coming` has its length.
 
     Ours and total are read at the same timestamps, so owner load is their difference. Values may be impossible
     (negative, NaN, ours above total): whoever judges decides what that means, and it never means "idle".
@@ -78,6 +103,8 @@ class Sample:
     quality: Quality = Quality.MEASURED
     exposed: Exposure | None = None
     """Why ours do not give way by themselves just now; None: they do, or it is not measured."""
+    coming: tuple[Announced, ...] = ()
+    """What the cloud shows of load that is about to come, on the clock of `at`; history tells none."""
 
 
 class UsageSampled(Event):

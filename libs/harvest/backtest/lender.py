@@ -8,13 +8,13 @@ from typing import Protocol
 
 import numpy as np
 
-from libs.common.contracts.usage import HostState, Quality, Sample
+from libs.common.contracts.usage import Announced, Coming, HostState, Quality, Sample
 from libs.harvest.backtest.announced import AHEAD_S, Rise
 from libs.harvest.backtest.trace import Floats, Ints, Load
 from libs.harvest.crowded import choose_resting
 from libs.harvest.decide import decide
 from libs.harvest.fleet import floor_mhz
-from libs.harvest.types import Announced, Coming, Decision, Facts, MachineFact, Policy, State
+from libs.harvest.types import Decision, Facts, MachineFact, Policy, State
 
 _STATES = (HostState.CONNECTED, HostState.STANDBY)
 _WHOLE = 1e-6

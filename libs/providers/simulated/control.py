@@ -1,13 +1,13 @@
 """What an owner, an administrator or bad luck does to a simulated cloud. Every process sees it."""
 
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TypeVar
 
 from pydantic import ValidationError
 
 from libs.common.clock import Clock
-from libs.common.contracts.usage import HostState
+from libs.common.contracts.usage import Announced, Coming, HostState
 from libs.providers.base import Capability
 from libs.providers.simulated.passwords import hash_password
 from libs.providers.simulated.physics import is_on
@@ -58,6 +58,20 @@ class Control:
         if fraction is not None and not 0.0 <= fraction <= 1.0:
             raise ValueError("owner load is a fraction from 0 to 1")
         self._change(lambda state, now_s: record(_host(state, host).load, now_s, fraction))
+
+    def announce_owner_load(self, host: str, kind: Coming, in_s: float, fraction: float) -> None:
+        """In so many seconds the owner will use this fraction of the host's CPU, and the cloud says so from now on."""
+        if not 0.0 <= fraction <= 1.0:
+            raise ValueError("owner load is a fraction from 0 to 1")
+
+        def alter(state: CloudState, now_s: float) -> None:
+            found, begins_s = _host(state, host), now_s + in_s
+            record(found.load, begins_s, fraction)
+            begins_at = datetime.fromtimestamp(begins_s, UTC)
+            state.announced = [told for told in state.announced if told.host != host]
+            state.announced.append(Announced(kind, begins_at, host=host))
+
+        self._change(alter)
 
     def set_host_state(self, host: str, state: HostState) -> None:
         """Into or out of maintenance or standby. Ours keep running in maintenance: it is the driver's caller

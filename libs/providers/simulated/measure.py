@@ -6,11 +6,11 @@ been seen.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 from statistics import fmean
 
-from libs.common.contracts.usage import Quality, Sample
+from libs.common.contracts.usage import Announced, Quality, Sample
 from libs.providers.simulated.physics import (
     HostLoad,
     contention_percent,
@@ -113,6 +113,16 @@ def _sample(
         datastore_free_gib=max(0.0, datastore_free_gib(state, cluster, end_s)),
         datastore_uncommitted_gib=0.0,  # its disks are thick
         quality=quality,
+        coming=_coming(state, cluster) if quality is Quality.MEASURED else (),
+    )
+
+
+def _coming(state: CloudState, cluster: ClusterRecord) -> tuple[Announced, ...]:
+    """What the owners of these hosts are about to do, on the cloud's clock."""
+    hosts = {host.host for host in cluster.hosts}
+    offset = timedelta(seconds=state.faults.clock_offset_s)
+    return tuple(
+        replace(told, begins_at=told.begins_at + offset) for told in state.announced if told.host in hosts
     )
 
 

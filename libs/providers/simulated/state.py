@@ -11,7 +11,7 @@ from uuid import UUID
 
 from pydantic import TypeAdapter
 
-from libs.common.contracts.usage import HostState
+from libs.common.contracts.usage import Announced, HostState
 from libs.common.ids import new_id
 from libs.providers.simulated.settings import (
     ClusterDefinition,
@@ -23,6 +23,7 @@ from libs.providers.simulated.settings import (
 
 HISTORY_S = 3_600.0
 _KEPT_S = HISTORY_S + 3_600.0
+_TOLD_S = 600.0
 
 Value = TypeVar("Value")
 Track = list[tuple[float, Value]]
@@ -145,6 +146,8 @@ class CloudState:
     """Cluster by name of machines that somebody else made."""
     next_ordinal: int = 1
     faults: Faults = field(default_factory=Faults)
+    announced: list[Announced] = field(default_factory=list)
+    """What owners are about to do, on the caller's clock."""
 
     def find_machine(self, name: str) -> MachineRecord | None:
         """A machine of ours that exists."""
@@ -163,6 +166,8 @@ class CloudState:
     def prune(self, now_s: float) -> None:
         """Forget what back-fill will not ask for any more."""
         before_s = now_s - _KEPT_S
+        told_s = now_s - _TOLD_S
+        self.announced = [told for told in self.announced if told.begins_at.timestamp() > told_s]
         self.machines = [m for m in self.machines if m.deleted_at_s is None or m.deleted_at_s > before_s]
         for machine in self.machines:
             forget(machine.power, before_s)

@@ -4,12 +4,14 @@ import asyncio
 import math
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime
 
 import structlog
 
-from libs.common.contracts.usage import Exposure, Sample
+from libs.common.contracts.usage import Sample
 from libs.providers.base import Power
+from libs.providers.vsphere.announced import ComingWatch
 from libs.providers.vsphere.collection import collect_clusters, collect_machines, collect_pools, to_ref
 from libs.providers.vsphere.contention import ContentionWatch
 from libs.providers.vsphere.fleet import Labels, Machine
@@ -39,6 +41,7 @@ class Rounds:
         self._counted: tuple[Line, Counters] | None = None
         self._contention = ContentionWatch()
         self._siblings = SiblingWatch(settings)
+        self._coming = ComingWatch(session)
 
     async def sample(self, line: Line, since: datetime | None) -> Sequence[Sample]:
         """One round. With `since` also every whole interval that ended after it, up to an hour back."""
@@ -58,6 +61,7 @@ class Rounds:
         now = await line.now()
         clusters = await collect_clusters(line, self._settings)
         machines = await collect_machines(line, self._session, clusters, self._settings, self._labels)
+        coming = await self._coming.look(line, clusters, {machine.id for machine in machines}, now)
         pools = await collect_pools(line, clusters, self._settings)
         readings = await self._read(line, clusters, machines, since)
         contention = await self._contend(line, clusters, machines, now)
@@ -68,7 +72,14 @@ class Rounds:
             for cluster in clusters
         }
         views = [
-            (cluster, self._look_around(cluster, exposed[cluster.id], pools.get(cluster.id), contention, now))
+            (
+                cluster,
+                replace(
+                    self._look_around(cluster, pools.get(cluster.id), contention, now),
+                    exposed=exposed[cluster.id],
+                    coming=coming[cluster.id],
+                ),
+            )
             for cluster in clusters
         ]
         # An hour of many hosts takes a while: the loop goes on meanwhile.
@@ -77,7 +88,6 @@ class Rounds:
     def _look_around(
         self,
         cluster: Cluster,
-        exposed: Exposure | None,
         pool: Pool | None,
         contention: dict[str, float],
         now: datetime,
@@ -88,7 +98,6 @@ class Rounds:
             contention_percent=contention,
             now=now,
             interval_s=self._settings.interval_s,
-            exposed=exposed,
         )
 
     async def _count(self, line: Line) -> Counters:

@@ -213,7 +213,7 @@ class Session:
 def _access_of(api: Api) -> Access:
     content = api.content
     root, collector, views, performance, search = (
-        Ref(GetWsdlName(type(each)), ref_id(each))
+        _ref(each)
         for each in (
             content.rootFolder,
             content.propertyCollector,
@@ -222,5 +222,14 @@ def _access_of(api: Api) -> Access:
             content.searchIndex,
         )
     )
+    tasks, events = (
+        None if each is None else _ref(each) for each in (content.taskManager, content.eventManager)
+    )
     cookie, action = str(api.stub.cookie).partition(";")[0], str(api.stub.versionId)
-    return Access(cookie, action, root, collector, views, performance, search, api.on_host)
+    return Access(
+        cookie, action, root, collector, views, performance, search, tasks, events, on_host=api.on_host
+    )
+
+
+def _ref(each: Any) -> Ref:
+    return Ref(GetWsdlName(type(each)), ref_id(each))

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from operator import attrgetter
 
-from libs.common.contracts.usage import Exposure, HostState, Quality, Sample
+from libs.common.contracts.usage import Announced, Exposure, HostState, Quality, Sample
 from libs.providers.base import Power
+from libs.providers.vsphere.announced import on_clock_of
 from libs.providers.vsphere.fleet import Machine
 from libs.providers.vsphere.inventory import Cluster, Datastore, Host
 from libs.providers.vsphere.perf import CPU_MHZ, MEMORY_KIB
@@ -30,6 +31,8 @@ class Surroundings:
     now: datetime
     interval_s: int
     exposed: Exposure | None = None
+    coming: tuple[Announced, ...] = ()
+    """On vCenter's clock."""
 
 
 def is_measured(host: Host) -> bool:
@@ -104,11 +107,13 @@ class _Columns:
     def at(self, tick: int, quality: Quality) -> Sample:
         hosts = self._cluster.hosts
         contention = self._around.contention_percent if quality is not Quality.BACKFILLED else {}
-        store = self._around.datastore
+        store, around = self._around.datastore, self._around
+        ended_at = datetime.fromtimestamp(tick, UTC)
+        coming = around.coming if quality is not Quality.BACKFILLED else ()
         return Sample(
             cluster=self._cluster.id,
             name=self._cluster.name,
-            at=datetime.fromtimestamp(tick, UTC),
+            at=ended_at,
             interval_s=float(self._around.interval_s),
             hosts=tuple(host.id for host in hosts),
             host_names=tuple(host.name for host in hosts),
@@ -126,7 +131,8 @@ class _Columns:
             datastore_capacity_gib=store.capacity_gib if store else None,
             datastore_free_gib=store.free_gib if store else None,
             quality=quality,
-            exposed=self._around.exposed if quality is not Quality.BACKFILLED else None,
+            exposed=around.exposed if quality is not Quality.BACKFILLED else None,
+            coming=on_clock_of(coming, ended_at, around.now, around.interval_s),
         )
 
     def _cpu_used(self, host: Host, tick: int, quality: Quality) -> float:

@@ -5,12 +5,17 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
+from pydantic import TypeAdapter
+
 from libs.common.contracts.resource import Mode
+from libs.common.contracts.usage import Announced
 from libs.harvest.types import Facts, MachineFact
 from services.workload.domain.states import COUNTED, ENGINE_STATE, MachineState
 from services.workload.domain.words import ONLY_OBSERVES, by_hand, released
 from services.workload.models import Cluster, Machine, Resource
 from services.workload.usecases.following import is_limited
+
+_ANNOUNCED = TypeAdapter(tuple[Announced, ...])
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +49,14 @@ def facts_of(
         paused=_why_paused(resource, cluster),
         draining=why_draining(resource, cluster, machines) is not None,
         interval_s=cluster.interval_s,
+        coming=_coming(cluster),
     )
+
+
+def _coming(cluster: Cluster) -> tuple[Announced, ...]:
+    """What the newest sample says is about to come; it holds through silence, and the engine knows when it is over."""
+    told = (cluster.sample or {}).get("coming")
+    return _ANNOUNCED.validate_python(told) if told else ()
 
 
 def _is_there(machine: Machine) -> bool:

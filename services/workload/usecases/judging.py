@@ -156,7 +156,7 @@ def _forget_future(cluster: Cluster, sample: Sample, there: datetime) -> None:
 
 def _is_whole(sample: Sample) -> bool:
     """Whether every column has one value per host; what is not so is judged, but cannot be shown."""
-    columns = (getattr(sample, column.name) for column in fields(sample))
+    columns = (getattr(sample, column.name) for column in fields(sample) if column.name != "coming")
     return all(len(column) == len(sample.hosts) for column in columns if isinstance(column, tuple))
 
 

@@ -300,4 +300,4 @@ async def _works(target: VSphereTarget) -> bool:
 
 def test_a_line_reads_and_never_writes() -> None:
     public = {name for name in vars(Line) if not name.startswith("_")}
-    assert public == {"now", "find_child", "read_view", "keep_views", "retrieve", "query"}
+    assert public == {"now", "find_child", "read_view", "keep_views", "retrieve", "query", "read_moves"}

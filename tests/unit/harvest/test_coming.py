@@ -7,11 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from libs.common.contracts.usage import Quality
+from libs.common.contracts.usage import Announced, Coming, Quality
 from libs.harvest.decide import decide
 from libs.harvest.types import (
-    Announced,
-    Coming,
     Facts,
     Missing,
     Observation,

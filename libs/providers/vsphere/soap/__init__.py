@@ -6,7 +6,7 @@ from libs.providers.vsphere.soap.line import MOST_METRICS, Access, Line, Paths, 
 from libs.providers.vsphere.soap.metrics import Readings, Series
 from libs.providers.vsphere.soap.pace import Pace
 from libs.providers.vsphere.soap.updates import TaskNews, TaskWatch
-from libs.providers.vsphere.soap.values import Found, Leaves
+from libs.providers.vsphere.soap.values import Found, Leaves, parse_time
 from libs.providers.vsphere.soap.wire import Wire
 
 __all__ = [
@@ -27,5 +27,6 @@ __all__ = [
     "TaskWatch",
     "View",
     "Wire",
+    "parse_time",
     "write_start",
 ]

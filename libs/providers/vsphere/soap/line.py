@@ -23,6 +23,7 @@ from libs.providers.vsphere.soap.envelope import (
     write_token,
     write_view,
 )
+from libs.providers.vsphere.soap.events import Moves, write_collector, write_reading
 from libs.providers.vsphere.soap.metrics import Metrics, Readings
 from libs.providers.vsphere.soap.pace import Pace
 from libs.providers.vsphere.soap.values import Found, Leaves, Objects, parse_time, prepare, read_ref
@@ -49,6 +50,9 @@ class Access:
     views: Ref
     performance: Ref
     search: Ref
+    tasks: Ref | None = None
+    events: Ref | None = None
+    """The managers of tasks and of events, where there are any."""
     on_host: bool = False
     """One ESXi host by itself, where our machines' folder is that of all machines."""
 
@@ -132,9 +136,17 @@ class Line:
         self._views = {view: ref for view, ref in self._views.items() if view in kept}
 
     async def retrieve(
-        self, consumer: str, starts: Sequence[str], paths: Paths, tolerant: bool = True
+        self,
+        consumer: str,
+        starts: Sequence[str],
+        paths: Paths,
+        tolerant: bool = True,
+        pages: int = MOST_PAGES,
     ) -> list[Found]:
-        """Leaf paths of all that lies at these starts, page by page. Objects that are gone are left out."""
+        """Leaf paths of all that lies at these starts, page by page. Objects that are gone are left out.
+
+        With fewer `pages` what lies beyond them is left unread, and the server is told so.
+        """
         if not starts:
             return []
         collector = await self._collector(consumer)
@@ -146,7 +158,7 @@ class Line:
         )
         token: str | None = None
         try:
-            for _ in range(MOST_PAGES):
+            for _ in range(pages):
                 page = Objects(wanted)
                 await self._ask(request, ScannedAnswer(request.method, "objects", page))
                 rows.extend(page.rows)
@@ -155,7 +167,9 @@ class Line:
                     break
                 request = write_token("ContinueRetrievePropertiesEx", collector, token)
             else:
-                raise Garbled("the pages of an answer never end")
+                if pages == MOST_PAGES:
+                    raise Garbled("the pages of an answer never end")
+                self._unfinished[token or ""] = collector
         except BaseException:
             if token is not None:
                 self._unfinished[token] = collector
@@ -222,6 +236,24 @@ class Line:
                 half = len(entities) // 2
                 await self._query(question, metrics, entities[:half])
                 await self._query(question, metrics, entities[half:])
+
+    # -- events ------------------------------------------------------------------------------------------------------
+
+    async def read_moves(self, since: datetime) -> dict[str, str]:
+        """By machine id the host that it is to arrive at, by at most 200 events; none where there is no such manager.
+
+        The collector lives for this one read.
+        """
+        if self.access.events is None:
+            return {}
+        moves = Moves()
+        collector = await self._make(write_collector(self.access.events, since))
+        try:
+            await self._ask(write_reading(collector), Answer("ReadNextEvents", "returnval", moves.take))
+        finally:
+            request = write_call("DestroyCollector", collector)
+            await self._ask(request, Answer(request.method, "returnval", _ignore))
+        return moves.to
 
     # -- one call ----------------------------------------------------------------------------------------------------
 
