@@ -14,11 +14,12 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from libs.common.auth import Verifier, marks_of
 from libs.common.described import describe
-from libs.common.entrance import Entrance, prefixed, route_of
+from libs.common.entrance import QUIET_PATHS, Entrance, prefixed, route_of
 from libs.common.errors import Problem, answer, install
 from libs.common.metrics import HttpMetrics
 from libs.common.repeats import install_replay
 from libs.common.settings import Settings
+from libs.common.tracing import OFF, Kind, Tracing, tell
 
 if TYPE_CHECKING:
     from libs.common.readiness import Report
@@ -109,7 +110,11 @@ def _calls(dependant: Dependant) -> Iterator[Callable[..., Any]]:
 
 
 def compose_site(
-    services: Sequence["Service"], settings: Settings, registry: CollectorRegistry, readiness: Ready
+    services: Sequence["Service"],
+    settings: Settings,
+    registry: CollectorRegistry,
+    readiness: Ready,
+    tracing: Tracing = OFF,
 ) -> ASGIApp:
     """Every service's app behind its prefixes, with `/healthz`, `/readyz`, `/readyz/work`, `/metrics` beside them."""
     metrics = HttpMetrics(registry)
@@ -137,10 +142,15 @@ def compose_site(
             status = message.get("status", status)
             await send(message)
 
-        try:
-            await app(scope, receive, noting)
-        finally:
-            metrics.answered(name, (scope["method"], route_of(scope)), status, perf_counter() - started)
+        # What a stranger's headers say of a trace is not believed: each request begins one.
+        noted = OFF if path in QUIET_PATHS else tracing
+        with noted.work(f"{scope['method']} {name}", None, Kind.ANSWERS):
+            try:
+                await app(scope, receive, noting)
+            finally:
+                route = (scope["method"], route_of(scope))
+                tell(**{"http.route": route[1], "http.response.status_code": status})
+                metrics.answered(name, route, status, perf_counter() - started)
 
     return site
 

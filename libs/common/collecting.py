@@ -28,7 +28,12 @@ log = structlog.get_logger(__name__)
 HANDED_OVER_WITHIN_S = 3.0
 LONGEST_FACT = 500
 _W3C = TraceContextTextMapPropagator()
-_KINDS = {Kind.WORKS: SpanKind.INTERNAL, Kind.SAYS: SpanKind.PRODUCER, Kind.HEARS: SpanKind.CONSUMER}
+_KINDS = {
+    Kind.WORKS: SpanKind.INTERNAL,
+    Kind.SAYS: SpanKind.PRODUCER,
+    Kind.HEARS: SpanKind.CONSUMER,
+    Kind.ANSWERS: SpanKind.SERVER,
+}
 _SCALARS = (bool, int, float)
 
 

@@ -27,7 +27,7 @@ _ODD_ESCAPE = re.compile(rb"\\u(?:0000|[dD][89a-fA-F])")
 """Without it nothing in a valid JSON text is odd."""
 _DRAIN_BYTES = 64 * 1_048_576
 _DRAIN_S = 5.0
-_QUIET_PATHS = ("/healthz", "/readyz", "/readyz/work", "/metrics", "/boinc/rpc.php", "/guests/beat")
+QUIET_PATHS = ("/healthz", "/readyz", "/readyz/work", "/metrics", "/boinc/rpc.php", "/guests/beat")
 """Asked by machines all day long; what is wrong with one is said where it is noticed."""
 _NEVER_JSON = ("/boinc/rpc.php",)
 """Where a foreign protocol's bodies come, whatever their label says."""
@@ -156,7 +156,7 @@ def route_of(scope: Scope) -> str:
 
 def _note(scope: Scope, status: int, seconds: float) -> None:
     principal = scope.get("state", {}).get("principal")
-    quiet = scope["path"] in _QUIET_PATHS and status < 500
+    quiet = scope["path"] in QUIET_PATHS and status < 500
     (log.debug if quiet else log.info)(
         "http.request",
         method=scope["method"],

@@ -102,7 +102,7 @@ async def running(
         stopped = Deadline()
         stack.push_async_callback(_relay_rest, services, bus)
         stack.push_async_callback(_close, services, stopped)
-        url = await stack.enter_async_context(serving(services, settings, registry, readiness))
+        url = await stack.enter_async_context(serving(services, settings, registry, readiness, tracing))
         failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         loops = _loops(services, composition.runtime, metrics)
         await stack.enter_async_context(_looping(loops, failed))

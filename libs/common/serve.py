@@ -13,6 +13,7 @@ from libs.common.app import compose_site
 from libs.common.readiness import Readiness
 from libs.common.service import Service
 from libs.common.settings import Settings
+from libs.common.tracing import OFF, Tracing
 
 STOP_WITHIN_S = 3
 
@@ -23,7 +24,11 @@ class CannotListen(Exception):
 
 @asynccontextmanager
 async def serving(
-    services: Sequence[Service], settings: Settings, registry: CollectorRegistry, readiness: Readiness
+    services: Sequence[Service],
+    settings: Settings,
+    registry: CollectorRegistry,
+    readiness: Readiness,
+    tracing: Tracing = OFF,
 ) -> AsyncIterator[str]:
     """Serve until the block ends; yields the base URL. Port 0 takes a free one.
 
@@ -32,7 +37,7 @@ async def serving(
     for service in services:
         service.app.state.stopping = readiness.stopping
     listener = _listen(settings.host, settings.port)
-    site = compose_site(services, settings, registry, readiness)
+    site = compose_site(services, settings, registry, readiness, tracing)
     config = uvicorn.Config(
         site,
         log_config=None,

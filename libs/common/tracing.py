@@ -23,6 +23,7 @@ class Kind(Enum):
     WORKS = "works"
     SAYS = "says"
     HEARS = "hears"
+    ANSWERS = "answers"
 
 
 class Span(Protocol):

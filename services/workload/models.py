@@ -310,7 +310,7 @@ class ActionRecord(Base):
     transaction: Mapped[int] = mapped_column(
         BigInteger, server_default=text("(pg_current_xact_id()::text)::bigint")
     )
-    """Rows of a transaction appear together; a reader stops below the oldest one still running."""
+    """Rows of a transaction appear together; a reader stops below the oldest of ours still running."""
     id: Mapped[UUID] = mapped_column(unique=True)
     key: Mapped[str]
     at: Mapped[datetime]

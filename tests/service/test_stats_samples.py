@@ -169,11 +169,11 @@ async def test_while_the_disk_is_full_samples_wait_and_none_is_lost_or_given_up(
     with capture_logs() as logs:
         for number in range(2, 32):
             await stats.run.bus.publish(to_message(round_of(sample(START + STEP * number)), "/test"))
-        await until(lambda: _refused(stats), what="an alarm")
+        await until(lambda: _refused(stats), 30, "an alarm")
         waiting = await stats.run.bus.depth()
         await connection.execute(f"drop trigger fill on stats.{table}; drop function stats.fill()")
         await connection.close()
-        await until(lambda: _kept(stats, 31), 20, "what waited to be stored")
+        await until(lambda: _kept(stats, 31), 40, "what waited to be stored")
     assert waiting >= 30, "what is not stored stays on the bus"
     assert [line for line in logs if line["event"] == "bus.handler_failed"] == [], "no delivery is counted"
     assert await stats.run.bus.dead() == []

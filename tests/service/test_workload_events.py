@@ -229,7 +229,7 @@ async def test_what_others_have_open_on_the_server_silences_nobody(house: House,
         slow = asyncio.create_task(say(house, 0, late))
         try:
             async with following(house, last=start) as events:
-                await until(lambda: _is_open(house), what="a late one under way")
+                await until(lambda: _is_open(house), 30, "a late one under way")
                 await say(house, 1)
                 reading = asyncio.create_task(take(events, 2))
                 await asyncio.wait([reading], timeout=1.2)

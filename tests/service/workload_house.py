@@ -121,8 +121,7 @@ class House:
         await until(is_quiet, timeout=30, what="quiet")
 
     async def log_is_shown(self) -> None:
-        """Wait until the log shows all that was written: not before every older writer on the server has ended,
-        which may be another test's."""
+        """Wait until the log shows all that was written: not before every older writer has ended."""
 
         async def is_shown() -> bool:
             newest = (await self.ask("GET", "/v1/events?order=newest&limit=1")).body["items"]

@@ -54,11 +54,16 @@ class House:
 
 @asynccontextmanager
 async def open_house(
-    folder: Path, vcsim: Vcsim, rabbit: RabbitNode, postgres: PostgresServer, tick_s: float = TICK_REAL_S
+    folder: Path,
+    vcsim: Vcsim,
+    rabbit: RabbitNode,
+    postgres: PostgresServer,
+    tick_s: float = TICK_REAL_S,
+    code: Path | None = None,
 ) -> AsyncIterator[House]:
-    """An idle vCenter that lends three machines."""
+    """An idle vCenter that lends three machines. `code` is another program than this one, for all processes."""
     database_url = await postgres.create_database("tides")
-    deployment = Deployment(folder, database_url, rabbit.url)
+    deployment = Deployment(folder, database_url, rabbit.url, code)
     witness = Witness(rabbit.url)
     await witness.subscribe()
     await vcsim.start(flags=("-perf-default", "1"))

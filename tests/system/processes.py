@@ -31,6 +31,8 @@ class Process:
     services: tuple[str, ...]
     environment: dict[str, str]
     log: Path
+    code: Path | None = None
+    """Where the program is that it runs; None: this one."""
     port: int = field(default_factory=free_port)
     process: "asyncio.subprocess.Process | None" = None
 
@@ -45,6 +47,7 @@ class Process:
             self.process = await asyncio.create_subprocess_exec(
                 sys.executable,
                 *("-m", "services.cli", "run", *self.services),
+                cwd=self.code,  # which is where `-m` looks first
                 env={**os.environ, **self.environment, "TIDES_PORT": str(self.port)},
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=sink,
@@ -103,6 +106,8 @@ class Deployment:
     folder: Path
     database_url: str
     bus_url: str
+    code: Path | None = None
+    """The program that new processes run; None: this one."""
     processes: dict[str, Process] = field(default_factory=dict)
     installation_id: str = field(default_factory=lambda: str(uuid4()))
     organisation_id: Any = field(default_factory=uuid4)
@@ -130,7 +135,8 @@ class Deployment:
 
     async def start(self, name: str, *services: str) -> Process:
         """Start a process that runs these services (by default the one it is named after)."""
-        process = Process(name, services or (name,), self.environment, self.folder / f"{name}.log")
+        log = self.folder / f"{name}.log"
+        process = Process(name, services or (name,), self.environment, log, self.code)
         self.processes[name] = process
         await process.start()
         return process
