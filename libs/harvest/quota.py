@@ -97,6 +97,12 @@ def left_for(quota: Quota, there: Sequence[Sized], size: Sized) -> Left | None:
     return min(found, key=lambda left: (left.machines, left.used <= left.most), default=None)
 
 
+def alone(quota: Quota | None, size: Sized) -> int | None:
+    """How many machines of this size a quota leaves where there are no others; None: no bound."""
+    left = None if quota is None else left_for(quota, (), size)
+    return None if left is None else left.machines
+
+
 MOST = 9999
 """No cluster has room for more."""
 

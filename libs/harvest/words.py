@@ -62,10 +62,9 @@ def _name_consequence(decision: Decision) -> str:
 
 
 def _name_lending(decision: Decision) -> str:
-    machines = "1 machine" if decision.wanted == 1 else f"{decision.wanted} machines"
     asleep = len(decision.suspend)
     full = f", {asleep} of them to be suspended on a host that is full" if asleep else ""
-    return f"up to {decision.cap_mhz / 1000:.1f} GHz may be lent, {machines} wanted{full}"
+    return f"up to {decision.cap_mhz / 1000:.1f} GHz may be lent, {_machines(decision.wanted)} wanted{full}"
 
 
 def _tell_owner(reason: Reason, policy: Policy, place: str) -> str:
@@ -142,10 +141,8 @@ _SENTENCES: Mapping[ReasonCode, Callable[[Reason, Policy, str], str]] = {
     ReasonCode.OWNER_CPU: _tell_owner,
     ReasonCode.OWNER_MEMORY: _tell_owner,
     ReasonCode.NO_HEADROOM: _tell_no_headroom,
-    ReasonCode.CAP: lambda reason, policy, place: f"the cap of {policy.max_machines} machines is reached",
-    ReasonCode.QUOTA: lambda reason, policy, place: (
-        f"the quota of {reason.bound or 0:.0f} machines is reached"
-    ),
+    ReasonCode.CAP: lambda reason, policy, place: f"the cap of {_machines(policy.max_machines)} is reached",
+    ReasonCode.QUOTA: lambda reason, policy, place: f"the quota of {_machines(reason.bound or 0)} is reached",
     ReasonCode.DATASTORE: _tell_datastore,
     ReasonCode.WINDOW: lambda reason, policy, place: f"outside the lending windows ({policy.time_zone})",
     ReasonCode.PAUSED: lambda reason, policy, place: (
@@ -161,6 +158,10 @@ _SENTENCES: Mapping[ReasonCode, Callable[[Reason, Policy, str], str]] = {
     ReasonCode.EXPOSED: _tell_exposed,
     ReasonCode.ANNOUNCED: _tell_announced,
 }
+
+
+def _machines(count: float) -> str:
+    return "1 machine" if count == 1 else f"{count:.0f} machines"
 
 
 def _percent(value: float | None) -> str:

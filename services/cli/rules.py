@@ -111,10 +111,25 @@ def list_policies(context: typer.Context, json_: AsJson = False) -> None:
         show.as_json(found)
         return
     rows = [
-        [one["name"], one["revision"], one["assignments"], one["document"]["machine"]["template"]]
+        [
+            one["name"],
+            one["revision"],
+            one["assignments"],
+            one["document"]["machine"]["template"],
+            _quota(one["document"].get("quota")),
+        ]
         for one in found
     ]
-    show.table(["name", "revision ", "in force at ", "template"], rows)
+    show.table(["name", "revision ", "in force at ", "template", "quota of the organisation"], rows)
+
+
+def _quota(quota: dict[str, Any] | None) -> str:
+    """What a policy bounds beyond its own cluster."""
+    kinds = {"machines": "machines", "vcpus": "vCPUs", "memory_mib": "MiB memory", "disk_gib": "GiB disk"}
+    told = [
+        f"{quota[kind]:.10g} {what}" for kind, what in kinds.items() if quota and quota.get(kind) is not None
+    ]
+    return ", ".join(told) or "none"
 
 
 @policies.command("show")

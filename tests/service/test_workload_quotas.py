@@ -1,5 +1,6 @@
 """Quotas that span clusters, the least life of machines, priorities of projects: what is kept, made, and said of it."""
 
+import asyncio
 from uuid import uuid4
 
 import pytest
@@ -8,7 +9,9 @@ from libs.boinc.signing import SigningKey
 from libs.common.contracts.action import MachineDraining, MachineRequested
 from libs.common.ids import cluster_id, new_id
 from libs.providers.simulated import ClusterDefinition, OwnerProfile
+from tests.service.lone_service import OURS
 from tests.service.workload_house import LAB, House, open_house
+from tests.support import until
 
 EAST = ClusterDefinition(
     name="east", hosts=2, owner=OwnerProfile.IDLE, cores=8, core_mhz=2500, memory_gib=64, datastore_gib=4096
@@ -54,6 +57,40 @@ async def test_a_quota_of_the_organisation_holds_over_its_clusters_and_is_named(
             for machine in await house.machines(live=False)
             if machine["running_since"]
         ), "who would lose most work stays"
+
+        await house.run(80)  # until the others are gone
+        house.own(0.9)
+        await house.run(20)
+        assert "owner CPU 90 % is above reclaim" in await reasons(house)
+        assert "quota" not in await reasons(house), "what binds is the owner"
+
+
+async def test_who_grants_waits_for_who_grants_to_another_cluster_and_counts_what_that_one_took(
+    database_url: str,
+) -> None:
+    async with open_house(database_url) as house:
+        await house.lend(quota={"vcpus": 4})
+        await house.run(60)
+        assert len(await house.states()) == 1
+        await house.assign(quota={"vcpus": 8})
+
+        async with house.schema() as other:
+            await other.execute("begin")
+            await other.execute("select pg_advisory_xact_lock(hashtextextended($1, 0))", f"quota/{OURS}")
+            judging = asyncio.create_task(house.run(20))
+
+            async def waits() -> bool:
+                mine = "database = (select oid from pg_database where datname = current_database())"
+                return bool(await house.fetch(f"select 1 from pg_locks where not granted and {mine}"))
+
+            await until(waits, what="a judgement that waits")
+            await house.execute("update machine set vcpus = 8")  # as much as another cluster would have taken
+            await other.execute("commit")
+            await judging
+
+        await house.run(20)
+        assert len(house.heard(MachineRequested)) == 1
+        assert "is used up: 8 are taken" in await reasons(house)
 
 
 async def test_projects_have_quotas_and_the_lowest_priority_goes_first(

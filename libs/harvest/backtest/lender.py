@@ -14,6 +14,8 @@ from libs.harvest.backtest.trace import Floats, Ints, Load
 from libs.harvest.crowded import choose_resting
 from libs.harvest.decide import decide
 from libs.harvest.fleet import floor_mhz
+from libs.harvest.life import age
+from libs.harvest.quota import alone
 from libs.harvest.types import Decision, Facts, MachineFact, Policy, State
 
 _STATES = (HostState.CONNECTED, HostState.STANDBY)
@@ -76,6 +78,8 @@ class Engine:
         self._untold = deque(rises)
         self._coming: tuple[Announced, ...] = ()
         self._made = 0
+        self._born: dict[str, float] = {}
+        self._granted = alone(policy.quota, policy.machine)
         self._always = load.absent is None and not load.memory_binds
         self._template = self._blank()
         self._floor = self._find_floor()
@@ -87,7 +91,8 @@ class Engine:
         quality = Quality.BACKFILLED if early else Quality.MEASURED
         template = self._template if self._always else self._seen(at_s, early=early)
         sample = replace(template, at=at, interval_s=interval_s, cpu_used_mhz=used, quality=quality)
-        facts = Facts(at, self._machines, interval_s=interval_s, coming=self._hear_of(at_s))
+        machines = age(self.policy, self._machines, self._born, at_s)
+        facts = Facts(at, machines, self._granted, interval_s=interval_s, coming=self._hear_of(at_s))
         self.state, self.decision = decide(self.policy, self.state, sample, facts)
         if not self._resident and not early:
             self._obey(self.decision)

@@ -26,8 +26,6 @@ from services.cli.run import started
 
 EVERY_S = 1.0
 INTERVAL_S, FAST_INTERVAL_S, FAST = 20, 60, 10
-LONGEST_STALE_S = 3600.0
-"""A policy takes no more."""
 _FEWEST_EVENTS, _ROWS_ABOVE, _LINES_OF_EVENTS = 4, 21, 40
 
 Show = Callable[[Board], None]
@@ -59,8 +57,7 @@ def cloud_of(place: Place, speed: float) -> Cloud:
     """Sampled as a vCenter is; where a second is short, less often, and what is late is late in real seconds."""
     if speed <= FAST:
         return Cloud(place.cloud_url, place.cloud_password(), INTERVAL_S)
-    stale_after_s = min(10.0 * speed, LONGEST_STALE_S)
-    return Cloud(place.cloud_url, place.cloud_password(), FAST_INTERVAL_S, stale_after_s=stale_after_s)
+    return Cloud(place.cloud_url, place.cloud_password(), FAST_INTERVAL_S, stale_after_s=10.0 * speed)
 
 
 class _Pace:

@@ -7,6 +7,8 @@ from datetime import UTC, datetime
 from libs.common.contracts.usage import Sample
 from libs.harvest.crowded import choose_resting
 from libs.harvest.decide import decide
+from libs.harvest.life import age
+from libs.harvest.quota import alone
 from libs.harvest.types import Decision, Facts, MachineFact, Policy, State
 from libs.harvest.words import explain
 
@@ -15,7 +17,8 @@ MOST_SAMPLES = 10_000
 
 @dataclass(frozen=True, slots=True)
 class Given:
-    """What holds during the whole run. `machines` None: they come and go as decided, at once."""
+    """What holds during the whole run. `machines` None: they come and go as decided, at once; `granted_machines` None:
+    as many as the policy's quota leaves to one cluster that has it for itself."""
 
     machines: tuple[MachineFact, ...] | None = None
     granted_machines: int | None = None
@@ -44,9 +47,15 @@ def rehearse(policy: Policy, samples: Sequence[Sample], given: Given) -> list[St
     states: dict[str, State] = {}
     machines: dict[str, tuple[MachineFact, ...]] = {}
     steps: list[Step] = []
+    born: dict[str, float] = {}
+    granted = given.granted_machines
+    if granted is None:
+        granted = alone(policy.quota, policy.machine)
     for sample in sorted((_aware(sample) for sample in samples), key=lambda sample: sample.at):
-        own = machines.get(sample.cluster, ()) if given.machines is None else given.machines
-        facts = Facts(sample.at, own, given.granted_machines, given.paused, given.draining)
+        own = given.machines
+        if own is None:
+            own = age(policy, machines.get(sample.cluster, ()), born, sample.at.timestamp())
+        facts = Facts(sample.at, own, granted, given.paused, given.draining)
         state = states.get(sample.cluster, State())
         states[sample.cluster], decision = decide(policy, state, sample, facts)
         machines[sample.cluster] = obey(policy, own, decision, len(steps))

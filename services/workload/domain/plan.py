@@ -97,7 +97,7 @@ def plan_machines(decision: Decision, machines: Sequence[MachineNow]) -> Plan:
     may_stay = [m for m in ours if m.wanted is not Wanted.GONE and not is_too_late(decision.rung, m)]
     kept = _in_order_of_keeping(decision, may_stay)[:most]
     missing = decision.wanted - len(kept) if decision.rung is Rung.LEND else 0
-    back = [m for m in leaving if m.state in _MAY_COME_BACK][:missing]
+    back = [m for m in _in_order_of_keeping(decision, leaving) if m.state in _MAY_COME_BACK][:missing]
     wanted = {m.id: Wanted.GONE for m in ours} | {m.id: Wanted.RUNNING for m in back}
     run = decision.running - len(decision.placements)
     for index, machine in enumerate(_in_order_of_running(decision, kept)):

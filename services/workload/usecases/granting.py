@@ -14,6 +14,7 @@ from sqlalchemy import String, cast, func, select
 
 from libs.common.db import Session
 from libs.harvest.allotment import Asking, is_trivial
+from libs.harvest.types import Decision, Rung, Verdict
 from services.workload.domain.quotas import (
     Bound,
     Demand,
@@ -60,8 +61,16 @@ def _within(rules: Rules, bounds: Sequence[Bound]) -> Rules:
     """The rules with the tightest bound of all; what has room left says nothing."""
     for bound in bounds:
         if rules.granted is None or bound.machines < rules.granted:
-            rules = replace(rules, granted=bound.machines, why=bound.why or rules.why)
+            why, is_shared = bound.why or rules.why, bool(bound.why) or rules.is_shared
+            rules = replace(rules, granted=bound.machines, why=why, is_shared=is_shared)
     return rules
+
+
+def name_bound(rules: Rules, decision: Decision, there: int) -> Rules:
+    """The rules without the words about a shared quota where it is not what binds: a busy owner has the word."""
+    calm = decision.rung is Rung.LEND and decision.verdict in (Verdict.IDLE, Verdict.NORMAL)
+    binds = calm or (rules.granted is not None and rules.granted < there)
+    return replace(rules, why="") if rules.is_shared and not binds else rules
 
 
 def _demand(row: Contribution) -> Demand:

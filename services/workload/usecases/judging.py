@@ -30,7 +30,7 @@ from services.workload.domain.words import replace_cause
 from services.workload.models import Cluster, DecisionRecord, Machine, Resource
 from services.workload.usecases.facts import Clocks, Granted, facts_of, why_draining
 from services.workload.usecases.following import Means, Order, follow, hold, is_limited
-from services.workload.usecases.granting import grant
+from services.workload.usecases.granting import grant, name_bound
 from services.workload.usecases.projections import ensure_cluster
 from services.workload.usecases.rules import Rulebook, Rules, open_rulebook
 
@@ -327,6 +327,7 @@ async def _decide(session: Session, case: _Case, observation: Observation) -> di
     facts = facts_of(case.rulebook.resource, cluster, machines, granted, case.clocks)
     before = _remembered(cluster)
     after, decision = decide(rules.policy, before, observation, facts)
+    rules = name_bound(rules, decision, len(facts.machines))
     case.means.instruments.decided(decision.verdict)
     reason, decided, told = _tell(case, rules, decision, machines), as_json(decision), None
     if case.by_hand is not None or _differs(cluster.decision, decided):

@@ -32,6 +32,8 @@ class Rules:
     granted: int | None
     """How many machines may exist for reasons outside the policy; None: no such bound."""
     why: str
+    is_shared: bool = False
+    """Whether `why` speaks of a quota that the cluster shares with others."""
 
 
 @dataclass(frozen=True, slots=True)

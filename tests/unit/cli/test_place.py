@@ -9,9 +9,11 @@ import pytest
 from libs.common.clock import WallClock
 from libs.common.settings import InvalidSettings
 from libs.harvest.document import PRESETS, parse
+from services.cli.demo import FASTEST
 from services.cli.demo.furnish import policy_document
 from services.cli.demo.open import FAST, cloud_of
 from services.cli.demo.place import Place
+from tests.unit.cli.conftest import Type
 
 
 def test_a_second_start_goes_on_where_the_first_one_was(tmp_path: Path) -> None:
@@ -63,9 +65,16 @@ def test_a_folder_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
         Place(tmp_path / "file")
 
 
-@pytest.mark.parametrize("speed", [1.0, 11.0, 360.0, 361.0, 600.0])
+@pytest.mark.parametrize("speed", [1.0, 11.0, FASTEST])
 def test_the_policy_of_every_speed_is_one_that_the_service_takes(tmp_path: Path, speed: float) -> None:
     document = policy_document(PRESETS["balanced"], cloud_of(Place(tmp_path), speed))
 
     policy = parse(document)
-    assert policy.stale_after_s >= min(10 * speed, 3600) or speed <= FAST
+    assert policy.stale_after_s == 10 * speed or speed <= FAST
+
+
+def test_a_speed_at_which_every_sample_would_be_late_is_refused(tides: Type) -> None:
+    said = tides("demo", "--speed", "361")
+    assert (said.code, "--speed" in said.err, "less than or equal to 360" in said.err) == (2, True, True), (
+        said.err
+    )

@@ -9,9 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from libs.harvest.decide import decide
+from libs.harvest.life import age
+from libs.harvest.quota import Quota
 from libs.harvest.types import Decision, Facts, MachineFact, Policy, Rung, State
 from libs.harvest.words import explain
-from tests.unit.harvest.story import POLICY, START, Story, machine
+from services.policy.domain.rehearsal import Given, rehearse
+from tests.unit.harvest.story import POLICY, START, Story, machine, sample
 from tests.unit.harvest.test_giving_up import MAINTAINED
 from tests.unit.harvest.test_properties import every, good_samples, machine_sets, policies
 
@@ -120,3 +123,16 @@ def test_the_owner_waits_for_no_life(why: str) -> None:
     else:
         decision = story.hear([0.1] * 3, states=MAINTAINED)
         assert kept_of(decision, story.machines) == {"beside"}
+
+
+def test_a_run_without_a_cloud_keeps_to_quota_and_life() -> None:
+    policy = replace(QUICK, quota=Quota(vcpus=9), minimum_life_s=100.0, busy_dwell_s=0.0)
+    samples = [sample([0.1] * 3, at=START + timedelta(seconds=20 * number)) for number in range(40)]
+    wanted = [step.wanted for step in rehearse(policy, samples, Given())]
+    assert max(wanted) == 2, "two machines of four vCPUs"
+
+    machines = (machine("m", "a"),)
+    born: dict[str, float] = {}
+    ages = [age(policy, machines, born, now_s)[0].age_s for now_s in (50.0, 90.0, 150.0)]
+    assert ages == [0.0, 40.0, 100.0]
+    assert age(replace(policy, minimum_life_s=0.0), machines, born, 9e9) == machines

@@ -185,6 +185,13 @@ def test_a_machine_that_drains_comes_back_before_another_is_made() -> None:
     assert plan_machines(decision, machines) == Plan({machines[0].id: _W.RUNNING}, ())
 
 
+def test_of_those_that_drain_the_one_that_would_be_given_up_last_comes_back() -> None:
+    machines = [a_machine(1, _S.DRAINING, _W.GONE), a_machine(2, _S.DRAINING, _W.GONE)]
+    decision = a_decision(1, 1, victims=tuple(str(machine.id) for machine in machines))
+
+    assert plan_machines(decision, machines) == Plan({machines[1].id: _W.RUNNING}, ())
+
+
 def test_the_drain_rung_marks_every_machine() -> None:
     machines = [a_machine(1), a_machine(2, _S.SUSPENDED, _W.SUSPENDED)]
     plan = plan_machines(
