@@ -61,8 +61,7 @@ class Pace:
     """False for history and for a fresh look amid an interval: they never raise a limit."""
 
 
-@dataclass(frozen=True, slots=True)
-class Weights:
+class Weights(NamedTuple):
     """What a sample weighs in each memory, by the time it stands for."""
 
     level: float
@@ -80,22 +79,29 @@ class Weights:
 
 def learn(known: HostMemory, load: HostLoad, weights: Weights) -> Trend:
     """The trend of a host after one believable measurement."""
-    cpu, last, old = load.cpu, _ceil_share(load.cpu), known.trend
+    cpu, last = load.cpu, _ceil_share(load.cpu)
     if known.capacity_mhz <= 0:
         return Trend(_share(cpu), PRIOR_SD**2, PRIOR_SD**2, last, last, _share(cpu), PRIOR_SD**2)
+    level, fast, slow, peak, before, plain_level, plain_variance = known.trend
+    to_level, to_fast, to_slow, to_peak, to_plain = weights
     # A fall is learnt one sample late: less load never lends less.
-    square = _square(old.level, old.last, cpu, _FALL_WEIGHT)
-    level = _share(old.level + weights.level * (cpu - old.level))
-    plain = old.plain_variance + weights.plain * _square(old.plain_level, old.last, cpu, 1.0)
-    peak = _share(old.peak + weights.peak * (level - old.peak))
+    square = _square(level, before, cpu, _FALL_WEIGHT)
+    plain_square = _square(plain_level, before, cpu, 1.0)
+    # Rounded as `_share` does: a call for each of them would cost a third of all this.
+    level = int((level + to_level * (cpu - level)) * _SHARE_STEPS + 0.5) / _SHARE_STEPS
+    peak = int((peak + to_peak * (level - peak)) * _SHARE_STEPS + 0.5) / _SHARE_STEPS
+    plain_level = int((plain_level + to_plain * (cpu - plain_level)) * _SHARE_STEPS + 0.5) / _SHARE_STEPS
+    fast = (1.0 - to_fast) * (fast + to_fast * square)
+    slow = (1.0 - to_slow) * (slow + to_slow * square)
+    plain_variance = (1.0 - to_plain) * (plain_variance + to_plain * plain_square)
     return Trend(
         level,
-        _variance((1.0 - weights.fast) * (old.fast + weights.fast * square)),
-        _variance((1.0 - weights.slow) * (old.slow + weights.slow * square)),
+        int(fast * _VARIANCE_STEPS + 0.5) / _VARIANCE_STEPS,
+        int(slow * _VARIANCE_STEPS + 0.5) / _VARIANCE_STEPS,
         peak if peak > last else last,
         last,
-        _share(old.plain_level + weights.plain * (cpu - old.plain_level)),
-        _variance((1.0 - weights.plain) * plain),
+        plain_level,
+        int(plain_variance * _VARIANCE_STEPS + 0.5) / _VARIANCE_STEPS,
     )
 
 
@@ -107,15 +113,17 @@ def _square(level: float, last: float, cpu: float, fall_weight: float) -> float:
 
 def upper_bound(trend: Trend, sigma: float) -> float:
     """The share of a host that its owner will hardly pass before the next sample."""
-    present = trend.level if trend.level > trend.last else trend.last
-    if trend.peak > present:
-        present += _PEAK_WEIGHT * (trend.peak - present)
-    return present + sigma * math.sqrt(_FAST_WEIGHT * trend.fast + (1.0 - _FAST_WEIGHT) * trend.slow)
+    level, fast, slow, peak, last, _, _ = trend
+    present = level if level > last else last
+    if peak > present:
+        present += _PEAK_WEIGHT * (peak - present)
+    return present + sigma * math.sqrt(_FAST_WEIGHT * fast + (1.0 - _FAST_WEIGHT) * slow)
 
 
 def plain_bound(trend: Trend, sigma: float) -> float:
     """The same by a moving mean and its deviation alone."""
-    return max(trend.plain_level, trend.last) + sigma * math.sqrt(trend.plain_variance)
+    level = trend.plain_level
+    return (level if level > trend.last else trend.last) + sigma * math.sqrt(trend.plain_variance)
 
 
 def bounded_floor(policy: Policy, floor: float, capacity_mhz: float) -> float:
@@ -132,7 +140,8 @@ def offer(policy: Policy, bound: float) -> float:
 
 def useful(policy: Policy, share: float) -> float:
     """The share or the most that may ever be lent; 0 when it is too little to be useful."""
-    share = min(share, policy.max_share)
+    most = policy.max_share
+    share = share if share < most else most
     return share if share > 0.0 and share >= policy.useful_share else 0.0
 
 
@@ -200,10 +209,6 @@ def _left_s(time_s: float, passed_s: float) -> float:
 def _share(value: float) -> float:
     """Rounded for the store; far quicker than `round`."""
     return int(value * _SHARE_STEPS + 0.5) / _SHARE_STEPS
-
-
-def _variance(value: float) -> float:
-    return int(value * _VARIANCE_STEPS + 0.5) / _VARIANCE_STEPS
 
 
 def _ceil_share(value: float) -> float:

@@ -39,20 +39,23 @@ class Room:
     """Hosts that could boot a further machine, most headroom first."""
     nearest: tuple[float, str] | None
     """The best budget (MHz, host) among hosts that have a place for a machine but not the budget."""
+    fleet: Fleet
+    """That was looked at."""
 
 
 def find_room(policy: Policy, hosts: Mapping[str, HostMemory], fleet: Fleet, disk_room: int | None) -> Room:
     """What fits where; `hosts` carry the budgets that count."""
+    names = hosts.keys() if fleet.keys() <= hosts.keys() else hosts.keys() | fleet.keys()
     kept = powered = resumable = 0
     uncarried: list[MachineFact] = []
     stuck: list[MachineFact] = []
     slots: list[tuple[float, str]] = []
     short: list[tuple[float, str]] = []
-    for host in sorted(hosts.keys() | fleet.keys()):
+    for host in sorted(names):
         machines, memory = fleet.get(host, ()), hosts.get(host)
         if machines:
-            staying = [machine for machine in machines if is_kept(machine)]
-            awake = [machine for machine in staying if is_powered(machine)]
+            staying = [machine for machine in machines if machine.state != "draining"]
+            awake = [machine for machine in staying if machine.state != "suspended"]
             carried = _count_carried(policy, memory, awake)
             kept, powered = kept + len(staying), powered + carried
             uncarried += awake[carried:]
@@ -74,6 +77,7 @@ def find_room(policy: Policy, hosts: Mapping[str, HostMemory], fleet: Fleet, dis
         tuple(machine.machine for machine in stuck),
         tuple(host for _, host in slots[:limit]),
         max(short, default=None),
+        fleet,
     )
 
 

@@ -92,7 +92,7 @@ def _hear_gap(policy: Policy, state: State, until: datetime, facts: Facts) -> St
 def _conclude(policy: Policy, state: State, facts: Facts, room: Room | None = None) -> tuple[State, Decision]:
     """What follows from a state; `room` is what has room under its budgets, if that is known."""
     known = dict(state.hosts)
-    fleet = group_by_host(facts.machines, known)
+    fleet = group_by_host(facts.machines, known) if room is None else room.fleet
     held = facts.paused is not None or facts.draining
     hosts = _hold_down(policy, known, fleet) if held else known
     rung = max(
@@ -116,8 +116,8 @@ def _conclude(policy: Policy, state: State, facts: Facts, room: Room | None = No
         at=facts.now,
         verdict=state.verdict,
         rung=rung,
-        budgets=tuple(_to_budget(host, memory) for host, memory in hosts.items()),
-        cap_mhz=sum(memory.budget_mhz for memory in hosts.values()),
+        budgets=tuple([_to_budget(host, memory) for host, memory in hosts.items()]),
+        cap_mhz=sum([memory.budget_mhz for memory in hosts.values()]),
         wanted=wanted,
         running=count_running(rung, state.verdict, wanted, room, len(placements)),
         placements=placements,

@@ -2,9 +2,11 @@
 
 import math
 from collections.abc import Collection, Mapping, Sequence
+from operator import attrgetter
 
 from libs.harvest.types import MachineFact, Policy
 
+_NAME = attrgetter("machine")
 Fleet = Mapping[str, tuple[MachineFact, ...]]
 """Machines by host; those without a known host stand under the empty name."""
 
@@ -12,15 +14,16 @@ NOWHERE = ""
 _MOST_VCPUS = 4096
 _MOST_MEMORY_MIB = 10**9
 _MOST_DISK_GIB = 1e9
+_ENDLESS = math.inf
 
 
 def group_by_host(machines: Sequence[MachineFact], hosts: Collection[str]) -> Fleet:
     """Machines by host. With a single host in sight a machine without one can only be there."""
     only = next(iter(hosts)) if len(hosts) == 1 else NOWHERE
     fleet: dict[str, tuple[MachineFact, ...]] = {}
-    for machine in sorted(machines, key=lambda machine: machine.machine):
+    for machine in sorted(machines, key=_NAME):
         host = machine.host or only
-        fleet[host] = (*fleet.get(host, ()), machine)
+        fleet[host] = (*fleet[host], machine) if host in fleet else (machine,)
     return fleet
 
 
@@ -38,19 +41,23 @@ def floor_mhz(policy: Policy, machines: Sequence[MachineFact]) -> float:
     """What keeps the powered-on machines among these alive, in whole MHz."""
     if not machines:
         return 0.0
-    vcpus = sum([vcpus_of(machine) for machine in machines if machine.state != "suspended"])
+    vcpus = 0
+    for machine in machines:
+        if machine.state != "suspended":
+            vcpus += vcpus_of(machine)
     return float(math.ceil(policy.floor_mhz_per_vcpu * vcpus))
 
 
 def vcpus_of(machine: MachineFact) -> int:
     """Its vCPUs, within reason."""
-    return min(max(machine.vcpus, 0), _MOST_VCPUS)
+    vcpus = machine.vcpus
+    return vcpus if 0 <= vcpus <= _MOST_VCPUS else min(max(vcpus, 0), _MOST_VCPUS)
 
 
 def memory_mib_of(policy: Policy, machine: MachineFact) -> int:
     """What it takes at full size, within reason."""
     memory_mib = policy.machine.memory_mib if machine.memory_mib is None else machine.memory_mib
-    return min(max(memory_mib, 1), _MOST_MEMORY_MIB)
+    return memory_mib if 1 <= memory_mib <= _MOST_MEMORY_MIB else min(max(memory_mib, 1), _MOST_MEMORY_MIB)
 
 
 def disk_gib_of(policy: Policy, machine: MachineFact) -> float:
@@ -70,15 +77,15 @@ def order_victims(
         (
             machine.machine in last,
             machine.priority,
-            is_powered(machine),
+            machine.state != "suspended",
             host in able or host == NOWHERE,
-            _finite(machine.progress_s),
-            _finite(machine.age_s),
+            machine.progress_s if -_ENDLESS < machine.progress_s < _ENDLESS else _ENDLESS,
+            machine.age_s if -_ENDLESS < machine.age_s < _ENDLESS else _ENDLESS,
             machine.machine,
         )
         for host, machines in fleet.items()
         for machine in machines
-        if is_kept(machine)
+        if machine.state != "draining"
     ]
     ranks.sort()
     ranked = [rank[-1] for rank in ranks]
@@ -86,7 +93,3 @@ def order_victims(
         place = {name: position for position, name in enumerate(first)}
         ranked.sort(key=lambda name: place.get(name, len(place)))
     return tuple(ranked)
-
-
-def _finite(seconds: float) -> float:
-    return seconds if math.isfinite(seconds) else math.inf

@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from typing import Any
 
 from libs.common.contracts.usage import Coming, Quality, Sample
 from libs.harvest.budgets import (
@@ -86,7 +87,7 @@ def hear(policy: Policy, state: State, sample: Sample, facts: Facts) -> tuple[St
     datastore = read_datastore(policy, sample, facts.machines)
     signals = read_signals(policy, loads, list(lost.values()), memory_is_measured(sample))
     pace = _find_pace(policy, state, sample, facts)
-    judged = judge(policy, _note(state, sample, datastore), signals, sample.at)
+    judged = judge(policy, state, signals, sample.at, **_note(state, sample, datastore))
     push = read_push(policy, judged, facts, sample.at, fresh=pace.may_rise)
     judged = climb_or_descend(policy, judged, push, sample.at)
     floors = {host: floor_mhz(policy, machines) for host, machines in fleet.items()}
@@ -157,16 +158,15 @@ def _adopt(policy: Policy, state: State, facts: Facts) -> State:
     )
 
 
-def _note(state: State, sample: Sample, datastore: Datastore) -> State:
-    """The state with what the sample says of the cluster besides its load."""
-    return replace(
-        state,
-        disk_room=datastore.room,
-        datastore_short=datastore.short,
-        exposed=_read_exposure(state, sample),
-        short_since=(state.short_since or sample.at) if datastore.short else None,
-        interval_s=number(sample.interval_s),
-    )
+def _note(state: State, sample: Sample, datastore: Datastore) -> dict[str, Any]:
+    """What the sample says of the cluster besides its load, as fields of the state."""
+    return {
+        "disk_room": datastore.room,
+        "datastore_short": datastore.short,
+        "exposed": _read_exposure(state, sample),
+        "short_since": (state.short_since or sample.at) if datastore.short else None,
+        "interval_s": number(sample.interval_s),
+    }
 
 
 def _read_exposure(state: State, sample: Sample) -> str | None:
@@ -211,20 +211,20 @@ def _budget_host(
     ours = scene.fleet.get(load.host, ())
     trend, capacity_mhz, wish, plain_wish = known.trend, known.capacity_mhz, 0.0, 0.0
     if not load.fault:
-        trend, capacity_mhz = learn(known, load, scene.weights), round(load.capacity_mhz, 1)
+        trend = learn(known, load, scene.weights)
+        if load.capacity_mhz != capacity_mhz:
+            capacity_mhz = round(load.capacity_mhz, 1)
         wish, plain_wish = _wish(policy, known, trend, scene)
-    kept = reserved_on(load.host, scene.reserved)
+    kept = reserved_on(load.host, scene.reserved) if scene.reserved else 0.0
     floor = bounded_floor(policy, scene.floors.get(load.host, 0.0), capacity_mhz)
     pressed = (
         scene.floored or load.cpu >= policy.cpu.reclaim or _is_memory_pressed(policy, load, memory_measured)
     )
+    before, offered = (known.plain_wish, plain_wish) if scene.plain_leads else (known.wish, wish)
     desired, room = floor, room_beside(policy, trend) - kept
     if not load.fault and not pressed:
-        free = useful(policy, room)
-        if scene.pace.may_rise:
-            free = useful(policy, (plain_wish if scene.plain_leads else wish) - kept)
+        free = useful(policy, offered - kept if scene.pace.may_rise else room)
         desired = max(floor, float(math.floor(free * capacity_mhz)))
-    offers = (known.plain_wish, plain_wish) if scene.plain_leads else (known.wish, wish)
     moved = move(policy, known, Aim(desired, floor, room * capacity_mhz, capacity_mhz), scene.pace)
     return HostMemory(
         trend,
@@ -235,7 +235,7 @@ def _budget_host(
         moved.owed_s,
         wish,
         plain_wish,
-        note_full(known.full_s, *offers, scene.pace.elapsed_s),
+        note_full(known.full_s, before, offered, scene.pace.elapsed_s),
     )
 
 
@@ -271,7 +271,7 @@ def _steer(
 
 
 def _is_memory_pressed(policy: Policy, load: HostLoad, measured: bool) -> bool:
-    return measured and policy.memory is not None and load.memory >= policy.memory.reclaim
+    return policy.memory is not None and measured and load.memory >= policy.memory.reclaim
 
 
 def _find_spare_mib(
@@ -282,8 +282,11 @@ def _find_spare_mib(
         return None
     if load.memory_fault:
         return 0
-    excess = max(0.0, load.memory_ours_mib - sum([memory_mib_of(policy, machine) for machine in ours]))
-    return max(0, int((policy.target - load.memory) * load.memory_capacity_mib - excess))
+    excess = load.memory_ours_mib
+    for machine in ours:
+        excess -= memory_mib_of(policy, machine)
+    spare = (policy.target - load.memory) * load.memory_capacity_mib
+    return max(0, int(spare - excess if excess > 0.0 else spare))
 
 
 def _meet_unseen(policy: Policy, hosts: Mapping[str, HostMemory], fleet: Fleet) -> dict[str, HostMemory]:

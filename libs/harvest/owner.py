@@ -19,6 +19,7 @@ _TURBO = 4.0
 """Of capacity: turbo and hyper-threading pass 100 %, nothing passes this."""
 MOST_INTERVAL_S = 300.0
 """A longer interval than this is no excuse for silence."""
+_CONNECTED = HostState.CONNECTED
 _MOST = 1e9
 """MHz, MiB or GiB that no single host has."""
 
@@ -89,7 +90,18 @@ def _find_misfit(sample: Sample) -> tuple[ReasonCode, str, float | None] | None:
 def read_hosts(sample: Sample, known: Mapping[str, HostMemory]) -> tuple[HostLoad, ...]:
     """The hosts of a sample that `find_fault` accepts, ordered by reference."""
     measured = memory_is_measured(sample)
-    loads = [_read_host(sample, index, known.get(host), measured) for index, host in enumerate(sample.hosts)]
+    columns = zip(
+        sample.hosts,
+        sample.states,
+        sample.cpu_capacity_mhz,
+        sample.cpu_used_mhz,
+        sample.cpu_ours_mhz,
+        sample.memory_capacity_mib,
+        sample.memory_used_mib,
+        sample.memory_ours_mib,
+        strict=True,
+    )
+    loads = [_read_host(row, known.get(row[0]), measured) for row in columns]
     return tuple(sorted(loads))  # no two have the same name
 
 
@@ -99,33 +111,42 @@ def memory_is_measured(sample: Sample) -> bool:
     return any(number(value) != 0.0 for column in columns for value in column)
 
 
-def _read_host(sample: Sample, index: int, known: HostMemory | None, memory_measured: bool) -> HostLoad:
-    capacity = _capacity(sample.cpu_capacity_mhz[index])
-    cpu, fault = _owner_share(capacity, sample.cpu_used_mhz[index], sample.cpu_ours_mhz[index])
-    memory_capacity = _capacity(sample.memory_capacity_mib[index]) if memory_measured else None
-    memory, memory_fault = 1.0, None
+_Row = tuple[str, HostState, object, object, object, object, object, object]
+"""A host's name and state, and capacity, use and ours of its CPU and of its memory."""
+
+
+def _read_host(row: _Row, known: HostMemory | None, memory_measured: bool) -> HostLoad:
+    host, state, cpu_capacity, cpu_used, cpu_ours, memory_capacity_mib, memory_used, memory_ours = row
+    capacity = _capacity(cpu_capacity)
+    cpu, fault = _owner_share(capacity, cpu_used, cpu_ours)
+    memory, memory_fault, memory_capacity = 1.0, None, None
     if memory_measured:
-        memory, memory_fault = _owner_share(
-            memory_capacity, sample.memory_used_mib[index], sample.memory_ours_mib[index]
-        )
+        memory_capacity = _capacity(memory_capacity_mib)
+        memory, memory_fault = _owner_share(memory_capacity, memory_used, memory_ours)
     return HostLoad(
-        host=sample.hosts[index],
-        connected=sample.states[index] == HostState.CONNECTED,
-        capacity_mhz=capacity or (known.capacity_mhz if known else 0.0),
-        cpu=cpu,
-        memory=memory,
-        memory_capacity_mib=memory_capacity or 0.0,
-        memory_ours_mib=number(sample.memory_ours_mib[index]) or 0.0,
-        fault=fault,
-        memory_fault=memory_fault,
+        host,
+        state == _CONNECTED,
+        capacity or (known.capacity_mhz if known else 0.0),
+        cpu,
+        memory,
+        memory_capacity or 0.0,
+        number(memory_ours) or 0.0,
+        fault,
+        memory_fault,
     )
 
 
 def _owner_share(capacity: float | None, used: object, ours: object) -> tuple[float, str | None]:
     """Owner's fraction of a capacity, or full and the reason why it cannot be known."""
-    total, lent = number(used), number(ours)
     if capacity is None:
         return 1.0, "capacity"
+    if type(used) is float and type(ours) is float and 0.0 <= ours <= used <= capacity:
+        return (used - ours) / capacity, None  # almost always
+    return _doubt(capacity, number(used), number(ours))
+
+
+def _doubt(capacity: float, total: float | None, lent: float | None) -> tuple[float, str | None]:
+    """The same of figures that may be impossible."""
     if total is None or lent is None:
         return 1.0, "not_a_number"
     if total < 0 or lent < 0:
@@ -139,6 +160,8 @@ def _owner_share(capacity: float | None, used: object, ours: object) -> tuple[fl
 
 
 def _capacity(value: object) -> float | None:
+    if type(value) is float and 1.0 <= value <= _MOST:
+        return value
     capacity = number(value)
     return capacity if capacity is not None and 1.0 <= capacity <= _MOST else None
 

@@ -114,18 +114,21 @@ def _measure(policy: Policy, trials: Sequence[Trial], *, plain_leads: bool) -> t
     """What the engine's own and the plain bound did: the one that leads by its budgets, the other by its wishes."""
     above, full = policy.target + _EPSILON, _FULL + _EPSILON
     contended, hard, plain_contended, plain_hard = 0, 0, 0, 0
+    offered: list[float] = []
+    plain_offered: list[float] = []
     for owner, lent, plain_lent, budget in trials:
+        left = 1.0 - owner
+        offered.append(lent if lent < left else left)
+        plain_offered.append(plain_lent if plain_lent < left else left)
         given, plain_given = (lent, budget) if plain_leads else (budget, plain_lent)
         if given > 0.0 and owner + given > above:
             contended, hard = contended + 1, hard + (owner + given > full)
         if plain_given > 0.0 and owner + plain_given > above:
             plain_contended, plain_hard = plain_contended + 1, plain_hard + (owner + plain_given > full)
     hosts = len(trials)
-    offered = math.fsum([min(trial.lent, 1.0 - trial.owner) for trial in trials])
-    plain_offered = math.fsum([min(trial.plain_lent, 1.0 - trial.owner) for trial in trials])
     return (
-        _Shares(contended / hosts, hard / hosts, offered / hosts),
-        _Shares(plain_contended / hosts, plain_hard / hosts, plain_offered / hosts),
+        _Shares(contended / hosts, hard / hosts, math.fsum(offered) / hosts),
+        _Shares(plain_contended / hosts, plain_hard / hosts, math.fsum(plain_offered) / hosts),
     )
 
 

@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from typing import Any
 
 from libs.common.contracts.usage import Sample
 from libs.harvest.fleet import Fleet, disk_gib_of
@@ -102,13 +103,13 @@ def _find_growth_gib(policy: Policy, sample: Sample, machines: Sequence[MachineF
     return disks_gib + (told if told is not None and known else 0.0)
 
 
-def judge(policy: Policy, state: State, signals: Sequence[Signal], at: datetime) -> State:
-    """The state with its verdict and dwell times at `at`; no signal at all is `unknown`.
+def judge(policy: Policy, state: State, signals: Sequence[Signal], at: datetime, **noted: Any) -> State:
+    """The state with its verdict and dwell times at `at`, and what else was `noted`; no signal at all is `unknown`.
 
     After a gap an owner who was busy before it is so until load below `stop_new` is seen.
     """
     if not signals:
-        return forget_verdict(state, at)
+        return forget_verdict(replace(state, **noted), at)
     busy = any(signal.is_busy for signal in signals)
     stop = any(signal.stops_new for signal in signals)
     idle = all(signal.is_idle for signal in signals)
@@ -126,7 +127,9 @@ def judge(policy: Policy, state: State, signals: Sequence[Signal], at: datetime)
     else:
         verdict = Verdict.NORMAL
     since = state.verdict_since if verdict is state.verdict and state.verdict_since else at
-    return replace(state, verdict=verdict, verdict_since=since, idle_since=idle_since, busy_since=busy_since)
+    return replace(
+        state, verdict=verdict, verdict_since=since, idle_since=idle_since, busy_since=busy_since, **noted
+    )
 
 
 def forget_verdict(state: State, at: datetime) -> State:
