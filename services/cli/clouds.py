@@ -5,13 +5,14 @@ from typing import Annotated, Any
 
 import typer
 
-from services.cli import leaving, show
+from services.cli import leaving, modes, show
 from services.cli.access import ask, read_secret
 from services.cli.client import Client, Failed
 from services.cli.names import RESOURCE, TEMPLATE, find
 from services.cli.watching import AsJson
 
 resources = typer.Typer(no_args_is_help=True, help="Clouds: register, look, lend, pause, drain, remove.")
+modes.add_to(resources)
 leaving.add_to(resources)
 templates = typer.Typer(no_args_is_help=True, help="Images that machines are made from.")
 Name = Annotated[str, typer.Argument(help="Name or id.")]
@@ -32,6 +33,9 @@ def add_resource(  # noqa: PLR0913, PLR0917 - each option of a command is a para
         list[str] | None, typer.Option(help="key=value of the driver; again for more.")
     ] = None,
     interval: Annotated[float, typer.Option(help="Seconds between two samples.")] = 20.0,
+    probe: Annotated[
+        bool, typer.Option("--probe", help="One machine must reach a project before it is lent.")
+    ] = False,
 ) -> None:
     """Register a cloud. It is only observed until `tides resource lend`."""
     body = {
@@ -43,6 +47,7 @@ def add_resource(  # noqa: PLR0913, PLR0917 - each option of a command is a para
         "thumbprint": thumbprint,
         "settings": dict(_parse_setting(given) for given in setting or []),
         "interval_s": interval,
+        "requires_probe": probe,
         "password": read_secret(f"Password of {user}", "--password-stdin", password_stdin),
     }
     added = ask(context, lambda client: client.call("POST", "/v1/resources", body))
@@ -113,11 +118,14 @@ def set_resource(  # noqa: PLR0913, PLR0917 - each option of a command is a para
         str | None, typer.Option(help="SHA-256 of the certificate to trust from now on; needs the password.")
     ] = None,
     interval: Annotated[float | None, typer.Option(help="Seconds between two samples.")] = None,
+    probe: Annotated[
+        bool | None, typer.Option(help="Whether one machine must reach a project before it is lent.")
+    ] = None,
 ) -> None:
     """Change what a cloud is called, where it is, or as whom it is asked; what is left out stays."""
     if ca_file is not None and thumbprint is not None:
         raise typer.BadParameter("give --ca-file or --thumbprint: one of them is trusted")
-    given = {"name": rename, "url": url, "username": user, "interval_s": interval}
+    given = {"name": rename, "url": url, "username": user, "interval_s": interval, "requires_probe": probe}
     body: dict[str, Any] = {field: value for field, value in given.items() if value is not None}
     if ca_file is not None or thumbprint is not None:
         body |= {"ca_pem": _read_ca(ca_file), "thumbprint": thumbprint}
@@ -155,6 +163,8 @@ def list_resources(context: typer.Context, json_: AsJson = False) -> None:
 
 
 def _mode(resource: dict[str, Any]) -> str:
+    if (resource.get("probe") or {}).get("outcome") == "open":
+        return f"{resource['mode']}, probed"
     return f"{resource['mode']}, to be removed" if resource["deleting"] else str(resource["mode"])
 
 
@@ -169,6 +179,7 @@ def show_resource(context: typer.Context, name: Name, json_: AsJson = False) -> 
     show.say(f"{found['name']} ({found['id']}): {found['provider']} at {found['url']} as {found['username']}")
     since = f" since {show.moment(health['since'])}" if health["since"] else ""
     show.say(f"mode {_mode(found)}; {health['state']}{since} {health['detail'] or ''}".rstrip())
+    modes.tell_probe(found)
     if alarm:
         show.say(f"the sweeper waits for a person: {alarm['reason']}")
     if found["capabilities"]:
@@ -185,44 +196,6 @@ def validate_resource(context: typer.Context, name: Name) -> None:
         return await client.call("POST", f"/v1/resources/{known['id']}/validate")
 
     _tell_validation(ask(context, work))
-
-
-def _set_mode(context: typer.Context, name: str, mode: str, force: bool = False) -> None:
-    async def work(client: Client) -> Any:
-        known = await find(client, RESOURCE, name)
-        body = {"mode": mode, "force": force}
-        return await client.call("POST", f"/v1/resources/{known['id']}/mode", body)
-
-    changed = ask(context, work)
-    show.say(f"{changed['name']}: mode {changed['mode']}")
-
-
-@resources.command("lend")
-def lend(context: typer.Context, name: Name) -> None:
-    """Let Tides run machines on it."""
-    _set_mode(context, name, "lend")
-
-
-@resources.command("observe")
-def observe(context: typer.Context, name: Name) -> None:
-    """Only look and decide; what runs drains."""
-    _set_mode(context, name, "observe")
-
-
-@resources.command("pause")
-def pause(context: typer.Context, name: Name) -> None:
-    """Budgets to the floor, nothing new; machines stay."""
-    _set_mode(context, name, "paused")
-
-
-@resources.command("drain")
-def drain(
-    context: typer.Context,
-    name: Name,
-    force: Annotated[bool, typer.Option(help="Destroy machines without waiting for their work.")] = False,
-) -> None:
-    """Give everything on it back."""
-    _set_mode(context, name, "draining", force)
 
 
 @templates.command("add")

@@ -1,18 +1,22 @@
 """Composition of registry."""
 
+from functools import partial
+
 from libs.common.app import create_app
 from libs.common.contracts.action import ResourceAbandoned, ResourceReleased, SweepStopped
+from libs.common.contracts.probe import ProbeMoved, ProbeReported
 from libs.common.contracts.resource import (
     InventoryChanged,
     ResourceChanged,
     ResourceDegraded,
     ResourceRecovered,
 )
-from libs.common.service import Hears, Runtime, Sealed, Service, Tells
+from libs.common.service import Beat, Hears, Runtime, Sealed, Service, Tells
 from services.registry.api import routers
 from services.registry.api.trials import Trials
 from services.registry.models import Base, Resource
-from services.registry.usecases import abandoning, hearing, registering
+from services.registry.reconcile import END_EVERY_S, end_late_probes
+from services.registry.usecases import abandoning, hearing, probing, registering
 
 NAME = "registry"
 
@@ -39,6 +43,11 @@ def build(runtime: Runtime) -> Service:
             Hears(SweepStopped, hearing.note_sweep_stopped),
             Hears(ResourceReleased, hearing.note_released),
             Hears(ResourceAbandoned, abandoning.note_abandoned),
+            Hears(ProbeMoved, probing.note),
+            Hears(ProbeReported, probing.note),
+        ),
+        beats=(
+            Beat("probes", END_EVERY_S, partial(end_late_probes, database, runtime.clock), runtime.wake()),
         ),
         tells=(Tells(ResourceChanged, hearing.read_states),),
         closes=(trials.aclose,),

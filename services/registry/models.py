@@ -4,7 +4,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Enum, Index, String
+from sqlalchemy import Enum, Index, String, false
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
@@ -70,6 +70,15 @@ class Resource(Base):
     capabilities: Mapped[list[str]] = mapped_column(JSONB, default=list)
     inventory: Mapped[list[dict[str, Any]]] = mapped_column(JSONB, default=list)
     inventory_revision: Mapped[int] = mapped_column(default=0)
+    requires_probe: Mapped[bool] = mapped_column(default=False, server_default=false())
+    """One machine must reach a project before it is lent for the first time."""
+    activated_at: Mapped[datetime | None] = mapped_column(Utc)
+    """When it was first lent; None again with another cloud."""
+    probe_id: Mapped[UUID | None]
+    """The probe that goes on; None: none does."""
+    probe_until: Mapped[datetime | None] = mapped_column(Utc)
+    probe: Mapped[dict[str, Any] | None] = mapped_column(JSONB(none_as_null=True))
+    """How that probe does, or how the last one went."""
     created_at: Mapped[datetime] = mapped_column(Utc)
     updated_at: Mapped[datetime] = mapped_column(Utc)
 

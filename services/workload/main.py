@@ -41,7 +41,7 @@ def build(runtime: Runtime) -> Service:
     database, clock, pace = runtime.open_database("workload"), runtime.clock, Pace()
     guests = guests_of(runtime.settings)
     means = Means(clock, runtime.vault, Instruments(runtime.registry), apart=guests is not None)
-    acting, silence, renewing = runtime.wake(), runtime.wake(), runtime.wake()
+    acting, silence, renewing, probing = (runtime.wake() for _ in range(4))
     hands = Hands(
         database=database,
         sessions=Sessions(runtime.vault, clock, Counting(runtime.metrics, "workload")),
@@ -66,8 +66,8 @@ def build(runtime: Runtime) -> Service:
         database=database,
         app=app,
         prefixes=tuple(f"/v1/{plural}" for plural in _PLURALS),
-        hears=_ears(means, runtime.settings.sample_ttl_s, acting, renewing),
-        beats=_beats(hands, means, Wakes(acting, silence, renewing, runtime.wake())),
+        hears=_ears(means, runtime.settings.sample_ttl_s, (acting, renewing, probing)),
+        beats=_beats(hands, means, Wakes(acting, silence, renewing, probing, runtime.wake())),
         figures=(figures(clock),),
         seals=(
             Sealed(Machine.sealed_guest_token, lambda machine: guest_token_context(machine.id)),
@@ -84,12 +84,15 @@ class Wakes(NamedTuple):
     acting: Wake
     silence: Wake
     renewing: Wake
+    probing: Wake
     keeping: Wake
 
 
 def _beats(hands: Hands, means: Means, wakes: Wakes) -> tuple[Beat, ...]:
     database, clock, pace = hands.database, hands.clock, hands.pace
-    renew = partial(beats.renew_all, database, means, by_manager=hands.guests is not None)
+    has_door = hands.guests is not None
+    renew = partial(beats.renew_all, database, means, by_manager=has_door)
+    probe = partial(beats.probe_all, database, means, has_door=has_door)
     return (
         Beat(
             "judge_silence",
@@ -98,17 +101,19 @@ def _beats(hands: Hands, means: Means, wakes: Wakes) -> tuple[Beat, ...]:
             wakes.silence,
         ),
         Beat("renew", pace.renew_every_s, renew, wakes.renewing),
+        Beat("probe", pace.probe_every_s, probe, wakes.probing),
         Beat("act", pace.act_every_s, partial(beats.act, hands), wakes.acting),
         Beat("keep", pace.keep_every_s, partial(beats.keep_house, database, clock), wakes.keeping),
     )
 
 
-def _ears(means: Means, sample_ttl_s: float, acting: Wake, renewing: Wake) -> tuple[Hears, ...]:
+def _ears(means: Means, sample_ttl_s: float, begun: tuple[Wake, Wake, Wake]) -> tuple[Hears, ...]:
+    acting, renewing, probing = begun
     wakes = (acting,)
     judge = partial(judging.judge_samples, means)
     return (
         Hears(UsageSampled, judge, once=False, expires_s=sample_ttl_s, wakes=wakes),
-        Hears(ResourceChanged, partial(changing.change_resource, means), once=False, wakes=wakes),
+        Hears(ResourceChanged, partial(changing.change_resource, means), once=False, wakes=(acting, probing)),
         Hears(InventoryChanged, projections.remember_inventory, once=False),
         Hears(PolicyAssigned, projections.remember_policy, once=False),
         Hears(TemplateChanged, projections.remember_template, once=False, wakes=wakes),

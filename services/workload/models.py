@@ -74,6 +74,13 @@ class Resource(Base):
     released: Mapped[bool] = mapped_column(default=False)
     seen_at: Mapped[datetime | None]
     """When its machines were first read: until then nobody knows what is there, and nothing is made."""
+    probe_id: Mapped[UUID | None]
+    """While it observes, one machine may be made for this; None: there is no probe."""
+    probe_until: Mapped[datetime | None]
+    probe_step: Mapped[str | None]
+    """How far others were told that the probe is, why it comes no further, and when that was."""
+    probe_reason: Mapped[str | None]
+    probe_told_at: Mapped[datetime | None]
 
 
 class Cluster(Base):
@@ -202,6 +209,7 @@ class Machine(Base):
     __tablename__ = "machine"
     __table_args__ = (
         UniqueConstraint("cluster_id", "ordinal"),
+        Index("uq_machine_probe", "probe_id", unique=True),
         Index("ix_machine_state", "resource_id", "state"),
         Index(
             "uq_machine_slot",
@@ -261,6 +269,8 @@ class Machine(Base):
     health_at: Mapped[datetime | None]
     """Since when."""
     health_why: Mapped[str | None]
+    probe_id: Mapped[UUID | None]
+    """The probe that it was made for; None: it was made to be lent."""
     sealed_guest_token: Mapped[str]
     overdue: Mapped[bool] = mapped_column(default=False)
 

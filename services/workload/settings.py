@@ -30,6 +30,7 @@ class Pace:
     silence_every_s: float = 5.0
     renew_every_s: float = 15.0
     """How often machines are looked through for those that are to be replaced; a contribution's end is seen at once."""
+    probe_every_s: float = 3.0
     keep_every_s: float = 3600.0
     parallel_clones: int = 4
     parallel_acts: int = 8

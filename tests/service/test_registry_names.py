@@ -15,7 +15,8 @@ from tests.service.lone_service import THEIRS, Answer, Lone, serve
 PASSWORD = "correct horse"
 _BACK = """
 drop index uq_resource_name;
-alter table resource drop column name_key;
+alter table resource drop column name_key, drop column requires_probe, drop column activated_at,
+    drop column probe_id, drop column probe_until, drop column probe;
 update resource set name = 'LAB' where name = 'Other';
 update alembic_version set version_num = '0003';
 """

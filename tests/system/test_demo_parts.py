@@ -142,6 +142,20 @@ ELSEWHERE: dict[str, str] = {
         "test_silence_is_noticed_by_the_watch_once_and_not_one_lost_heartbeat"
     ),
     "* reseal": "tests/service/test_rotation.py::test_every_secret_follows_the_newest_key",
+    "workload probe": (
+        "tests/service/test_workload_probe.py::test_one_machine_is_made_and_becomes_the_first_one_that_is_lent"
+    ),
+    "registry probes": (
+        "tests/service/test_registry_probes.py::"
+        "test_two_replicas_end_a_probe_once_and_a_machine_that_is_gone_ends_it_at_once"
+    ),
+    **{
+        f"registry {fact}.v1": (
+            "tests/service/test_registry_probes.py::"
+            "test_a_resource_is_lent_when_its_machine_has_reached_a_project_whatever_comes_twice_or_late"
+        )
+        for fact in ("action.probe_moved", "contribution.probe_reported")
+    },
     "registry action.sweep_stopped.v1": (
         "tests/service/test_registry.py::test_the_sweepers_alarm_stays_until_somebody_has_seen_it"
     ),

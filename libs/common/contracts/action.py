@@ -34,6 +34,8 @@ class MachineRequested(MachineFact):
     key: ClassVar[str] = "action.machine_requested.v1"
     guest_token_sha256: str = ""
     """Hash of the one-time token in the machine's user-data, by which the guest enrols."""
+    probe_id: UUID | None = None
+    """The probe of its resource that it is made for; None: it is lent."""
 
 
 class MachineDeployed(MachineFact):

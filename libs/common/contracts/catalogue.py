@@ -6,7 +6,7 @@ Additive-only; `tests/architecture` freezes the schemas and checks publishers an
 from dataclasses import dataclass
 from enum import StrEnum
 
-from libs.common.contracts import action, demand, replay, resource, supply, usage
+from libs.common.contracts import action, demand, probe, replay, resource, supply, usage
 from libs.common.contracts.base import Event
 
 
@@ -71,6 +71,8 @@ CATALOGUE: tuple[Entry, ...] = (
     _entry(supply.ContributionChanged, "contribution", "workload", Kind.STATE, _BY_REVISION),
     _entry(supply.MachineDrained, "contribution", "workload", Kind.FACT, _BY_ID),
     _entry(supply.GuestHealthChanged, "contribution", "workload", Kind.FACT, _BY_ID),
+    _entry(probe.ProbeMoved, "workload", "registry", Kind.FACT, _BY_ID),
+    _entry(probe.ProbeReported, "contribution", "registry", Kind.FACT, _BY_ID),
     _entry(demand.HostAttached, "contribution", "", Kind.FACT, _BY_ID),
     _entry(demand.HostDraining, "contribution", "", Kind.FACT, _BY_ID),
     _entry(demand.HostDetached, "contribution", "", Kind.FACT, _BY_ID),

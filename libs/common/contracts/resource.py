@@ -5,6 +5,8 @@ from enum import StrEnum
 from typing import Any, ClassVar
 from uuid import UUID
 
+from pydantic import AwareDatetime
+
 from libs.common.contracts.base import Event, StateEvent
 
 
@@ -44,6 +46,12 @@ class ResourceChanged(StateEvent):
     abandoned: str = ""
     """With `gone`: why its machines are written off without asking the cloud; empty: there are none."""
     interval_s: float
+    probe_id: UUID | None = None
+    """While it observes: one machine may be made for this probe, before anything is lent; None: there is no probe."""
+    probe_until: AwareDatetime | None = None
+    """Nothing is made for the probe from then on."""
+    probe_outcome: str = ""
+    """How the last probe went, in words; empty: there was none, or it goes on."""
 
     @property
     def subject(self) -> str:

@@ -10,6 +10,7 @@ from sqlalchemy import select, update
 from sqlalchemy.dialects.postgresql import insert
 
 from libs.common.auth import Principal, Role
+from libs.common.contracts.probe import Step
 from libs.common.contracts.supply import MachineDrained
 from libs.common.db import Session
 from libs.common.ids import new_id
@@ -17,6 +18,7 @@ from services.contribution.domain import DRAIN, Stage, drain_deadline_s, token_h
 from services.contribution.models import Guest, GuestOrder, Machine
 from services.contribution.usecases.health import observe
 from services.contribution.usecases.ordering import orders_for
+from services.contribution.usecases.probing import report
 
 
 class Unknown(Exception):
@@ -68,6 +70,7 @@ async def enrol(session: Session, token: str, secret: str, version: str, now: da
     guest.enrolled_at = guest.enrolled_at or now
     guest.version = version
     await observe(session, guest, machine, now)
+    await report(session, machine, Step.ENROLLED, "", now)
 
 
 async def beat(session: Session, secret: str, told: Told, now: datetime) -> list[dict[str, Any]]:
@@ -82,6 +85,10 @@ async def beat(session: Session, secret: str, told: Told, now: datetime) -> list
     guest.beat_at, guest.version, guest.boinc_error = now, told.version, told.boinc_error
     guest.tasks, guest.running, guest.held = told.tasks, told.running, told.held
     await observe(session, guest, machine, now)
+    if told.tasks > 0:  # without an account manager nothing else says that a project has taken it
+        await report(session, machine, Step.ATTACHED, "", now)
+    elif told.boinc_error is not None:
+        await report(session, machine, Step.ENROLLED, f"its BOINC cannot be asked: {told.boinc_error}", now)
     orders = await orders_for(session, guest, machine, told.outcomes, now)
     return [*_drain_orders(session, guest, machine, told, now), *orders]
 

@@ -233,6 +233,9 @@ async def learn_machine(session: Session, event: MachineFact) -> None:
         await take_early_cap(session, event.machine_id)
     if is_moved and stage > Stage.RUNNING:
         await tell_stage(session, event.machine_id, stage, moved.get("grace_s", 0.0), event.at)
+    if isinstance(event, MachineRequested) and event.probe_id is not None:
+        mine = update(Machine).where(Machine.id == event.machine_id)  # later facts may have been here before
+        await session.execute(mine.values(probe_id=event.probe_id))
     if isinstance(event, MachineRequested) and event.guest_token_sha256:
         await give_token(session, event.machine_id, event.guest_token_sha256, event.at)
         await expect(session, event.machine_id, event.guest_token_sha256)

@@ -40,6 +40,7 @@ from services.contribution.models import (
 from services.contribution.settings import Manager
 from services.contribution.usecases.allotting import lent_to
 from services.contribution.usecases.demand import announce
+from services.contribution.usecases.probing import report_contact
 
 FORGET_AFTER = timedelta(days=30)
 """A token that was spent so long ago is a stranger's, like any other."""
@@ -81,6 +82,7 @@ async def answer(
     accounts = accounts_for(lent, asked.projects, draining=draining)
     first_at, counters = await _learn(session, machine, asked, now)
     await announce(session, machine, counters, {project.id for _, project, _ in projects}, now)
+    await report_contact(session, machine, [project for _, project, _ in projects], asked.projects, now)
     is_news = draining or now - max([first_at, *(row.updated_at for row, _, _ in projects)]) < NEWS
     settled = admitted.new_token is None and (is_settled(accounts, asked.projects) or not is_news)
     return ManagerReply(

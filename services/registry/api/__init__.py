@@ -1,5 +1,6 @@
 """`/v1/resources`: viewers read, operators register and change, admins delete."""
 
+from datetime import timedelta
 from typing import Annotated, Any
 from uuid import UUID
 
@@ -28,7 +29,7 @@ from services.registry.api.shapes import (
 from services.registry.api.trials import Trials
 from services.registry.domain import Endpoint, Seen
 from services.registry.models import Resource
-from services.registry.usecases import registering
+from services.registry.usecases import modes, registering
 
 Viewer = Annotated[Principal, Depends(allow(Role.VIEWER))]
 Operator = Annotated[Principal, Depends(allow(Role.OPERATOR))]
@@ -82,7 +83,7 @@ class _Doors:
     ) -> ResourceShown:
         """Keeps the resource in mode `observe`, unless the cloud refuses it or is registered already."""
         name = check_name(body.name)
-        about = {"name": name, "interval_s": body.interval_s}
+        about = {"name": name, "interval_s": body.interval_s, "requires_probe": body.requires_probe}
         given = body.model_dump(include=set(_ENDPOINT))
         endpoint = check_endpoint(body.provider, given, body.password, "", self._runtime.vault)
         _refuse_unasked(who, validate)
@@ -134,6 +135,8 @@ class _Doors:
         require_match(if_match, known.revision)
         registering.refuse_deleting(known)
         about = _about(body)
+        if known.requires_probe and body.requires_probe is False and who.role is not Role.ADMIN:
+            raise forbidden("Only an administrator may take the probe back.", "Leave `requires_probe` out.")
         endpoint = self._changed_endpoint(known, body)
         if endpoint is not None:
             _refuse_unasked(who, validate)
@@ -161,17 +164,22 @@ class _Doors:
             return await self.abandonments.abandon(resource_id, who)
         async with self._database.transaction() as session:
             now = self._runtime.clock.now()
-            resource = await registering.remove(session, who, resource_id, force, now)
+            resource = await modes.remove(session, who, resource_id, force, now)
         return _shown(resource, response)
 
     async def set_mode(
         self, resource_id: UUID, body: ModeGiven, who: Operator, response: Response
     ) -> ResourceShown:
-        """`paused` takes nothing away from machines that run; `observe` and `draining` give them back with grace."""
-        registering.check_force(body.mode, body.force)
+        """`paused` takes nothing away from machines that run; `observe` and `draining` give them back with grace.
+
+        With a probe the resource goes on observing until one machine of it has reached a project; `probe` says how far
+        it is, and why it failed.
+        """
+        wish = modes.Wish(body.mode, body.force, body.probe, timedelta(seconds=body.probe_for_s))
+        modes.check_wish(wish)
         async with self._database.transaction() as session:
             now = self._runtime.clock.now()
-            resource = await registering.set_mode(session, who, resource_id, body.mode, body.force, now)
+            resource = await modes.set_mode(session, who, resource_id, wish, now)
         return _shown(resource, response)
 
     async def validate(self, resource_id: UUID, who: Operator) -> ValidationShown:
@@ -195,6 +203,8 @@ class _Doors:
         """Only while the resource observes. Lines of JSON: `call`, `ok`, `ms`, `note`; who hangs up ends it cleanly."""
         async with self._database.transaction() as session:
             known = await registering.find(session, who, resource_id)
+        if known.probe_id is not None:
+            raise conflict("A probe of the resource goes on.", "Wait for its end, or set `observe` again.")
         if known.mode is not Mode.OBSERVE or known.deleting:
             raise conflict(
                 f"The resource is in mode {known.mode.value}.", "Set it to `observe` before it is tried out."
@@ -254,6 +264,8 @@ def _about(body: ResourceChange) -> dict[str, Any]:
         about["name"] = check_name(body.name)
     if body.interval_s is not None:
         about["interval_s"] = body.interval_s
+    if body.requires_probe is not None:
+        about["requires_probe"] = body.requires_probe
     return about
 
 

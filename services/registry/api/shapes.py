@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr
 from libs.common.contracts.resource import Mode
 from services.registry.domain import Health
 from services.registry.models import Resource
+from services.registry.usecases.outcomes import Outcome
 
 Interval = Field(default=20.0, ge=1, le=300, description="Seconds between two samples.")
 
@@ -29,6 +30,9 @@ class ResourceGiven(_Given):
     thumbprint: str | None = None
     settings: dict[str, Any] = Field(default_factory=dict, description="The driver's own settings.")
     interval_s: float = Interval
+    requires_probe: bool = Field(
+        default=False, description="One machine must reach a project before the resource is lent."
+    )
 
 
 class ResourceChange(_Given):
@@ -42,6 +46,8 @@ class ResourceChange(_Given):
     thumbprint: str | None = None
     settings: dict[str, Any] | None = None
     interval_s: float | None = Field(default=None, ge=1, le=300)
+    requires_probe: bool | None = None
+    """False takes it back; for admins."""
 
 
 class CheckGiven(_Given):
@@ -67,6 +73,14 @@ class ModeGiven(_Given):
     mode: Mode
     force: bool = Field(
         default=False, description="With `draining`: destroy machines without waiting for their work."
+    )
+    probe: bool | None = Field(
+        default=None,
+        description="With `lend`: whether one machine must reach a project first; it is lent when that has happened."
+        " Left out: as the resource requires; `false` where it does: for admins.",
+    )
+    probe_for_s: float = Field(
+        default=3600.0, ge=60, le=86_400, description="After so long a probe has failed.", allow_inf_nan=False
     )
 
 
@@ -146,6 +160,25 @@ class ClusterShown(BaseModel):
     hosts: list[HostShown]
 
 
+class ProbeShown(BaseModel):
+    """One machine that must reach a project before the resource is lent: how it does, or how the last one went."""
+
+    outcome: Outcome
+    asked_at: datetime | None
+    asked_by: str | None
+    until: datetime | None
+    step: str
+    """waiting, requested, running, enrolled (its agent), contacted (its account manager) or attached."""
+    reason: str
+    """What it waits for."""
+    at: datetime
+    """Of that."""
+    machine_id: UUID | None
+    ended_at: datetime | None
+    why: str
+    """Of the outcome."""
+
+
 class ResourceShown(BaseModel):
     """A resource; its password is not in it."""
 
@@ -169,6 +202,10 @@ class ResourceShown(BaseModel):
     capabilities: list[str]
     validation: ValidationShown | None
     clusters: list[ClusterShown]
+    requires_probe: bool
+    activated_at: datetime | None
+    """When it was first lent."""
+    probe: ProbeShown | None
     created_at: datetime
     updated_at: datetime
 
@@ -201,6 +238,9 @@ def show(resource: Resource) -> ResourceShown:
         capabilities=resource.capabilities,
         validation=ValidationShown.model_validate(resource.validation) if resource.validation else None,
         clusters=[_show_cluster(facts) for facts in resource.inventory],
+        requires_probe=resource.requires_probe,
+        activated_at=resource.activated_at,
+        probe=ProbeShown.model_validate(resource.probe) if resource.probe else None,
         created_at=resource.created_at,
         updated_at=resource.updated_at,
     )

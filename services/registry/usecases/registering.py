@@ -12,11 +12,12 @@ from sqlalchemy.exc import IntegrityError
 from libs.common.auth import Principal, Role
 from libs.common.contracts.resource import Mode, ResourceChanged
 from libs.common.db import Session
-from libs.common.errors import Problem, conflict, invalid, not_found
+from libs.common.errors import Problem, conflict, not_found
 from libs.common.ids import new_id, state_id
 from libs.providers.base import sealing_context
 from services.registry.domain import Endpoint, Health, Seen, name_key
 from services.registry.models import GoneResource, Resource
+from services.registry.usecases.outcomes import told, withdraw
 
 
 async def register(
@@ -125,48 +126,13 @@ async def change(
         if wanted.endpoint.identity != resource.identity:
             # What was seen at another address is no fact of this one.
             resource.instance_identity, resource.validation, resource.capabilities = None, None, []
+            resource.activated_at = None
+            withdraw(resource, "the resource is another cloud now", now)
         _point(resource, wanted.endpoint)
     if wanted.seen is not None:
         _take(resource, wanted.seen)
     advance(resource, now)
     await _flush_unique(session)
-    announce(session, resource)
-    return resource
-
-
-async def set_mode(
-    session: Session, who: Principal, resource_id: UUID, mode: Mode, force: bool, now: datetime
-) -> Resource:
-    """Say how far Tides may go. The mode it has already is a no-op. Raises 404, 409."""
-    resource = await lock(session, who, resource_id)
-    refuse_deleting(resource)
-    if resource.mode is mode and resource.force == force:
-        return resource
-    if mode is Mode.LEND:
-        _refuse_blocked(resource)
-    if mode is Mode.DRAINING:
-        _drain(resource, force, now)
-    else:
-        resource.force, resource.forced_at = False, None
-        resource.released_at, resource.draining_revision = None, None
-        resource.mode = mode
-        advance(resource, now)
-    announce(session, resource)
-    return resource
-
-
-async def remove(session: Session, who: Principal, resource_id: UUID, force: bool, now: datetime) -> Resource:
-    """Begin the end: drain, and forget when nothing of ours is left. A repeat is a no-op, or adds force."""
-    resource = await lock(session, who, resource_id)
-    if resource.released_at is not None:
-        # Drained before, and draining ever since: nothing can have come into being.
-        resource.deleting = True
-        await forget(session, resource, now)
-        return resource
-    if resource.deleting and (resource.force or not force):
-        return resource
-    resource.deleting = True
-    _drain(resource, force or resource.force, now)
     announce(session, resource)
     return resource
 
@@ -216,17 +182,6 @@ def refuse_deleting(resource: Resource) -> None:
         raise conflict("The resource is being deleted.", "Wait until it is gone, then register it again.")
 
 
-def _refuse_blocked(resource: Resource) -> None:
-    """Raise 409 while the newest validation names something that stands against lending."""
-    blockers = (resource.validation or {}).get("blockers") or []
-    if blockers:
-        remedies = dict.fromkeys(str(each["remedy"]) for each in blockers)
-        raise conflict(
-            " ".join(str(each["detail"]) for each in blockers),
-            " ".join([*remedies, "Then validate the resource again."]),
-        )
-
-
 def advance(resource: Resource, now: datetime) -> None:
     """A new revision: others will be told."""
     resource.revision += 1
@@ -259,19 +214,15 @@ def state_of(resource: Resource, *, gone: bool = False, abandoned: str = "") -> 
         force=resource.force,
         abandoned=abandoned,
         interval_s=resource.interval_s,
+        probe_id=None if gone else resource.probe_id,
+        probe_until=None if gone else resource.probe_until,
+        probe_outcome=told(resource),
     )
 
 
 def secret_context(known: Endpoint | Resource) -> bytes:
     """What the secret of an endpoint is sealed for."""
     return sealing_context(known.url, known.ca_pem, known.thumbprint)
-
-
-def _drain(resource: Resource, force: bool, now: datetime) -> None:
-    resource.mode, resource.force, resource.released_at = Mode.DRAINING, force, None
-    resource.forced_at = (resource.forced_at or now) if force else None
-    advance(resource, now)
-    resource.draining_revision = resource.draining_revision or resource.revision
 
 
 def _point(resource: Resource, endpoint: Endpoint) -> None:
@@ -316,9 +267,3 @@ async def _flush_unique(session: Session) -> None:
         if "uq_resource_name" in str(error.orig):
             raise _same_name() from None
         raise _taken("This cloud and scope are registered already.") from None
-
-
-def check_force(mode: Mode, force: bool) -> None:
-    """Raise 422 for force without draining."""
-    if force and mode is not Mode.DRAINING:
-        raise invalid("force", "Only draining can be forced.", "Leave `force` out, or ask for `draining`.")

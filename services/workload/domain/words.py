@@ -17,6 +17,10 @@ ONLY_OBSERVES = "the resource only observes again"
 """Why everything leaves a resource that was lent before."""
 
 
+PROBE_OVER = "its probe is over and the resource is not lent"
+"""Why a probe's machine leaves."""
+
+
 def revoked(template: str, version: int) -> str:
     """Why machines of a template version go."""
     return f"template {template} v{version} was revoked"

@@ -14,7 +14,7 @@ from libs.providers.sessions import is_spent
 from services.workload.reconcile.hands import Hands
 from services.workload.reconcile.limits import apply_limits
 from services.workload.reconcile.machines import reconcile
-from services.workload.usecases import renewing
+from services.workload.usecases import probing, renewing
 from services.workload.usecases.following import Means
 from services.workload.usecases.judging import judge_silence
 from services.workload.usecases.keeping import forget_old
@@ -46,6 +46,15 @@ async def renew_all(database: Database, means: Means, *, by_manager: bool) -> No
             failed.append(error)
     if failed:
         raise failed[0]
+
+
+async def probe_all(database: Database, means: Means, *, has_door: bool) -> None:
+    """Machines of probes are made, and it is told how far they are."""
+    async with database.transaction() as session:
+        resources = await probing.resources_with_probes(session)
+    for resource_id in resources:
+        async with database.transaction() as session:
+            await probing.probe(means, session, resource_id, has_door=has_door)
 
 
 async def keep_house(database: Database, clock: Clock) -> None:

@@ -19,7 +19,7 @@ log = structlog.get_logger(__name__)
 def has_nothing_to_see(resource: Claimed) -> bool:
     """An observed cloud is left alone; one that never had anything of ours can be let go without asking it."""
     if resource.mode is Mode.OBSERVE:
-        return not resource.has_machines and not resource.occupied
+        return not (resource.has_machines or resource.occupied or resource.is_probed)
     may_go = resource.mode is Mode.DRAINING and resource.is_untouched
     return may_go and (resource.force or not resource.clusters)
 

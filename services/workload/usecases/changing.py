@@ -13,6 +13,7 @@ from libs.common.db import Session
 from libs.common.ids import state_id
 from services.workload.domain.states import LIVE, MachineState, Wanted, advance
 from services.workload.models import ActionRecord, Cluster, Machine, Orphan, Resource
+from services.workload.usecases import probing
 from services.workload.usecases.following import Means
 from services.workload.usecases.judging import rejudge_all
 from services.workload.usecases.limiting import about_limits
@@ -28,7 +29,10 @@ async def change_resource(means: Means, session: Session, event: ResourceChanged
 
     That one was abandoned is looked at again when it is told again: an older process does not know the word.
     """
+    before = await probing.probe_of(session, event.resource_id)
     is_news = await remember_resource(session, event)
+    if is_news:
+        await probing.change_probe(session, before, event, means.clock.now())
     resource = await session.get_one(Resource, event.resource_id)
     if event.gone and event.abandoned:
         if is_news or await _was_passed_over(session, event):

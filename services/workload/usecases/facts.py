@@ -11,9 +11,9 @@ from libs.common.contracts.resource import Mode
 from libs.common.contracts.usage import Announced
 from libs.harvest.types import Facts, MachineFact
 from services.workload.domain.states import COUNTED, ENGINE_STATE, MachineState
-from services.workload.domain.words import ONLY_OBSERVES, by_hand, released
+from services.workload.domain.words import ONLY_OBSERVES, PROBE_OVER, by_hand, released
 from services.workload.models import Cluster, Machine, Resource
-from services.workload.usecases.following import is_limited
+from services.workload.usecases.following import is_limited, is_probe
 
 _ANNOUNCED = TypeAdapter(tuple[Announced, ...])
 
@@ -70,7 +70,9 @@ def why_draining(resource: Resource, cluster: Cluster, machines: Sequence[Machin
         return released(force=resource.force)
     if cluster.draining:
         return by_hand("drained", cluster.drained_by, cluster.drained_reason)
-    return ONLY_OBSERVES if resource.mode == Mode.OBSERVE and machines else None
+    if resource.mode != Mode.OBSERVE or all(is_probe(resource, machine) for machine in machines):
+        return None
+    return PROBE_OVER if all(machine.probe_id is not None for machine in machines) else ONLY_OBSERVES
 
 
 def _why_paused(resource: Resource, cluster: Cluster) -> str | None:

@@ -74,6 +74,11 @@ def hold(session: Session, order: Order, machines: Sequence[Machine], now: datet
             machine.wanted, machine.reason = Wanted.GONE, order.reason
 
 
+def is_probe(resource: Resource, machine: Machine) -> bool:
+    """Whether the machine is that of the resource's present probe: it lives though nothing is lent."""
+    return machine.probe_id is not None and machine.probe_id == resource.probe_id
+
+
 def is_limited(machine: Machine) -> bool:
     """Whether the machine runs in its own cluster, or may at any moment."""
     is_on = machine.power == Power.ON and machine.missing == 0
@@ -124,7 +129,14 @@ def _limits(order: Order, action_id: UUID, now: datetime) -> dict[str, object]:
     }
 
 
-async def _request_machines(session: Session, order: Order, hosts: Sequence[str], now: datetime) -> None:
+async def request_probe(session: Session, order: Order, host: str, now: datetime) -> UUID:
+    """Ask for the machine of the resource's probe, on a resource that is not lent yet."""
+    return (await _request_machines(session, order, [host], now, probe_id=order.resource.probe_id))[0]
+
+
+async def _request_machines(
+    session: Session, order: Order, hosts: Sequence[str], now: datetime, probe_id: UUID | None = None
+) -> list[UUID]:
     workload = await _workload(session, order, now)
     last = select(func.coalesce(func.max(Machine.ordinal), 0)).where(Machine.cluster_id == order.cluster.id)
     ordinal: int = (await session.execute(last)).scalar_one()
@@ -132,20 +144,23 @@ async def _request_machines(session: Session, order: Order, hosts: Sequence[str]
         Machine.cluster_id == order.cluster.id, Machine.state.in_(LIVE)
     )
     slots = free_slots(set((await session.execute(living)).scalars()), len(hosts))
-    for offset, (host, slot) in enumerate(zip(hosts, slots, strict=True), start=1):
-        _request(session, order, workload, _Place(host, ordinal + offset, slot), now)
+    return [
+        _request(session, order, workload, _Place(host, ordinal + offset, slot, probe_id), now)
+        for offset, (host, slot) in enumerate(zip(hosts, slots, strict=True), start=1)
+    ]
 
 
 @dataclass(frozen=True, slots=True)
 class _Place:
-    """Where a machine comes to be, and which numbers it has in its cluster."""
+    """Where a machine comes to be, which numbers it has in its cluster, and which probe it is."""
 
     host: str
     ordinal: int
     slot: int
+    probe_id: UUID | None
 
 
-def _request(session: Session, order: Order, workload: Workload, place: _Place, now: datetime) -> None:
+def _request(session: Session, order: Order, workload: Workload, place: _Place, now: datetime) -> UUID:
     assert order.template is not None
     assert order.policy is not None
     identity, size, token = new_id(), order.policy.machine, token_urlsafe(32)
@@ -156,16 +171,17 @@ def _request(session: Session, order: Order, workload: Workload, place: _Place, 
         template_version_id=order.template.version_id, template_ref=order.template.reference, vcpus=size.vcpus,
         memory_mib=size.memory_mib, disk_gib=max(size.disk_gib, order.template.disk_gib), host=place.host,
         wanted=Wanted.RUNNING, wanted_by_hand=False, state=MachineState.REQUESTED, state_since=now,
-        reason=order.reason, created_at=now, attempts=0, missing=0, overdue=False,
+        reason=order.reason, created_at=now, attempts=0, missing=0, overdue=False, probe_id=place.probe_id,
         sealed_guest_token=order.means.vault.seal(token, guest_token_context(identity)),
     )  # fmt: skip
     session.add(machine)
     requested = MachineRequested(
         at=now, machine_id=identity, name=machine.name, workload_id=workload.id, host=place.host, vcpus=size.vcpus,
         organisation_id=workload.organisation_id, resource_id=order.resource.id, cluster_id=order.cluster.id,
-        reason=order.reason, guest_token_sha256=sha256(token.encode()).hexdigest(),
+        reason=order.reason, guest_token_sha256=sha256(token.encode()).hexdigest(), probe_id=place.probe_id,
     )  # fmt: skip
     record(session, requested)
+    return identity
 
 
 async def _workload(session: Session, order: Order, now: datetime) -> Workload:

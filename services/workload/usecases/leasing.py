@@ -52,6 +52,8 @@ class Claimed:
     """Nothing of ours has ever been made there."""
     is_settled: bool
     """Every machine is as wanted, or waits for its time."""
+    is_probed: bool
+    """A machine may be made there although it only observes."""
     is_resting: bool
     """Its cloud refused or did not answer a moment ago: it is held, and not asked."""
 
@@ -96,6 +98,7 @@ async def claim_resources(
             has_machines=machines.get(row.id, (False, True))[0],
             is_untouched=row.id not in machines,
             is_settled=machines.get(row.id, (False, True))[1],
+            is_probed=row.probe_id is not None,
             is_resting=row.retry_at is not None and row.retry_at > now,
         )
         for row in resources

@@ -31,6 +31,7 @@ from libs.providers.base import MachineSeen, ProviderError
 from services.workload.domain.states import LIVE, PRESENT, STAGE_DEADLINE_S, MachineState, Wanted, advance
 from services.workload.domain.steps import Act, next_step
 from services.workload.models import Cluster, Machine, Resource, Template
+from services.workload.usecases.following import is_probe
 from services.workload.usecases.recording import record
 from services.workload.usecases.sweeping import Stray, sweep
 
@@ -204,7 +205,8 @@ async def is_still_due(session: Session, resource: Resource, due: Due) -> bool:
 async def _may_be_made(session: Session, resource: Resource, machine: Machine) -> bool:
     """Whether lending allows another clone now; one that the cloud has begun may be finished on a harder rung."""
     template = await session.get(Template, machine.template_version_id)
-    if resource.mode != Mode.LEND or template is None or template.state != TemplateState.APPROVED:
+    may_be = resource.mode == Mode.LEND or (resource.mode == Mode.OBSERVE and is_probe(resource, machine))
+    if not may_be or template is None or template.state != TemplateState.APPROVED:
         return False
     cluster = await session.get_one(Cluster, machine.cluster_id)
     return machine.power is not None or (cluster.decision or {}).get("rung", Rung.DRAIN) < Rung.NO_NEW

@@ -27,7 +27,7 @@ async def remember_resource(session: Session, event: ResourceChanged) -> bool:
     row = event.model_dump(
         include={
             "revision", "organisation_id", "name", "provider", "url", "settings", "username", "sealed_secret",
-            "ca_pem", "thumbprint", "force", "gone", "interval_s",
+            "ca_pem", "thumbprint", "force", "gone", "interval_s", "probe_id", "probe_until",
         }
     )  # fmt: skip
     taken = await _take(
