@@ -258,6 +258,15 @@ def dump(policy: Policy) -> dict[str, Any]:
     return PolicyDocument.from_policy(policy).model_dump(mode="json")
 
 
+_ADDED: Mapping[str, Any] = MappingProxyType({"minimum_life_s": 0.0, "quota": None})
+"""Later fields with what says nothing: who reads by an older version takes no field that it does not know."""
+
+
+def for_older(document: Mapping[str, Any]) -> dict[str, Any]:
+    """The document without later fields that say nothing: a process that is not upgraded yet can read it."""
+    return {name: value for name, value in document.items() if name not in _ADDED or value != _ADDED[name]}
+
+
 def name_problem(error: ValidationError) -> InvalidPolicy:
     """The first problem of a failed validation, as a sentence that begins with the field."""
     first = error.errors(include_url=False, include_input=False)[0]

@@ -16,7 +16,7 @@ from libs.common.db import Session
 from libs.common.errors import conflict, invalid, not_found
 from libs.common.ids import new_id, state_id
 from libs.common.paging import require_match
-from libs.harvest.document import InvalidPolicy, dump, parse
+from libs.harvest.document import InvalidPolicy, dump, for_older, parse
 from libs.harvest.types import Policy as EnginePolicy
 from services.policy.models import Assignment, KnownCluster, KnownResource, Policy, Revision
 
@@ -312,7 +312,7 @@ def _assigned(
         policy_id=policy.id,
         policy_name=policy.name,
         policy_revision=policy.revision,
-        document=document,
+        document=for_older(document),
     )
 
 

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from typing import NamedTuple
 from uuid import UUID
 
 from sqlalchemy import func, select
@@ -15,6 +16,15 @@ Lending = tuple[Contribution, Project, float]
 """A contribution, its project, and the share of the machine's work that the project gets beside others."""
 STANDS_BY = 0.0
 """BOINC's share of a project whose work is fetched when no other has any."""
+
+
+class _Living(NamedTuple):
+    """A machine that is not on its way out."""
+
+    id: UUID
+    resource_id: UUID
+    vcpus: int
+    stage: int
 
 
 async def lent_to(session: Session, machine: Machine) -> list[Lending]:
@@ -82,11 +92,12 @@ async def _shares(
     return allot(asking, given)
 
 
-async def _living(session: Session, organisation_id: UUID, last: UUID | None = None) -> Sequence[Machine]:
-    query = select(Machine).where(Machine.organisation_id == organisation_id, Machine.stage < Stage.DRAINING)
+async def _living(session: Session, organisation_id: UUID, last: UUID | None = None) -> list[_Living]:
+    columns = select(Machine.id, Machine.resource_id, Machine.vcpus, Machine.stage)
+    query = columns.where(Machine.organisation_id == organisation_id, Machine.stage < Stage.DRAINING)
     if last is not None:
         query = query.where(Machine.id <= last)
-    return (await session.scalars(query.order_by(Machine.id))).all()
+    return [_Living(*row) for row in await session.execute(query.order_by(Machine.id))]
 
 
 def _asking(row: Contribution) -> Asking[UUID]:

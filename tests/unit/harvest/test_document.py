@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from libs.harvest.document import PRESETS, InvalidPolicy, PolicyDocument, dump, parse
+from libs.harvest.document import PRESETS, InvalidPolicy, PolicyDocument, dump, for_older, parse
 from libs.harvest.quota import Quota
 from libs.harvest.types import Thresholds, Window
 from libs.harvest.windows import is_open
@@ -156,3 +156,10 @@ def test_a_wrong_quota_or_life_is_named(changes: dict[str, Any], message: str) -
     with pytest.raises(InvalidPolicy) as refused:
         parse({**SMALL, **changes})
     assert str(refused.value) == message
+
+
+def test_a_process_of_before_is_told_of_no_field_that_says_nothing() -> None:
+    plain, bounded = dump(parse(SMALL)), dump(parse({**SMALL, "quota": {"vcpus": 8}, "minimum_life_s": 60}))
+    assert plain.keys() - for_older(plain).keys() == {"quota", "minimum_life_s"}
+    assert parse(for_older(plain)) == parse(SMALL)
+    assert for_older(bounded) == bounded, "what bounds is told, and refused by who cannot keep to it"

@@ -139,3 +139,44 @@ def test_machines_with_files_are_bounded_by_the_narrowest_project() -> None:
     assert bound is not None
     assert bound.machines == 1
     assert "work for every one" in bound.why
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from([EAST, WEST]),
+            st.sampled_from([None, 0, 1, 3, 6]),
+            st.integers(0, 3),
+            st.integers(0, 2),
+            st.booleans(),
+        ),
+        max_size=25,
+    )
+)
+def test_whatever_comes_and_goes_nobody_grows_above_the_quota_and_all_come_down_to_it(
+    story: list[tuple[UUID, int | None, int, int, bool]],
+) -> None:
+    """Clusters are judged in any order while the quota changes, machines drain for a while, and some vanish."""
+    quota, fleet, made = 4, list[Held](), 0
+
+    def judge(cluster: UUID, wish: int) -> None:
+        nonlocal fleet, made
+        bound = bound_by_organisation([("p", Quota(machines=quota))], fleet, {}, 0.0, place(cluster))
+        assert bound is not None
+        mine = [one for one in fleet if one.cluster_id == cluster and one.stays]
+        mine.sort(key=lambda one: (one.progress_s, -one.id.int))
+        going = {one.id for one in mine[: max(0, len(mine) - bound.machines)]}
+        fleet = [replace(one, stays=one.stays and one.id not in going) for one in fleet]
+        for _ in range(min(wish, max(0, bound.machines - len(mine)))):
+            made += 1
+            fleet.append(held(made, cluster, progress_s=float(made % 3)))
+
+    for cluster, new_quota, wish, vanish, drained in story:
+        quota = quota if new_quota is None else new_quota
+        before = len(fleet)
+        judge(cluster, wish)
+        assert len(fleet) <= max(before, quota)
+        fleet = [one for one in fleet if one.stays or not drained][vanish:]
+    for cluster in (EAST, WEST):
+        judge(cluster, 0)
+    assert sum(one.stays for one in fleet) <= quota
