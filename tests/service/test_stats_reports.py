@@ -1,6 +1,7 @@
 """What stats tells of its samples, whom, and what it does not take for a question."""
 
 from datetime import timedelta
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -35,10 +36,12 @@ async def test_usage_is_down_sampled_the_same_from_samples_and_from_five_minutes
     stats: Lone, database_url: str
 ) -> None:
     await stats.tell(resource(), inventory())
-    rounds = [
-        round_of(sample(START + STEP * number, cpu_ours_mhz=(float(number), 2.0 * number)))
-        for number in range(1, 181)
-    ]
+    slowly: dict[str, Any] = {"owner_balloon_mib": (64.0, None), "memory_active_mib": 100.0}
+    rounds = []
+    for number in range(1, 181):
+        more = slowly if number > 90 else {}  # half an hour in an older form
+        ours = (float(number), 2.0 * number)
+        rounds.append(round_of(sample(START + STEP * number, cpu_ours_mhz=ours, **more)))
     await tell_directly(stats, rounds)
     await roll(stats)
     query = {"cluster_id": str(EAST), "step": "600", "to": (START + timedelta(hours=1)).isoformat()}
@@ -49,6 +52,10 @@ async def test_usage_is_down_sampled_the_same_from_samples_and_from_five_minutes
     assert raw["points"][0]["cpu_ours_mhz_mean"] == pytest.approx(3 * 15.5)
     assert raw["points"][0]["cpu_ours_mhz_max"] == 90.0
     assert raw_host["points"][-1]["cpu_ours_mhz_max"] == 360.0
+    assert [point["owner_balloon_mib_max"] for point in raw["points"]] == [None] * 3 + [64.0] * 3
+    assert [point["memory_active_mib_mean"] for point in raw["points"]] == [None] * 3 + [200.0] * 3
+    assert {point["owner_swapped_mib_mean"] for point in raw["points"]} == {None}
+    assert raw_host["points"][-1]["owner_balloon_mib_mean"] is None
 
     async with serve(build, "stats", database_url, SteppedClock(NOW + timedelta(days=10))) as later:
         await until(lambda: no_samples_left(later), what="old days to be dropped")

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from libs.common.contracts.usage import Coming
+from libs.common.contracts.usage import Coming, Drs
 from services.cli.watching import _tell_decision
 from tests.service.workload_house import House, open_house
 
@@ -49,3 +49,18 @@ async def test_budgets_step_back_for_announced_load_before_it_comes_and_why_says
     assert limits_mhz(house)["host-1001"] <= before["host-1001"], "silence takes nothing of it back"
     await house.run(120)
     assert limits_mhz(house)["host-1001"] < 2_000, "it has come"
+
+    await house.be_silent(20)
+    await house.tamper(
+        memory_active_mib=(512.0, None),
+        owner_balloon_mib=(0.0, 64.0),
+        drs=Drs.PARTIAL,
+        ha_reserve_memory_mib=1e4,
+    )
+    cluster = await house.cluster()
+    assert (cluster["drs"], cluster["ha_reserve_memory_mib"], cluster["ha_reserve_cpu_mhz"]) == (
+        "partial", 1e4, None,
+    )  # fmt: skip
+    told = [(host["memory_active_mib"], host["owner_balloon_mib"]) for host in cluster["hosts"]]
+    assert told == [(512, 0), (None, 64)]
+    assert cluster["hosts"][0]["owner_swapped_mib"] is None

@@ -1,6 +1,6 @@
 """Usage of a cluster over one interval, as columns per host: measured, carried and judged in this one form."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import datetime
 from enum import StrEnum
 from typing import ClassVar
@@ -40,6 +40,19 @@ class Exposure(StrEnum):
     """A machine was moved out of our pool."""
 
 
+class Drs(StrEnum):
+    """Whether a cluster moves machines by itself."""
+
+    OFF = "off"
+    ON = "on"
+    """On, and how far is not told."""
+    MANUAL = "manual"
+    """It only recommends."""
+    PARTIAL = "partial"
+    """It places machines that are started, and recommends the rest."""
+    FULL = "full"
+
+
 class Coming(StrEnum):
     """What an owner may announce."""
 
@@ -68,6 +81,8 @@ class Announced:
 @dataclass(frozen=True, slots=True)
 class Sample:
     """One interval of one cluster; `hosts` names the columns and every tuple but `coming` has its length.
+
+    The last columns may also be empty: nothing of the kind is measured there.
 
     Ours and total are read at the same timestamps, so owner load is their difference. Values may be impossible
     (negative, NaN, ours above total): whoever judges decides what that means, and it never means "idle".
@@ -105,6 +120,30 @@ class Sample:
     """Why ours do not give way by themselves just now; None: they do, or it is not measured."""
     coming: tuple[Announced, ...] = ()
     """What the cloud shows of load that is about to come, on the clock of `at`; history tells none."""
+    memory_active_mib: tuple[float | None, ...] = ()
+    """What of the memory in use was touched of late; measured slowly and where we run, else None."""
+    owner_balloon_mib: tuple[float | None, ...] = ()
+    """Taken from owner machines by ballooning, where we run."""
+    owner_swapped_mib: tuple[float | None, ...] = ()
+    """Of owner machines' memory swapped out by the host, where we run."""
+    drs: Drs | None = None
+    """None: not a cluster, or not told."""
+    ha_reserve_cpu_mhz: float | None = None
+    ha_reserve_memory_mib: float | None = None
+    """Kept free by HA's admission control in all of the cluster, 0 where it keeps nothing; None: not known."""
+
+    def is_whole(self) -> bool:
+        """Whether every column has one value per host; what is not so is judged, but cannot be shown."""
+        columns = {column.name: getattr(self, column.name) for column in fields(self)}
+        return all(
+            len(column) == len(self.hosts) or (name in LATER_COLUMNS and not column)
+            for name, column in columns.items()
+            if isinstance(column, tuple) and name != "coming"
+        )
+
+
+LATER_COLUMNS = ("memory_active_mib", "owner_balloon_mib", "owner_swapped_mib")
+"""The columns of a sample that may be empty."""
 
 
 class UsageSampled(Event):

@@ -6,7 +6,7 @@ from typing import Any
 
 from pyVmomi import vim, vmodl
 
-from libs.common.contracts.usage import HostState
+from libs.common.contracts.usage import Drs, HostState
 from libs.providers.base import Cause, Rejected, Unavailable
 from libs.providers.vsphere.api import Api
 from libs.providers.vsphere.settings import VSphereSettings
@@ -23,7 +23,8 @@ Paths = Mapping[Any, Iterable[str]]
 DATACENTER_LEAVES: Leaves = {"name": str, "vmFolder": Ref, "hostFolder": Ref}
 COMPUTE_LEAVES: Leaves = {"name": str, "resourcePool": Ref, "datastore": tuple}
 # Every path again: a server may take only the most specific type that fits.
-CLUSTER_LEAVES: Leaves = {**COMPUTE_LEAVES, "configurationEx.drsConfig.enabled": bool}
+_DRS, _DRS_EXTENT = "configurationEx.drsConfig.enabled", "configurationEx.drsConfig.defaultVmBehavior"
+CLUSTER_LEAVES: Leaves = {**COMPUTE_LEAVES, _DRS: bool, _DRS_EXTENT: str}
 HOST_LEAVES: Leaves = {
     "name": str,
     "parent": Ref,
@@ -107,6 +108,7 @@ class Cluster:
     pools_possible: bool
     hosts: list[Host] = field(default_factory=list)
     datastores: list[Datastore] = field(default_factory=list)
+    drs: Drs | None = None
 
     @property
     def id(self) -> str:
@@ -270,7 +272,7 @@ def assemble(datacenter: Row, rows: Sequence[Row], settings: VSphereSettings) ->
             continue
         if wanted and name not in wanted:
             continue
-        drs = row.properties.get("configurationEx.drsConfig.enabled")
+        drs = row.properties.get(_DRS)
         yield Cluster(
             ref=row.ref,
             name=str(name),
@@ -278,6 +280,7 @@ def assemble(datacenter: Row, rows: Sequence[Row], settings: VSphereSettings) ->
             vm_folder=datacenter.properties["vmFolder"],
             root_pool=row.properties["resourcePool"],
             pools_possible=bool(drs) or not isinstance(row.ref, vim.ClusterComputeResource),
+            drs=_read_drs(row),
             hosts=sorted(
                 (_make_host(host) for host in hosts if _is_child(host, row)), key=lambda host: host.id
             ),
@@ -287,6 +290,16 @@ def assemble(datacenter: Row, rows: Sequence[Row], settings: VSphereSettings) ->
                 if ref_id(ref) in datastores
             ],
         )
+
+
+_DRS_EXTENTS = {"manual": Drs.MANUAL, "partiallyAutomated": Drs.PARTIAL, "fullyAutomated": Drs.FULL}
+
+
+def _read_drs(row: Row) -> Drs | None:
+    is_on = row.properties.get(_DRS)
+    if is_on is None:
+        return None
+    return _DRS_EXTENTS.get(str(row.properties.get(_DRS_EXTENT)), Drs.ON) if is_on else Drs.OFF
 
 
 def _is_child(host: Row, cluster: Row) -> bool:

@@ -17,6 +17,9 @@ CPU_MHZ = "cpu.usagemhz.average"
 CPU_READY_MS = "cpu.ready.summation"
 CPU_COSTOP_MS = "cpu.costop.summation"
 MEMORY_KIB = "mem.consumed.average"
+ACTIVE_KIB = "mem.active.average"
+BALLOON_KIB = "mem.vmmemctl.average"
+SWAPPED_KIB = "mem.swapped.average"
 _MOST_METRICS_KEY = "config.vpxd.stats.maxQueryMetrics"
 
 

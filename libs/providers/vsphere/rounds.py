@@ -13,11 +13,12 @@ from libs.common.contracts.usage import Sample
 from libs.providers.base import Power
 from libs.providers.vsphere.announced import ComingWatch
 from libs.providers.vsphere.collection import collect_clusters, collect_machines, collect_pools, to_ref
-from libs.providers.vsphere.contention import ContentionWatch
+from libs.providers.vsphere.contention import ContentionWatch, Strain
 from libs.providers.vsphere.fleet import Labels, Machine
 from libs.providers.vsphere.inventory import Cluster, choose_datastore
 from libs.providers.vsphere.perf import CPU_MHZ, MEMORY_KIB, Counters, query, read_counters
 from libs.providers.vsphere.pools import Pool
+from libs.providers.vsphere.reserve import ReserveWatch
 from libs.providers.vsphere.session import Session
 from libs.providers.vsphere.settings import NATIVE_INTERVAL_S, VSphereSettings
 from libs.providers.vsphere.siblings import SiblingWatch
@@ -42,6 +43,7 @@ class Rounds:
         self._contention = ContentionWatch()
         self._siblings = SiblingWatch(settings)
         self._coming = ComingWatch(session)
+        self._reserves = ReserveWatch(session)
 
     async def sample(self, line: Line, since: datetime | None) -> Sequence[Sample]:
         """One round. With `since` also every whole interval that ended after it, up to an hour back."""
@@ -64,7 +66,8 @@ class Rounds:
         coming = await self._coming.look(line, clusters, {machine.id for machine in machines}, now)
         pools = await collect_pools(line, clusters, self._settings)
         readings = await self._read(line, clusters, machines, since)
-        contention = await self._contend(line, clusters, machines, now)
+        strain = await self._contend(line, clusters, machines, now)
+        reserves = await self._reserves.look(clusters, now)
         most = await self._siblings.look(line, clusters, machines, now)
         _tell_left_out(line, readings)
         exposed = {
@@ -75,9 +78,10 @@ class Rounds:
             (
                 cluster,
                 replace(
-                    self._look_around(cluster, pools.get(cluster.id), contention, now),
+                    self._look_around(cluster, pools.get(cluster.id), strain, now),
                     exposed=exposed[cluster.id],
                     coming=coming[cluster.id],
+                    reserve=reserves.get(cluster.id),
                 ),
             )
             for cluster in clusters
@@ -89,13 +93,13 @@ class Rounds:
         self,
         cluster: Cluster,
         pool: Pool | None,
-        contention: dict[str, float],
+        strain: dict[str, Strain],
         now: datetime,
     ) -> Surroundings:
         return Surroundings(
             cap_mhz=pool.cap_mhz if pool is not None else None,
             datastore=choose_datastore(cluster, self._settings),
-            contention_percent=contention,
+            strain=strain,
             now=now,
             interval_s=self._settings.interval_s,
         )
@@ -124,7 +128,7 @@ class Rounds:
 
     async def _contend(
         self, line: Line, clusters: Sequence[Cluster], machines: Sequence[Machine], now: datetime
-    ) -> dict[str, float]:
+    ) -> dict[str, Strain]:
         lent = {machine.host_id for machine in machines if machine.power is Power.ON}
         hosts = {
             host.id: to_ref(host.ref)

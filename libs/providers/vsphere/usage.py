@@ -9,9 +9,11 @@ from operator import attrgetter
 from libs.common.contracts.usage import Announced, Exposure, HostState, Quality, Sample
 from libs.providers.base import Power
 from libs.providers.vsphere.announced import on_clock_of
+from libs.providers.vsphere.contention import Strain
 from libs.providers.vsphere.fleet import Machine
 from libs.providers.vsphere.inventory import Cluster, Datastore, Host
 from libs.providers.vsphere.perf import CPU_MHZ, MEMORY_KIB
+from libs.providers.vsphere.reserve import Reserve
 from libs.providers.vsphere.settings import NATIVE_INTERVAL_S
 from libs.providers.vsphere.soap import Readings, Series
 
@@ -27,12 +29,14 @@ class Surroundings:
 
     cap_mhz: float | None
     datastore: Datastore | None
-    contention_percent: Mapping[str, float]
+    strain: Mapping[str, Strain]
+    """By host, of those where ours run."""
     now: datetime
     interval_s: int
     exposed: Exposure | None = None
     coming: tuple[Announced, ...] = ()
     """On vCenter's clock."""
+    reserve: Reserve | None = None
 
 
 def is_measured(host: Host) -> bool:
@@ -106,10 +110,12 @@ class _Columns:
 
     def at(self, tick: int, quality: Quality) -> Sample:
         hosts = self._cluster.hosts
-        contention = self._around.contention_percent if quality is not Quality.BACKFILLED else {}
+        strain = self._around.strain if quality is not Quality.BACKFILLED else {}
+        strains = [strain.get(host.id, Strain()) for host in hosts]
         store, around = self._around.datastore, self._around
         ended_at = datetime.fromtimestamp(tick, UTC)
         coming = around.coming if quality is not Quality.BACKFILLED else ()
+        kept_mhz, kept_mib = (None, None) if around.reserve is None else around.reserve.of(hosts)
         return Sample(
             cluster=self._cluster.id,
             name=self._cluster.name,
@@ -125,7 +131,7 @@ class _Columns:
             memory_capacity_mib=tuple(host.memory_mib for host in hosts),
             memory_used_mib=tuple(self._memory_used(host, tick, quality) for host in hosts),
             memory_ours_mib=tuple(self._memory_ours(host, tick) for host in hosts),
-            contention_percent=tuple(contention.get(host.id) for host in hosts),
+            contention_percent=tuple(each.percent for each in strains),
             machines=tuple(len(self._running[host.id]) for host in hosts),
             cap_mhz=self._around.cap_mhz,
             datastore_capacity_gib=store.capacity_gib if store else None,
@@ -133,6 +139,12 @@ class _Columns:
             quality=quality,
             exposed=around.exposed if quality is not Quality.BACKFILLED else None,
             coming=on_clock_of(coming, ended_at, around.now, around.interval_s),
+            memory_active_mib=tuple(each.active_mib for each in strains),
+            owner_balloon_mib=tuple(each.balloon_mib for each in strains),
+            owner_swapped_mib=tuple(each.swapped_mib for each in strains),
+            drs=self._cluster.drs,
+            ha_reserve_cpu_mhz=kept_mhz,
+            ha_reserve_memory_mib=kept_mib,
         )
 
     def _cpu_used(self, host: Host, tick: int, quality: Quality) -> float:

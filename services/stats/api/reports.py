@@ -68,6 +68,12 @@ class Point(BaseModel):
     contention_percent_max: float | None
     machines_mean: float | None
     machines_max: float | None
+    memory_active_mib_mean: float | None
+    memory_active_mib_max: float | None
+    owner_balloon_mib_mean: float | None
+    owner_balloon_mib_max: float | None
+    owner_swapped_mib_mean: float | None
+    owner_swapped_mib_max: float | None
 
 
 class Stretch(BaseModel):

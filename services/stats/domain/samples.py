@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from enum import StrEnum
 
-from libs.common.contracts.usage import Sample
+from libs.common.contracts.usage import LATER_COLUMNS, Sample
 from libs.harvest.owner import TOLERANCE
 
 OLDEST = timedelta(days=8)
@@ -30,6 +30,7 @@ MEASURES = (
     "memory_ours_mib",
     "contention_percent",
     "machines",
+    *LATER_COLUMNS,
 )
 """The columns of a sample that are kept of every host."""
 
@@ -98,7 +99,9 @@ def day_of(at: datetime) -> date:
 
 
 def _row(sample: Sample, number: int) -> HostRow:
-    given: list[float | None] = [getattr(sample, name)[number] for name in MEASURES]
+    given: list[float | None] = [
+        column[number] if (column := getattr(sample, name)) else None for name in MEASURES
+    ]
     kept = [clean(value) for value in given]
     capacity_mhz = kept[0]
     if capacity_mhz:
@@ -118,4 +121,6 @@ def _believed(ours_mhz: float | None, used_mhz: float | None, capacity_mhz: floa
 
 
 def _columns(sample: Sample) -> list[Sequence[object]]:
-    return [sample.states, *(getattr(sample, name) for name in MEASURES)]
+    columns = {name: getattr(sample, name) for name in MEASURES}
+    told = [column for name, column in columns.items() if column or name not in LATER_COLUMNS]
+    return [sample.states, *told]

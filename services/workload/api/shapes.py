@@ -25,6 +25,12 @@ class HostOut(BaseModel):
     budget_mhz: float
     limit_mhz: float
     machines: int
+    memory_capacity_mib: float
+    memory_used_mib: float
+    memory_active_mib: float | None
+    """What of it was touched of late; this and what follows is measured slowly and where ours run, else null."""
+    owner_balloon_mib: float | None
+    owner_swapped_mib: float | None
 
 
 class ClusterOut(BaseModel):
@@ -58,6 +64,11 @@ class ClusterOut(BaseModel):
     sweep_stopped: str | None
     cloud: Health
     """How well the cloud takes what we do to it."""
+    drs: str | None
+    """off, manual, partial, full, or on where it is not told how far; null where there is none."""
+    ha_reserve_cpu_mhz: float | None
+    ha_reserve_memory_mib: float | None
+    """What HA's admission control keeps free; null where it is not known."""
     superseded: int
 
 
@@ -171,6 +182,9 @@ def cluster_out(row: ClusterRow, now: datetime) -> ClusterOut:
         most_machines=cluster.most_machines,
         sweep_stopped=row.resource.sweep_stopped,
         cloud=_health(row.resource, now),
+        drs=(cluster.sample or {}).get("drs"),
+        ha_reserve_cpu_mhz=_finite((cluster.sample or {}).get("ha_reserve_cpu_mhz")),
+        ha_reserve_memory_mib=_finite((cluster.sample or {}).get("ha_reserve_memory_mib")),
         superseded=cluster.superseded,
     )
 
@@ -206,6 +220,11 @@ def _hosts(sample: dict[str, Any], decided: dict[str, Any], budgets: dict[str, f
                 budget_mhz=decided.get(host, {}).get("budget_mhz", budgets.get(host, 0.0)),
                 limit_mhz=_number(sample, "cpu_limit_mhz", index),
                 machines=sample["machines"][index],
+                memory_capacity_mib=_number(sample, "memory_capacity_mib", index),
+                memory_used_mib=_number(sample, "memory_used_mib", index),
+                memory_active_mib=_maybe(sample, "memory_active_mib", index),
+                owner_balloon_mib=_maybe(sample, "owner_balloon_mib", index),
+                owner_swapped_mib=_maybe(sample, "owner_swapped_mib", index),
             )
         )
     return hosts
@@ -215,3 +234,13 @@ def _number(sample: dict[str, Any], column: str, index: int) -> float:
     """A value as stored; what is no number (NaN is stored as text) shows as 0."""
     value = float(sample[column][index])
     return value if isfinite(value) else 0.0
+
+
+def _maybe(sample: dict[str, Any], column: str, index: int) -> float | None:
+    """A value of a column that may not be there."""
+    values = sample.get(column) or ()
+    return _finite(values[index]) if index < len(values) else None
+
+
+def _finite(value: Any) -> float | None:
+    return None if value is None or not isfinite(float(value)) else float(value)

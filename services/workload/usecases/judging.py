@@ -5,7 +5,7 @@ Any replica takes any message: cluster rows are locked in id order, and what is 
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -121,7 +121,7 @@ async def judge_samples(means: Means, session: Session, event: UsageSampled) -> 
             continue
         cluster.clock_offset_s, cluster.interval_s = _offset(event).total_seconds(), resource.interval_s
         case = _Case(means, rulebook, cluster, now)
-        if sample.at <= case.there + FUTURE and _is_whole(sample):
+        if sample.at <= case.there + FUTURE and sample.is_whole():
             cluster.sampled_at, cluster.heard_at = sample.at, min(event.received_at, now)
             cluster.sample = _Seen(sample=sample).as_json()["sample"]
         due.append((case, sample))
@@ -152,12 +152,6 @@ def _forget_future(cluster: Cluster, sample: Sample, there: datetime) -> None:
     """After the cloud's clock was set back: what was judged by the wrong one must not hold back what comes now."""
     if cluster.sampled_at is not None and sample.at <= there + FUTURE < cluster.sampled_at:
         cluster.sampled_at = None
-
-
-def _is_whole(sample: Sample) -> bool:
-    """Whether every column has one value per host; what is not so is judged, but cannot be shown."""
-    columns = (getattr(sample, column.name) for column in fields(sample) if column.name != "coming")
-    return all(len(column) == len(sample.hosts) for column in columns if isinstance(column, tuple))
 
 
 async def judge_silence(means: Means, session: Session) -> int:

@@ -100,6 +100,7 @@ def check_columns(sample: Sample) -> None:
         sample.machines,
     )
     assert [len(column) for column in columns] == [width] * len(columns)
+    assert sample.is_whole()
     assert sample.at.utcoffset() is not None
     assert sample.interval_s > 0
     for index in range(width):

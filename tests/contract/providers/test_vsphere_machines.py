@@ -13,7 +13,7 @@ from uuid import uuid4
 import pytest
 from pyVmomi import vim
 
-from libs.common.contracts.usage import HostState, Quality
+from libs.common.contracts.usage import Drs, HostState, Quality
 from libs.providers.base import Cause, Power, Rejected
 from tests.contract.providers.target import bring, delete_and_wait, deploy, newest, seen
 from tests.contract.providers.vsphere_target import (
@@ -24,6 +24,7 @@ from tests.contract.providers.vsphere_target import (
     READY_COUNTER,
     TEMPLATE,
     VSphereTarget,
+    counter_ids,
     find,
     opened,
 )
@@ -296,6 +297,12 @@ def _move(name: str, host: str, content: Any) -> None:
     find(content, vim.VirtualMachine, name).RelocateVM_Task(place)
 
 
+def _owners_on(host: str, content: Any) -> list[str]:
+    machines = vim.HostSystem(host, content.rootFolder._stub).vm
+    on = [vm.name for vm in machines if vm.runtime.powerState == "poweredOn"]
+    return [name for name in on if not name.startswith("tides-")]
+
+
 async def test_maintenance_and_our_use_show_in_the_sample(target: VSphereTarget) -> None:
     spec = target.make_spec(host=(await newest(target)).hosts[0])
     await deploy(target, spec)
@@ -304,9 +311,13 @@ async def test_maintenance_and_our_use_show_in_the_sample(target: VSphereTarget)
     await target.vcsim.set_perf(host, {CPU_COUNTER: 1800, MEMORY_COUNTER: 2048 * 1024})
     vm = await target.back_door.machine_id(spec.name)
     await target.vcsim.set_perf(vm, {CPU_COUNTER: 600, MEMORY_COUNTER: 512 * 1024})
+    ids = await target.back_door.run(counter_ids)
+    active, balloon, swapped = (ids[f"mem.{name}.average"] for name in ("active", "vmmemctl", "swapped"))
+    await target.vcsim.set_perf(host, {CPU_COUNTER: 1800, MEMORY_COUNTER: 2048 * 1024, active: 640 * 1024})
     for name in ("DC0_C0_RP0_VM0", "DC0_C0_RP0_VM1"):
         owner = await target.back_door.machine_id(name)
-        await target.vcsim.set_perf(owner, {READY_COUNTER: 1000, COSTOP_COUNTER: 400})
+        lost = {balloon: 96 * 1024, swapped: 32 * 1024}
+        await target.vcsim.set_perf(owner, {READY_COUNTER: 1000, COSTOP_COUNTER: 400} | lost)
         await target.back_door.run(partial(_move, name, host))
     await target.back_door.run(
         lambda content: vim.HostSystem(other, content.rootFolder._stub).EnterMaintenanceMode_Task(0)
@@ -320,6 +331,13 @@ async def test_maintenance_and_our_use_show_in_the_sample(target: VSphereTarget)
     # 1.4 s of 20 s waited by each vCPU of the owner's machines there; on hosts without ours nobody asks.
     assert sample.contention_percent[0] == pytest.approx(7.0)
     assert sample.contention_percent[1] is None
+    # The balloon and swap of the owner's machines that are on there, and what of the host's memory is active.
+    owners = len(await target.back_door.run(partial(_owners_on, host)))
+    assert owners > 0
+    assert sample.owner_balloon_mib == (owners * 96, None)
+    assert sample.owner_swapped_mib == (owners * 32, None)
+    assert sample.memory_active_mib == (640, None)
+    assert sample.drs is Drs.ON
     assert sample.datastore_free_gib is not None
 
 

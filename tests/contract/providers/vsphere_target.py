@@ -209,12 +209,17 @@ class HostTarget(VSphereTarget):
         return await self.back_door.run(lambda content: _list_files(content, name))
 
 
-def read_counters(content: Any) -> tuple[int, int, int]:
-    """A cloud's own numbers of use, memory and ready time."""
-    ids = {
+def counter_ids(content: Any) -> dict[str, int]:
+    """A cloud's own numbers of its counters, by name."""
+    return {
         f"{each.groupInfo.key}.{each.nameInfo.key}.{each.rollupType}": int(each.key)
         for each in content.perfManager.perfCounter
     }
+
+
+def read_counters(content: Any) -> tuple[int, int, int]:
+    """A cloud's own numbers of use, memory and ready time."""
+    ids = counter_ids(content)
     return ids["cpu.usagemhz.average"], ids["mem.consumed.average"], ids["cpu.ready.summation"]
 
 

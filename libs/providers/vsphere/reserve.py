@@ -1,0 +1,90 @@
+"""What HA's admission control keeps free in a cluster: read now and then, since administrators seldom change it."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from functools import partial
+from typing import Any
+
+import structlog
+from pyVmomi import vim
+
+from libs.providers.base import ProviderError
+from libs.providers.vsphere.api import Api
+from libs.providers.vsphere.inventory import Cluster, Host, read_objects, ref_id
+from libs.providers.vsphere.session import Session
+
+READ_EVERY = timedelta(minutes=5)
+_PATH = "configurationEx.dasConfig"
+_Policies = vim.cluster
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Reserve:
+    """How much of a cluster is kept free: shares of all of it, so many of its largest hosts, or these hosts."""
+
+    cpu_share: float = 0.0
+    memory_share: float = 0.0
+    largest_hosts: int = 0
+    named_hosts: frozenset[str] = frozenset()
+
+    def of(self, hosts: Sequence[Host]) -> tuple[float, float]:
+        """MHz and MiB of these hosts, which are all of the cluster's."""
+        cpu_mhz, memory_mib = [host.cpu_mhz for host in hosts], [host.memory_mib for host in hosts]
+        named = [host for host in hosts if host.id in self.named_hosts]
+        kept_mhz = _largest(cpu_mhz, self.largest_hosts) + sum(host.cpu_mhz for host in named)
+        kept_mib = _largest(memory_mib, self.largest_hosts) + sum(host.memory_mib for host in named)
+        return kept_mhz + self.cpu_share * sum(cpu_mhz), kept_mib + self.memory_share * sum(memory_mib)
+
+
+class ReserveWatch:
+    """Remembers what was read; a cluster whose configuration cannot be read keeps nothing that is known."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._known: dict[str, Reserve] = {}
+        self._read_at: datetime | None = None
+
+    async def look(self, clusters: Sequence[Cluster], now: datetime) -> dict[str, Reserve]:
+        """By cluster id; a refusal costs nothing but that."""
+        if self._read_at is None or not timedelta() <= now - self._read_at < READ_EVERY:
+            self._read_at = now
+            refs = [each.ref for each in clusters if isinstance(each.ref, vim.ClusterComputeResource)]
+            try:
+                self._known = await self._session.call(partial(_read, refs), "reading what HA keeps free")
+            except ProviderError as refusal:
+                log.info("vsphere.reserve_unread", cause=refusal.cause)
+                self._known = {}
+        return self._known
+
+
+def _read(refs: Sequence[Any], api: Api) -> dict[str, Reserve]:
+    rows = read_objects(api, "reserve", refs, {vim.ClusterComputeResource: (_PATH,)})
+    found = {row.id: read_reserve(row.properties.get(_PATH)) for row in rows}
+    return {cluster: reserve for cluster, reserve in found.items() if reserve is not None}
+
+
+def read_reserve(config: Any) -> Reserve | None:
+    """What a cluster's HA configuration keeps free; None where it does not say."""
+    if config is None or config.enabled is None:
+        return None
+    if not config.enabled or config.admissionControlEnabled is False:
+        return Reserve()
+    policy = config.admissionControlPolicy
+    if isinstance(policy, _Policies.FailoverResourcesAdmissionControlPolicy):
+        return Reserve(
+            _share(policy.cpuFailoverResourcesPercent), _share(policy.memoryFailoverResourcesPercent)
+        )
+    if isinstance(policy, _Policies.FailoverHostAdmissionControlPolicy):
+        return Reserve(named_hosts=frozenset(map(ref_id, policy.failoverHosts or ())))
+    level = getattr(policy, "failoverLevel", None) or config.failoverLevel
+    return None if level is None else Reserve(largest_hosts=max(0, int(level)))
+
+
+def _share(percent: int | None) -> float:
+    return min(1.0, max(0.0, (percent or 0) / 100.0))
+
+
+def _largest(sizes: Iterable[float], count: int) -> float:
+    return sum(sorted(sizes, reverse=True)[:count])
