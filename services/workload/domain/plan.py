@@ -98,10 +98,11 @@ def plan_machines(decision: Decision, machines: Sequence[MachineNow]) -> Plan:
     kept = _in_order_of_keeping(decision, may_stay)[:most]
     missing = decision.wanted - len(kept) if decision.rung is Rung.LEND else 0
     back = [m for m in _in_order_of_keeping(decision, leaving) if m.state in _MAY_COME_BACK][:missing]
-    wanted = {m.id: Wanted.GONE for m in ours} | {m.id: Wanted.RUNNING for m in back}
-    run = decision.running - len(decision.placements)
-    for index, machine in enumerate(_in_order_of_running(decision, kept)):
-        wanted[machine.id] = Wanted.RUNNING if index < run else Wanted.SUSPENDED
+    wanted = {m.id: Wanted.GONE for m in ours}
+    run, asleep = decision.running - len(decision.placements), set(decision.suspend)
+    for index, machine in enumerate([*back, *_in_order_of_running(decision, kept)]):
+        runs = machine in back or index - len(back) < run
+        wanted[machine.id] = Wanted.RUNNING if runs and str(machine.id) not in asleep else Wanted.SUSPENDED
     changes = {m.id: wanted[m.id] for m in ours if wanted[m.id] is not m.wanted}
     return Plan(changes, decision.placements[: missing - len(back)])
 

@@ -192,6 +192,17 @@ def test_of_those_that_drain_the_one_that_would_be_given_up_last_comes_back() ->
     assert plan_machines(decision, machines) == Plan({machines[1].id: _W.RUNNING}, ())
 
 
+def test_what_the_decision_suspends_sleeps_whatever_else_is_there() -> None:
+    """Also one that it calls back from its drain, and where a person gave up one that the engine still counts."""
+    crowded, other = a_machine(1, _S.DRAINING, _W.GONE), a_machine(2)
+    decision = replace(a_decision(2, 1), suspend=(str(crowded.id),))
+    assert plan_machines(decision, [crowded, other]).wanted == {crowded.id: _W.SUSPENDED}
+
+    given_up, crowded = a_machine(3, wanted=_W.GONE, by_hand=True), a_machine(1)
+    decision = replace(a_decision(3, 2), suspend=(str(crowded.id),))
+    assert plan_machines(decision, [crowded, other, given_up]).wanted == {crowded.id: _W.SUSPENDED}
+
+
 def test_the_drain_rung_marks_every_machine() -> None:
     machines = [a_machine(1), a_machine(2, _S.SUSPENDED, _W.SUSPENDED)]
     plan = plan_machines(
