@@ -90,7 +90,7 @@ class ComingWatch:
             except (Garbled, TimeoutError) as error:
                 self._rest(now, type(error).__name__)
         self._told = {key: each for key, each in self._told.items() if now - each.begins_at <= KEEP}
-        return _by_cluster([*self._told.values(), *told], clusters)
+        return _by_cluster([*self._told.values(), *told], clusters, now)
 
     def _rest(self, now: datetime, reason: str) -> None:
         self._rests_until = now + REST
@@ -102,11 +102,7 @@ class ComingWatch:
         """Take up what has begun; returns what is scheduled."""
         acts = [act for act in await read_acts(line) if act.machine.id not in ours]
         news = self._choose(acts)
-        plan = [
-            each
-            for each in await self._read_plan(now)
-            if now - KEEP <= each.at <= now + AHEAD and each.about.id not in ours
-        ]
+        plan = _choose_planned(await self._read_plan(now), ours, now)
         about = [act.machine for act in news] + [each.about for each in plan]
         machines = await _read_machines(line, [ref for ref in about if ref.kind == "VirtualMachine"])
         moving = any(act.kind is Coming.MIGRATION and not act.has_ended for act in news)
@@ -201,6 +197,8 @@ def _tell_planned(
     # Where a machine will be moved to is not told, and load that goes away is no announcement.
     if machine is None or not isinstance(at, Ref) or at.id not in hosts or plan.kind is Coming.MIGRATION:
         return None
+    if (machine.values.get(_POWER) == "poweredOn") is (plan.kind is Coming.POWER_ON):
+        return None  # it runs already, or there is nothing that runs
     return Announced(plan.kind, plan.at, host=at.id, share=_share(plan.kind, machine, hosts[at.id]))
 
 
@@ -214,15 +212,28 @@ def _share(kind: Coming, machine: Found, host: Host) -> float | None:
     return min(1.0, vcpus / host.cores) if isinstance(vcpus, int) and vcpus > 0 else None
 
 
-def _by_cluster(told: Sequence[Announced], clusters: Sequence[Cluster]) -> dict[str, tuple[Announced, ...]]:
-    ordered = sorted(told, key=lambda each: (each.begins_at, each.host or "", each.kind))
+def _choose_planned(plan: Sequence[Planned], ours: Collection[str], now: datetime) -> list[Planned]:
+    """What is due about now, of each thing the nearest of a kind: who plans much of one machine is told once."""
+    nearest: dict[tuple[str, Coming], Planned] = {}
+    for each in sorted(plan, key=lambda each: abs(each.at - now)):
+        if now - KEEP <= each.at <= now + AHEAD and each.about.id not in ours:
+            nearest.setdefault((each.about.id, each.kind), each)
+    return list(nearest.values())
+
+
+def _by_cluster(
+    told: Sequence[Announced], clusters: Sequence[Cluster], now: datetime
+) -> dict[str, tuple[Announced, ...]]:
+    """Of too many those that are nearest: what is planned for later drives out nothing that has begun."""
+    nearest = sorted(told, key=lambda each: abs(each.begins_at - now))
     found = {}
     for cluster in clusters:
         hosts = {host.id for host in cluster.hosts}
-        mine = [each for each in ordered if each.host in hosts]
+        mine = [each for each in nearest if each.host in hosts]
         if len(mine) > MOST_TOLD:
             log.warning("vsphere.announced_too_much", cluster=cluster.id, left_out=len(mine) - MOST_TOLD)
-        found[cluster.id] = tuple(mine[-MOST_TOLD:])
+        chosen = sorted(mine[:MOST_TOLD], key=lambda each: (each.begins_at, each.host or "", each.kind))
+        found[cluster.id] = tuple(chosen)
     return found
 
 

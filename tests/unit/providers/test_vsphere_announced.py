@@ -215,6 +215,27 @@ async def test_a_flood_is_bounded(watch: ComingWatch, line: FakeLine) -> None:
         assert 0 < len(await look(watch, line)) <= announced.MOST_TOLD
 
 
+async def test_a_schedule_keeps_no_more_room_than_its_machines_take_and_hides_nothing(line: FakeLine) -> None:
+    """A tenant plans as much as it likes: each machine is told once, what is no load never, and what begins first."""
+    line.add("vm-off", "host-1", vcpus=4, is_on=False)
+    soon, off = NOW + timedelta(minutes=1), Ref("VirtualMachine", "vm-off")
+    machine = Ref("VirtualMachine", "vm-1")
+    watch = watch_of(
+        *(Planned(Coming.SNAPSHOT, soon, machine) for _ in range(50)),
+        *(Planned(kind, soon, ref) for kind, ref in ((Coming.POWER_ON, machine), (Coming.SNAPSHOT, off))),
+    )
+    assert await look(watch, line, NOW) == [(Coming.SNAPSHOT, "host-1", None, 60)]
+
+    for number in range(150):
+        line.add(f"vm-later-{number}", "host-1")
+    later = [Ref("VirtualMachine", f"vm-later-{number}") for number in range(150)]
+    watch = watch_of(*(Planned(Coming.SNAPSHOT, NOW + timedelta(minutes=9), ref) for ref in later))
+    line.begin("task-1", "VirtualMachine.powerOn", "vm-off")
+    told = await look(watch, line, NOW)
+    assert told[0] == (Coming.POWER_ON, "host-1", 0.25, 0)
+    assert len(told) == announced.MOST_TOLD
+
+
 TEXTS = st.text("aB.-_1 \x00é", max_size=8)
 WORDS = TEXTS | st.sampled_from(["VirtualMachine.powerOn", "Drm.ExecuteVMotionLRO", "a.createSnapshot"])
 VALUES = st.none() | st.booleans() | st.integers() | WORDS | st.builds(Ref, TEXTS, TEXTS)
