@@ -1,13 +1,14 @@
 """The beats themselves: silence, acting on what is leased, keeping house."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from functools import partial
+from uuid import UUID
 
 import structlog
 
 from libs.common.clock import Clock
-from libs.common.db import Database
+from libs.common.db import Database, Session
 from libs.common.secrets import Unsealable
 from libs.providers.base import ProviderError
 from libs.providers.sessions import is_spent
@@ -30,31 +31,44 @@ async def judge_silent(database: Database, means: Means) -> None:
 
 
 async def renew_all(database: Database, means: Means, *, by_manager: bool) -> None:
-    """Machines that were made for what is no more, or whose guests do not work, make room for others.
+    """Machines that were made for what is no more, or whose guests do not work, make room for others."""
 
-    A resource that cannot be renewed holds up no other; the beat has failed all the same, and is tried again.
-    """
+    async def renew(session: Session, resource_id: UUID) -> None:
+        await renewing.renew(means, session, resource_id, by_manager=by_manager)
+
     async with database.transaction() as session:
         resources = await renewing.resources_with_machines(session)
-    failed: list[Exception] = []
-    for resource_id in resources:
-        try:
-            async with database.transaction() as session:
-                await renewing.renew(means, session, resource_id, by_manager=by_manager)
-        except Exception as error:
-            log.exception("resource.not_renewed", resource=str(resource_id))
-            failed.append(error)
-    if failed:
-        raise failed[0]
+    await _for_each(database, resources, renew, "resource.not_renewed")
 
 
 async def probe_all(database: Database, means: Means, *, has_door: bool) -> None:
     """Machines of probes are made, and it is told how far they are."""
+
+    async def probe(session: Session, resource_id: UUID) -> None:
+        await probing.probe(means, session, resource_id, has_door=has_door)
+
     async with database.transaction() as session:
         resources = await probing.resources_with_probes(session)
+    await _for_each(database, resources, probe, "resource.not_probed")
+
+
+async def _for_each(
+    database: Database,
+    resources: Sequence[UUID],
+    work: Callable[[Session, UUID], Awaitable[object]],
+    failure: str,
+) -> None:
+    """One transaction each. One that fails holds up no other; the beat has failed all the same, and is tried again."""
+    failed: list[Exception] = []
     for resource_id in resources:
-        async with database.transaction() as session:
-            await probing.probe(means, session, resource_id, has_door=has_door)
+        try:
+            async with database.transaction() as session:
+                await work(session, resource_id)
+        except Exception as error:
+            log.exception(failure, resource=str(resource_id))
+            failed.append(error)
+    if failed:
+        raise failed[0]
 
 
 async def keep_house(database: Database, clock: Clock) -> None:
