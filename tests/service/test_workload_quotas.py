@@ -65,6 +65,25 @@ async def test_a_quota_of_the_organisation_holds_over_its_clusters_and_is_named(
         assert "quota" not in await reasons(house), "what binds is the owner"
 
 
+async def test_what_an_older_workload_left_out_is_taken_when_it_is_told_again(database_url: str) -> None:
+    """In the midst of an upgrade a process of before takes a state, and keeps of it what it knows."""
+    async with open_house(database_url) as house:
+        await house.lend(quota={"vcpus": 4})
+        await house.change_contribution(priority=3, most_machines=5)
+        await house.execute("update assignment set quota = null")
+        await house.execute("update contribution set priority = 0, most_machines = null")
+        await house.tell(house.assigned[-1], house.contribution)
+
+        [policy] = await house.fetch("select quota from assignment")
+        assert policy["quota"] == {"vcpus": 4}
+        [lent] = await house.fetch("select priority, most_machines from contribution")
+        assert (lent["priority"], lent["most_machines"]) == (3, 5)
+
+        await house.tell(house.contribution.model_copy(update={"id": new_id(), "priority": 0, "weight": 9.0}))
+        [lent] = await house.fetch("select priority, weight from contribution")
+        assert (lent["priority"], lent["weight"]) != (0, 9.0), "who left it out says nothing"
+
+
 async def test_who_grants_waits_for_who_grants_to_another_cluster_and_counts_what_that_one_took(
     database_url: str,
 ) -> None:

@@ -84,6 +84,7 @@ class House:
     """Every message that was heard, repeats included."""
     documents: dict[int, dict[str, Any]] = field(default_factory=dict)
     """Policy documents by revision."""
+    assigned: list[PolicyAssigned] = field(default_factory=list)
     policy_id: UUID = field(default_factory=uuid4)
     eyes: Provider | None = None
 
@@ -165,7 +166,8 @@ class House:
         given = {"at": self.clock.now(), "scope": scope, "scope_id": scope_id}
         policy = {"policy_id": self.policy_id, "policy_name": "quick", "policy_revision": revision}
         event = {"revision": revision, "document": self.documents[revision], "gone": gone}
-        await self.tell(PolicyAssigned.model_validate(given | policy | event))
+        self.assigned.append(PolicyAssigned.model_validate(given | policy | event))
+        await self.tell(self.assigned[-1])
 
     async def run(self, seconds: float) -> None:
         """Let time pass; at the end of every interval monitor takes its samples, if it can."""

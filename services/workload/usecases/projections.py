@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from sqlalchemy import select, update
+from sqlalchemy import false, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 
 from libs.common.contracts.resource import InventoryChanged, ResourceChanged
@@ -72,7 +72,8 @@ async def remember_policy(session: Session, event: PolicyAssigned) -> None:
         include={"revision", "policy_id", "policy_name", "policy_revision", "document", "gone"}
     )
     more = {"quota": event.document.get("quota")}
-    await _take(session, Assignment, {"scope": event.scope.value, "scope_id": event.scope_id}, row | more)
+    key = {"scope": event.scope.value, "scope_id": event.scope_id}
+    await _take(session, Assignment, key, row | more, later={"quota": None})
 
 
 async def remember_template(session: Session, event: TemplateChanged) -> None:
@@ -108,7 +109,8 @@ async def remember_contribution(session: Session, event: ContributionChanged) ->
     )  # fmt: skip
     ids = None if event.resource_ids is None else [str(resource_id) for resource_id in event.resource_ids]
     more = {"active": event.active and not event.gone, "resource_ids": ids}
-    await _take(session, Contribution, {"id": event.contribution_id}, row | more)
+    later = {"priority": 0, "most_machines": None, "most_vcpus": None}
+    await _take(session, Contribution, {"id": event.contribution_id}, row | more, later)
 
 
 async def remember_drained(session: Session, event: MachineDrained) -> None:
@@ -136,18 +138,34 @@ async def remember_health(session: Session, event: GuestHealthChanged) -> None:
     await session.execute(mine.values(health=health, health_at=event.at, health_why=why))
 
 
-async def _take(session: Session, table: type[Base], key: dict[str, Any], row: dict[str, Any]) -> bool:
-    """Insert or replace the row if this revision is newer than the known one; False when it is not."""
+async def _take(
+    session: Session,
+    table: type[Base],
+    key: dict[str, Any],
+    row: dict[str, Any],
+    later: dict[str, Any] | None = None,
+) -> bool:
+    """Insert or replace the row if this revision is newer than the known one; False when it is not.
+
+    `later` are columns that a process of before does not know, with what they are then: told again, a revision that
+    such a one took is taken once more for what it left out.
+    """
     columns = table.__table__.columns
     fresh = {name: False for name in ("released", "force", "gone") if name in columns} | {
         name: 0 for name in ("failures",) if name in columns
     }
     values = insert(table).values(**(fresh | row | key))
+    was_left_out = [
+        columns[name].is_not_distinct_from(unset) & values.excluded[name].is_distinct_from(unset)
+        for name, unset in (later or {}).items()
+    ]
+    is_same = columns["revision"] == values.excluded["revision"]
+    is_newer = columns["revision"] < values.excluded["revision"]
     taken = await session.execute(
         values.on_conflict_do_update(
             index_elements=list(key),
             set_={name: values.excluded[name] for name in row},
-            where=columns["revision"] < values.excluded["revision"],
+            where=or_(is_newer, is_same & or_(false(), *was_left_out)),
         ).returning(columns["revision"])
     )
     return taken.first() is not None
