@@ -56,6 +56,7 @@ class Doors:
             "resource_ids": [self.ids["resource_id"]],
             "ca_pem": None,
             "thumbprint": None,
+            "probe": None,  # only with `lend`
             "settings": {},
             "disk_gib": 64,
             "url": lambda: f"sim://{uuid4().hex}",

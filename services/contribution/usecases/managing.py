@@ -80,7 +80,7 @@ async def answer(
     if draining:  # it begins nothing new
         lent = [one for one in lent if one.url in {project.url for project in asked.projects}]
     accounts = accounts_for(lent, asked.projects, draining=draining)
-    first_at, counters = await _learn(session, machine, asked, now)
+    first_at, counters = await _learn(session, machine, asked, [project for _, project, _ in projects], now)
     await announce(session, machine, counters, {project.id for _, project, _ in projects}, now)
     await report_contact(session, machine, [project for _, project, _ in projects], asked.projects, now)
     is_news = draining or now - max([first_at, *(row.updated_at for row, _, _ in projects)]) < NEWS
@@ -118,11 +118,12 @@ async def give_token(session: Session, machine_id: UUID, sha256: str, now: datet
 
 async def _admit(session: Session, token: str, now: datetime) -> Admitted:
     """Who comes with the token. The one before stays good until the next one is seen: replies get lost."""
-    known = select(GuestToken).where(GuestToken.sha256 == token_hash(token)).with_for_update()
-    row = await session.scalar(known) if token else None
-    if row is None:
+    known = select(GuestToken, Machine).join(Machine, Machine.id == GuestToken.machine_id)
+    locked = known.where(GuestToken.sha256 == token_hash(token)).with_for_update(of=GuestToken)
+    found = (await session.execute(locked)).first() if token else None
+    if found is None:
         raise Stranger
-    machine = await session.get_one(Machine, row.machine_id)
+    row, machine = found.GuestToken, found.Machine
     if machine.stage == Stage.DESTROYED:
         raise Stranger
     if row.standing == Standing.SPENT:
@@ -150,9 +151,12 @@ def _open(vault: Vault, row: Contribution) -> str:
 
 
 async def _learn(
-    session: Session, machine: Machine, asked: ManagerRequest, now: datetime
+    session: Session, machine: Machine, asked: ManagerRequest, lent: Sequence[Project], now: datetime
 ) -> tuple[datetime, list[Counter]]:
-    """Note the contact, and what was computed since the last one. Returns when it first came, and the counters."""
+    """Note the contact, and what was computed since the last one. Returns when it first came, and the counters.
+
+    `lent` are projects that are known already.
+    """
     fpops = min(max(0.0, asked.host.fpops), FASTEST_FPOPS)
     said = {
         "at": now,
@@ -167,7 +171,10 @@ async def _learn(
     counters = {row.project_id: row for row in await session.scalars(mine)}
     reported = [project for project in asked.projects if project.cpu_s is not None]
     urls = {project.url for project in asked.projects}
-    known = {row.url: row.id for row in await session.scalars(select(Project).where(Project.url.in_(urls)))}
+    known = {project.url: project.id for project in lent}
+    if others := urls - known.keys():
+        rows = await session.execute(select(Project.url, Project.id).where(Project.url.in_(others)))
+        known |= {url: project_id for url, project_id in rows}
     attached = {known[project.url] for project in asked.projects if project.url in known}
     for project_id in counters.keys() - attached:
         await session.delete(counters.pop(project_id))  # attached again, it begins at zero
