@@ -106,6 +106,9 @@ def bound_by_projects(
     demands: Sequence[Demand], held: Sequence[Held], place: Place, *, apart: bool
 ) -> Bound | None:
     """What the quotas of projects leave the cluster: a machine that would work for nobody is not made, and not kept."""
+    here = [demand.asking.is_bounded for demand in demands if _may_work(demand.asking, place)]
+    if here and not (all(here) if apart else any(here)):
+        return None
     allotment: Allotment[UUID, UUID] = Allotment([demand.asking for demand in demands], apart=apart)
     mine = 0
     for one in sorted(held, key=lambda one: one.id):
