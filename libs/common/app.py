@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from libs.common.readiness import Report
     from libs.common.service import Service
 
-Ready = Callable[[], Awaitable["Report"]]
-"""Whether the process can do its work, and which parts of it answer."""
+Ready = Callable[[bool], Awaitable["Report"]]
+"""Whether the process can answer requests or, where that is asked, do all its work; and which parts of it answer."""
 
 
 class Unmarked(Exception):
@@ -162,11 +162,11 @@ def _own_pages(
         return JSONResponse({"status": "alive"})
 
     async def readyz() -> Response:
-        report = await readiness()
+        report = await readiness(False)
         return JSONResponse(report.as_json(), 200 if report.is_ready else 503)
 
     async def work_readyz() -> Response:
-        report = (await readiness()).for_work()
+        report = await readiness(True)
         return JSONResponse(report.as_json(), 200 if report.is_ready else 503)
 
     async def metrics() -> Response:

@@ -6,7 +6,7 @@ for its database must not be killed for that.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
@@ -67,44 +67,57 @@ class Readiness:
 
     def __init__(self, services: Sequence[Service], bus: Bus, clock: Clock, metrics: Metrics) -> None:
         self._checks = {service.name: _asking(service.database) for service in services}
-        self._checks[BUS] = lambda: _look(bus)
+        self._bus = bus
         self._clock = clock
         self._metrics = metrics
         self._known: dict[str, Part] = {}
-        self._asking = asyncio.Lock()
-        self._fresh_until = 0.0
+        self._asking = {work: asyncio.Lock() for work in (False, True)}
+        self._fresh_until: dict[str, float] = {}
         self._is_started = False
         self.stopping = asyncio.Event()
         """Set when the process begins to stop: answers without end are over then."""
 
     def start(self) -> None:
-        """Everything runs."""
+        """Everything runs, the bus was reached."""
         self._is_started = True
+        self.note_bus("")
 
-    async def __call__(self) -> Report:
-        """How things are, at most a second ago."""
+    def note_bus(self, why: str) -> None:
+        """Whoever asked the bus says how it is; empty: it answered."""
+        self._note(BUS, why)
+
+    async def __call__(self, work: bool = False) -> Report:
+        """How things are, at most a second ago.
+
+        The bus is asked for work alone: who answers requests does not wait for it, and says how it was when last asked.
+        """
         if self.stopping.is_set():
             return Report("stopping")
-        async with self._asking:
+        async with self._asking[work]:
+            checks = {**self._checks, BUS: self._bus.look} if work else self._checks
             now_s = asyncio.get_running_loop().time()
-            if now_s >= self._fresh_until:
-                await self._ask_all()
-                self._fresh_until = asyncio.get_running_loop().time() + KEPT_FOR_S
+            due = {name: check for name, check in checks.items() if now_s >= self._fresh_until.get(name, 0)}
+            await self._ask(due)
         if self.stopping.is_set():
             return Report("stopping", dict(self._known))
         if not self._is_started:
             return Report("starting", dict(self._known))
         can_answer = all(part.up for name, part in self._known.items() if name != BUS)
-        return Report("ready" if can_answer else "not ready", dict(self._known))
+        report = Report("ready" if can_answer else "not ready", dict(self._known))
+        return report.for_work() if work else report
 
-    async def _ask_all(self) -> None:
-        found = await asyncio.gather(*(_why_not(check) for check in self._checks.values()))
-        now = self._clock.now()
-        for name, why in zip(self._checks, found, strict=True):
-            known, up = self._known.get(name), not why
-            since = known.since if known is not None and known.up == up else now
-            self._known[name] = Part(up, since, why)
-            self._metrics.answered(name, up)
+    async def _ask(self, checks: Mapping[str, "Check"]) -> None:
+        found = await asyncio.gather(*(_why_not(check) for check in checks.values()))
+        fresh_until = asyncio.get_running_loop().time() + KEPT_FOR_S
+        for name, why in zip(checks, found, strict=True):
+            self._note(name, why)
+            self._fresh_until[name] = fresh_until
+
+    def _note(self, name: str, why: str) -> None:
+        known, up = self._known.get(name), not why
+        since = known.since if known is not None and known.up == up else self._clock.now()
+        self._known[name] = Part(up, since, why)
+        self._metrics.answered(name, up)
 
 
 Check = Callable[[], Awaitable[object]]
@@ -128,7 +141,3 @@ def _asking(database: Database) -> Check:
             await session.execute(text("select 1"))
 
     return ask
-
-
-async def _look(bus: Bus) -> object:
-    return await bus.look()

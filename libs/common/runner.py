@@ -104,7 +104,7 @@ async def running(
         stack.push_async_callback(_close, services, stopped)
         url = await stack.enter_async_context(serving(services, settings, registry, readiness, tracing))
         failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        loops = _loops(services, composition.runtime, metrics)
+        loops = _loops(services, composition.runtime, readiness)
         await stack.enter_async_context(_looping(loops, failed))
         readiness.start()
         log.info("runner.started", services=[service.name for service in services], url=url)
@@ -259,10 +259,11 @@ async def _looping(
 
 
 def _loops(
-    services: Sequence[Service], runtime: Runtime, metrics: Metrics
+    services: Sequence[Service], runtime: Runtime, readiness: Readiness
 ) -> list[Coroutine[Any, Any, None]]:
+    metrics = runtime.metrics
     beats = [_beat(service.name, beat, runtime, metrics) for service in services for beat in service.beats]
-    beats.append(_beat(PROCESS, _looking(runtime), runtime, metrics))
+    beats.append(_beat(PROCESS, _looking(runtime, readiness), runtime, metrics))
     ears = [
         runtime.bus.consume(queue_of(service, hears), _handler(service, hears, runtime, metrics))
         for service in services
@@ -271,7 +272,7 @@ def _loops(
     return [*beats, *ears]
 
 
-def _looking(runtime: Runtime) -> Beat:
+def _looking(runtime: Runtime, readiness: Readiness) -> Beat:
     """The process's own beat: is the bus there, and does anything wait among its dead for a person?"""
     metrics = runtime.metrics
     metrics.board.declare([DEAD_LETTERS])
@@ -281,9 +282,9 @@ def _looking(runtime: Runtime) -> Beat:
             async with asyncio.timeout(LOOK_WITHIN_S):
                 seen = await runtime.bus.look()
         except (BusUnavailable, TimeoutError) as error:
-            metrics.answered("bus", up=False)
+            readiness.note_bus(f"it did not answer when it was last asked ({type(error).__name__})")
             raise BusUnavailable(f"no answer within {LOOK_WITHIN_S:g} s") from error
-        metrics.answered("bus", up=True)
+        readiness.note_bus("")
         metrics.board.put("", DEAD_LETTERS, {(): seen.dead})
 
     return Beat("look", max(READ_EVERY_S, 10 * runtime.settings.beat_floor_s), look, runtime.wake())

@@ -255,10 +255,11 @@ def a_site(ready: bool = True, bus: bool = True, **more: Any) -> tuple[ASGIApp, 
     services: Any = [FakeService(name, an_app(name)) for name in ("things", "thingsandmore")]
     registry = CollectorRegistry()
 
-    async def readiness() -> Report:
+    async def readiness(work: bool) -> Report:
         why = "" if ready else "no answer within 3 s"
         parts = {"things": Part(ready, NOON, why), "bus": Part(bus, NOON, "" if bus else "it is away")}
-        return Report("ready" if ready else "not ready", parts)
+        report = Report("ready" if ready else "not ready", parts)
+        return report.for_work() if work else report
 
     listed: list[Service] = services
     return compose_site(listed, Settings(**more), registry, readiness), registry

@@ -12,6 +12,7 @@ from libs.common.bus.base import Bus, BusSeen, BusUnavailable
 from libs.common.clock import SteppedClock
 from libs.common.metrics import Metrics
 from libs.common.readiness import Readiness
+from tests.support import until
 
 START = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
@@ -55,7 +56,7 @@ async def test_a_bus_that_is_away_or_hangs_is_missed_since_then_and_keeps_nobody
 ) -> None:
     house.ready.start()
     assert (await house.ready()).is_ready
-    assert (await house.ready()).for_work().is_ready
+    assert (await house.ready(work=True)).is_ready
     since = []
     for mood, why in (
         ("refuses", "it does not answer (BusUnavailable)"),
@@ -63,15 +64,18 @@ async def test_a_bus_that_is_away_or_hangs_is_missed_since_then_and_keeps_nobody
     ):
         house.bus.mood = mood
         house.pass_time(60)
-        report = await house.ready()
-        assert (report.is_ready, report.as_json()["missing"]) == (True, [f"bus: {why}"])
-        assert (report.for_work().status, report.for_work().parts) == ("not ready", report.parts)
+        report = await house.ready(work=True)
+        assert (report.status, report.as_json()["missing"]) == ("not ready", [f"bus: {why}"])
+        asked = house.bus.asked
+        for_requests = await house.ready()
+        assert (for_requests.status, for_requests.parts) == ("ready", report.parts)
+        assert house.bus.asked == asked, "who answers requests does not wait for the bus"
         since.append(report.parts["bus"].since)
         assert house.registry.get_sample_value("tides_part_up", {"part": "bus"}) == 0
     assert since == [START + timedelta(seconds=60)] * 2
     house.bus.mood = "well"
     house.pass_time(60)
-    assert (await house.ready()).as_json() == {
+    assert (await house.ready(work=True)).as_json() == {
         "status": "ready",
         "version": version("tides"),
         "parts": {"bus": True},
@@ -84,7 +88,7 @@ async def test_before_the_start_and_from_the_order_to_stop_on_it_is_not_ready(ho
     assert (await house.ready()).status == "starting"
     house.ready.start()
     house.bus.mood = "hangs"
-    waiting = asyncio.create_task(house.ready())
+    waiting = asyncio.create_task(house.ready(work=True))
     await asyncio.sleep(0)
     house.ready.stopping.set()
     assert (await waiting).status == "stopping"
@@ -93,7 +97,20 @@ async def test_before_the_start_and_from_the_order_to_stop_on_it_is_not_ready(ho
     assert house.bus.asked == asked
 
 
+async def test_who_asks_for_work_and_waits_keeps_no_request_waiting(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("libs.common.readiness.READY_WITHIN_S", 60.0)
+    house.ready.start()
+    house.bus.mood = "hangs"
+    waiting = asyncio.create_task(house.ready(work=True))
+    await until(lambda: house.bus.asked == 1)
+    assert (await house.ready()).is_ready
+    assert not waiting.done()
+    waiting.cancel()
+
+
 async def test_many_who_ask_at_once_cost_one_question(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("libs.common.readiness.KEPT_FOR_S", 60.0)
-    await asyncio.gather(*(house.ready() for _ in range(50)))
+    await asyncio.gather(*(house.ready(work=True) for _ in range(50)))
     assert house.bus.asked == 1
