@@ -16,6 +16,7 @@ from libs.common.clock import Clock
 from libs.common.contracts.usage import Sample
 from libs.common.secrets import Vault
 from libs.providers.values import (
+    Begun,
     Blocker,
     Capability,
     Cause,
@@ -69,6 +70,12 @@ class Provider(Protocol):
 
     async def machines(self) -> Sequence[MachineSeen]:
         """Our machines, whatever installation marked them. An unreadable inventory is Unavailable, never empty."""
+
+    async def recall(self, begun: Sequence[Begun]) -> None:
+        """Take up what an earlier process had begun, as far as it still runs: `machines` shows it, `delete` ends it.
+
+        Only where the target can (`Capability.RECALL`); what is known already costs no call.
+        """
 
     async def find_template(self, name: str) -> TemplateSeen | None:
         """A template by its name or reference in scope; None when it does not exist."""
@@ -129,6 +136,7 @@ class Driver(Protocol):
 
 
 __all__ = [
+    "Begun",
     "Blocker",
     "Capability",
     "Cause",

@@ -19,6 +19,7 @@ _CALLS = frozenset(
         "validate",
         "sample",
         "machines",
+        "recall",
         "find_template",
         "create",
         "delete",

@@ -27,6 +27,8 @@ class Capability(StrEnum):
     """A machine's id shows in the cloud's own inventory."""
     DISK_IOPS = "disk_iops"
     OVF_ENVIRONMENT = "ovf_environment"
+    RECALL = "recall"
+    """What an earlier process began is found again by the cloud's id of its task."""
 
 
 class Power(StrEnum):
@@ -101,6 +103,21 @@ class MachineSeen:
     progress: int | None = None
     """How far that task is, in percent, where the cloud says so."""
     error: str | None = None
+    task_id: str | None = None
+    """The cloud's id of the task that is making it: what another process needs to find it again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """A machine that was being made when somebody last looked."""
+
+    name: str
+    mark: Mark
+    cluster: str
+    host: str | None
+    template: str
+    task_id: str
+    """As `MachineSeen.task_id` told it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -257,6 +257,8 @@ class Machine(Base):
     """The limit that the cloud really has."""
     progress: Mapped[int | None]
     """How far the cloud is with what it does to it just now, in percent."""
+    task_id: Mapped[str | None]
+    """The cloud's id of the task that makes it, while one does."""
     error: Mapped[str | None]
     drained_at: Mapped[datetime | None]
     """When its guest had ended its work."""

@@ -1,6 +1,6 @@
 """A machine's way through its life, as owner, operator and policy wish."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 
 import pytest
 
@@ -16,7 +16,8 @@ from libs.common.contracts.action import (
 from libs.common.contracts.base import Event
 from libs.common.contracts.resource import Mode
 from libs.common.contracts.supply import TemplateState
-from libs.providers.base import Power
+from libs.providers.base import Begun, Power
+from libs.providers.simulated.session import SimulatedProvider
 from tests.service.workload_house import House, open_house
 
 
@@ -215,8 +216,14 @@ async def test_a_paused_resource_keeps_its_machines_at_the_floor(house: House) -
 
 
 async def test_a_machine_being_cloned_shows_how_far_it_is_and_is_called_off_when_unwanted(
-    database_url: str,
+    database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    recalled: list[tuple[str, str]] = []
+
+    async def recall(self: SimulatedProvider, begun: Sequence[Begun]) -> None:
+        recalled.extend((each.name, each.task_id) for each in begun)
+
+    monkeypatch.setattr(SimulatedProvider, "recall", recall)
     async with open_house(database_url, clone_s=300.0) as house:
         await house.lend()
         await house.run(60)
@@ -225,6 +232,10 @@ async def test_a_machine_being_cloned_shows_how_far_it_is_and_is_called_off_when
         await house.run(60)
         later = (await house.machines())[0]
         assert 0 <= first["progress"] < later["progress"] < 100
+        recalled.clear()
+        await house.begin_anew()
+        await house.run(20)
+        assert (later["name"], "task-1") in recalled, "who begins anew is told of what was begun"
         await house.act(f"/v1/machines/{later['id']}/drain", {"reason": "moving out"})
         await house.run(30)
         gone = {machine["id"]: machine["state"] for machine in await house.machines(live=False)}
@@ -233,3 +244,8 @@ async def test_a_machine_being_cloned_shows_how_far_it_is_and_is_called_off_when
         await house.run(300)
         done = [machine for machine in await house.machines() if machine["state"] == "running"]
         assert {machine["progress"] for machine in done} == {None}
+        recalled.clear()
+        await house.begin_anew()
+        await house.run(20)
+        names = {machine["name"] for machine in done}
+        assert names.isdisjoint(name for name, _ in recalled), "what is made is not looked for any more"

@@ -8,6 +8,7 @@ from typing import TypeVar
 from uuid import UUID
 
 from libs.providers.base import (
+    Begun,
     Capability,
     Cause,
     ClusterSeen,
@@ -88,6 +89,9 @@ class SimulatedProvider:
             for machine in state.machines
             if machine.deleted_at_s is None and machine.cluster not in gone
         ]
+
+    async def recall(self, begun: Sequence[Begun]) -> None:
+        """The cloud itself knows what it is making."""
 
     async def find_template(self, name: str) -> TemplateSeen | None:
         state = await self._reach()
@@ -179,6 +183,7 @@ def _see(machine: MachineRecord, now_s: float) -> MachineSeen:
         task=_task(machine, now_s),
         progress=_progress(machine, now_s),
         error=machine.error,
+        task_id=f"task-{machine.ordinal}" if now_s < machine.cloned_at_s else None,
     )
 
 

@@ -20,7 +20,13 @@ _MACHINES = frozenset(
     }
 )
 _VCENTER = frozenset(
-    {Capability.CLONE, Capability.LINKED_CLONE, Capability.ATTRIBUTE, Capability.OVF_ENVIRONMENT}
+    {
+        Capability.CLONE,
+        Capability.LINKED_CLONE,
+        Capability.ATTRIBUTE,
+        Capability.OVF_ENVIRONMENT,
+        Capability.RECALL,
+    }
 )
 
 

@@ -1,13 +1,28 @@
 """Clones under way: which machine each will be, how far it is, and how it is called off."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import structlog
+from pyVmomi import vim, vmodl
 
-from libs.providers.base import Cause, MachineSeen, MachineSpec, Mark, Power, Unavailable
+from libs.providers.base import (
+    Begun,
+    Cause,
+    MachineSeen,
+    MachineSpec,
+    Mark,
+    Power,
+    Rejected,
+    Unavailable,
+)
+from libs.providers.vsphere.api import Api
+from libs.providers.vsphere.inventory import read_objects, ref_id
 from libs.providers.vsphere.session import Session
 from libs.providers.vsphere.tasks import Followed
+from libs.providers.vsphere.templates import Templates
 
 CANCEL_WAIT_S = 10.0
 LONGEST_S = 24 * 3600.0
@@ -59,6 +74,22 @@ class Clones:
         """A clone has begun; may be called from any thread, the moment that the cloud has said so."""
         self._known[spec.name] = Clone(task, spec.name, spec.mark, spec.cluster, spec.host)
 
+    async def take_up(self, begun: Sequence[Begun], templates: Templates) -> None:
+        """Clones that an earlier process began and that still run, known from now on as if they were begun here."""
+        unknown = [each for each in begun if each.name not in self._known]
+        if not unknown:
+            return
+        doing = "finding clones again"
+        for each in unknown:
+            try:
+                task = await self._session.call(partial(_find_running, each, templates), doing)
+            except Rejected as refusal:  # as before there were tasks to be found: the name alone protects
+                log.info("vsphere.clone_not_found_again", machine=each.name, reason=refusal.detail)
+                continue
+            if task is not None and each.name not in self._known:
+                self._known[each.name] = Clone(task, each.name, each.mark, each.cluster, each.host)
+                log.info("vsphere.clone_found_again", machine=each.name, task=each.task_id)
+
     def find(self, name: str) -> Any | None:
         """The clone's task."""
         known = self._known.get(name)
@@ -76,7 +107,7 @@ class Clones:
             if not self._follow(clone).ended.is_set()
         }
         shown = [
-            replace(machine, task=TASK, progress=self._follow(running.pop(machine.name)).progress)
+            _being_cloned(machine, self._follow(running.pop(machine.name)))
             if machine.name in running
             else machine
             for machine in seen
@@ -92,6 +123,7 @@ class Clones:
                 limit_mhz=None,
                 task=TASK,
                 progress=self._follow(clone).progress,
+                task_id=ref_id(clone.task),
             )
             for clone in running.values()
         ]
@@ -120,3 +152,26 @@ class Clones:
         if clone.followed is None:
             clone.followed = self._session.tasks.follow(clone.task)
         return clone.followed
+
+
+def _being_cloned(machine: MachineSeen, clone: Followed) -> MachineSeen:
+    return replace(machine, task=TASK, progress=clone.progress, task_id=ref_id(clone.task))
+
+
+def _find_running(begun: Begun, templates: Templates, api: Api) -> Any | None:
+    """The task, if it still runs and is a clone of this template: ids of a vCenter that was set back come again."""
+    task = vim.Task(begun.task_id, api.stub)
+    paths = ("info.state", "info.descriptionId", "info.entity")
+    try:
+        rows = read_objects(api, "tasks", [task], {vim.Task: paths})
+    except vmodl.fault.ManagedObjectNotFound:
+        return None
+    got = rows[0].properties if rows else {}
+    what = str(got.get("info.descriptionId", "")).rpartition(".")[2].lower()
+    is_clone = what in ("clone", "clonevm") and str(got.get("info.state")) in ("queued", "running")
+    if not is_clone or got.get("info.entity") is None:
+        return None
+    template = templates.find(api, begun.template)
+    if template is None or ref_id(template.ref) != ref_id(got["info.entity"]):
+        return None
+    return task

@@ -13,6 +13,7 @@ from libs.common.clock import Clock
 from libs.common.contracts.usage import Sample
 from libs.common.secrets import Unsealable, Vault
 from libs.providers.base import (
+    Begun,
     Capability,
     Cause,
     Connection,
@@ -114,6 +115,10 @@ class VSphereProvider:
         """Our machines in scope. Raises Unavailable when the inventory cannot be read."""
         seen = await self._session.call(self._read_machines, "listing machines", ROUND_TIMEOUT_S)
         return self._clones.show(seen)
+
+    async def recall(self, begun: Sequence[Begun]) -> None:
+        """Follow clones that an earlier process began."""
+        await self._clones.take_up(begun, self._templates)
 
     def _read_machines(self, api: Api) -> list[MachineSeen]:
         clusters = read_clusters(api, self._settings)

@@ -8,15 +8,15 @@ import structlog
 from libs.common.contracts.resource import Mode
 from libs.common.lanes import speaking_of
 from libs.common.secrets import Unsealable
-from libs.providers.base import Cause, Power, Provider, ProviderError, Rejected
+from libs.providers.base import Capability, Cause, Power, Provider, ProviderError, Rejected
 from services.workload.domain.steps import Act
-from services.workload.reconcile.hands import Hands
+from services.workload.reconcile.hands import Hands, Turn
 from services.workload.reconcile.releasing import has_nothing_to_see, release
 from services.workload.usecases.causes import cause_of_act
 from services.workload.usecases.judging import rejudge_all
 from services.workload.usecases.leasing import Claimed, LeaseLost, is_of_endpoint
 from services.workload.usecases.looking import Due, Look, is_still_due, settle_act_refused, settle_look
-from services.workload.usecases.making import spec_of
+from services.workload.usecases.making import begun_on, spec_of
 
 log = structlog.get_logger(__name__)
 
@@ -40,6 +40,7 @@ async def _look(hands: Hands, resource: Claimed) -> Look:
         return Look()
     turn = await hands.begin(resource)
     hands.note_look(resource)
+    await _recall(hands, turn, resource)
     seen = await hands.call(turn, turn.provider.machines())
     ours = [machine for machine in seen if machine.mark.installation_id == hands.installation_id]
     async with hands.settling(resource) as (session, row):
@@ -47,6 +48,16 @@ async def _look(hands: Hands, resource: Claimed) -> Look:
         if look.is_first:
             await rejudge_all(hands.means, session, row)
         return look
+
+
+async def _recall(hands: Hands, turn: Turn, resource: Claimed) -> None:
+    """What an earlier process had the cloud begin is found again before anybody asks what there is."""
+    if Capability.RECALL not in turn.provider.capabilities:
+        return
+    async with hands.database.transaction() as session:
+        begun = await begun_on(session, resource.resource_id, hands.installation_id)
+    if begun:
+        await hands.call(turn, turn.provider.recall(begun))
 
 
 async def _perform_all(hands: Hands, resource: Claimed, due: list[Due]) -> bool:

@@ -214,6 +214,8 @@ async def _may_be_made(session: Session, resource: Resource, machine: Machine) -
 
 def _look_at(scene: _Scene, machine: Machine, shown: MachineSeen | None) -> Act | None:
     machine.progress = None if shown is None else shown.progress
+    if shown is not None:  # else: what makes it may still run, and nobody here have heard of it
+        machine.task_id = shown.task_id
     if shown is None:
         machine.missing += 1
     else:

@@ -3,13 +3,15 @@
 from collections.abc import Sequence
 from uuid import UUID
 
+from sqlalchemy import select
+
 from libs.boinc.user_data import AccountManager, Agent, Attachment, render_user_data, slot_hostname
 from libs.common.db import Session
 from libs.common.secrets import Unsealable, Vault, authenticator_context, guest_token_context
 from libs.guest import agent_source
-from libs.providers.values import MachineSpec, Mark
+from libs.providers.values import Begun, MachineSpec, Mark
 from services.workload.domain.attached import MANAGER, Lent, by_files, joined, key_id
-from services.workload.domain.states import Wanted
+from services.workload.domain.states import LIVE, Wanted
 from services.workload.models import Cluster, Contribution, Machine, Resource
 from services.workload.settings import Guests
 from services.workload.usecases.rules import contributions_of
@@ -47,6 +49,23 @@ async def spec_of(
         ),
         network=resource.settings.get("network"),
     )
+
+
+async def begun_on(session: Session, resource_id: UUID, installation_id: UUID) -> list[Begun]:
+    """Machines of a resource that were being made when they were last seen."""
+    known = (Machine.resource_id == resource_id, Machine.state.in_(LIVE), Machine.task_id.is_not(None))
+    rows = select(Machine, Cluster.ref).join(Cluster, Cluster.id == Machine.cluster_id).where(*known)
+    return [
+        Begun(
+            name=machine.name,
+            mark=Mark(installation_id, machine.id),
+            cluster=ref,
+            host=machine.host,
+            template=machine.template_ref,
+            task_id=machine.task_id or "",
+        )
+        for machine, ref in (await session.execute(rows.order_by(Machine.ordinal))).all()
+    ]
 
 
 def lent_now(rows: Sequence[Contribution], vault: Vault) -> list[Lent]:
