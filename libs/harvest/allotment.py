@@ -12,6 +12,7 @@ P = TypeVar("P", bound=Hashable)
 M = TypeVar("M", bound=Hashable)
 NOBODY = -101
 """The priority of a machine that works for nobody: below every project's."""
+_ENDLESS = 2**63
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,13 +61,28 @@ class Allotment(Generic[P, M]):
     def give(self, machine: Given[M]) -> Share[P]:
         """Let the machine work for those who are next."""
         share = self.look(machine)
+        self._take(share, machine, 1)
+        return share
+
+    def give_more(self, machine: Given[M], most: int) -> int:
+        """Let machines like this one, `most` of them, work one after the other; returns how many find work.
+
+        It takes a step for each project that runs out, not for each machine.
+        """
+        given = 0
+        while given < most and (share := self.look(machine)).projects:
+            alike = min(most - given, *(self._room_of(project, machine) for project in share.projects))
+            self._take(share, machine, alike)
+            given += alike
+        return given
+
+    def _take(self, share: Share[P], machine: Given[M], count: int) -> None:
         for project in share.projects:
             machines, vcpus = self._left[project]
             self._left[project] = [
-                None if machines is None else machines - 1,
-                None if vcpus is None else vcpus - max(1, machine.vcpus),
+                None if machines is None else machines - count,
+                None if vcpus is None else vcpus - count * max(1, machine.vcpus),
             ]
-        return share
 
     def look(self, machine: Given[M]) -> Share[P]:
         """For whom the machine would work, were it given now."""
@@ -80,8 +96,13 @@ class Allotment(Generic[P, M]):
         return Share(tuple(one.project for one in first), tuple(one.project for one in rest), highest)
 
     def _has_room(self, one: Asking[P], machine: Given[M]) -> bool:
-        machines, vcpus = self._left[one.project]
-        return (machines is None or machines >= 1) and (vcpus is None or vcpus >= max(1, machine.vcpus))
+        return self._room_of(one.project, machine) >= 1
+
+    def _room_of(self, project: P, machine: Given[M]) -> int:
+        """How many machines like this one have room."""
+        machines, vcpus = self._left[project]
+        by_vcpus = _ENDLESS if vcpus is None else vcpus // max(1, machine.vcpus)
+        return by_vcpus if machines is None else min(machines, by_vcpus)
 
 
 def allot(

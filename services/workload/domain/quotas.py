@@ -114,9 +114,7 @@ def bound_by_projects(
     for one in sorted(held, key=lambda one: one.id):
         works = one.stays and allotment.give(_given(one)).priority > NOBODY
         mine += works and one.cluster_id == place.cluster_id
-    more = 0
-    while more < place.most and allotment.give(_next(place)).priority > NOBODY:
-        more += 1
+    more = allotment.give_more(_next(place), place.most)
     if more == 0:
         return Bound(mine, f"nobody is left to work for: {_name_quotas(demands, place, apart=apart)}")
     return None if more == place.most else Bound(mine + more)

@@ -71,6 +71,28 @@ def test_a_machine_that_comes_last_moves_nobody(asking: list[Asking[str]], there
     assert {machine: after[machine] for machine in before} == before
 
 
+@given(ASKING, MACHINES, st.integers(1, 4), st.integers(0, 30), st.booleans())
+def test_many_alike_find_work_as_they_would_one_by_one(
+    asking: list[Asking[str]], there: list[Given[int]], vcpus: int, most: int, apart: bool
+) -> None:
+    at_once, one_by_one = Allotment[str, int](asking, apart=apart), Allotment[str, int](asking, apart=apart)
+    for machine in there:
+        at_once.give(machine)
+        one_by_one.give(machine)
+    further = Given(99, "a", vcpus)
+
+    found = at_once.give_more(further, most)
+
+    assert found == sum(one_by_one.give(further).priority > NOBODY for _ in range(most))
+    assert at_once.look(further) == one_by_one.look(further)
+
+
+def test_how_many_find_work_is_no_question_of_how_many_there_might_be() -> None:
+    asking = [Asking("urgent", 1, most_vcpus=10**9), Asking("usual")]
+
+    assert Allotment[str, int](asking).give_more(Given(1, "a", 2), 10**12) == 10**12
+
+
 def test_quotas_fill_from_the_highest_priority_down_and_the_lowest_stands_by() -> None:
     urgent = Asking("urgent", 10, most_machines=2)
     shares = allot([Asking("usual"), urgent, Asking("beside")], machines(4))
