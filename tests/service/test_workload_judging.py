@@ -13,7 +13,8 @@ import pytest
 from libs.common.bus.messages import to_message
 from libs.common.contracts.action import MachineRequested
 from libs.common.contracts.usage import Quality
-from tests.service.workload_house import House, open_house
+from services.workload.usecases import silence
+from tests.service.workload_house import LAB, House, open_house
 from tests.service.workload_words import HALF_MHZ
 
 
@@ -210,3 +211,18 @@ async def test_two_replicas_that_judge_at_once_make_no_machine_twice(database_ur
 
         assert await house.states() == ["running", "running"]
         assert len(house.heard(MachineRequested)) == 2
+
+
+async def test_of_many_silent_clusters_none_waits_for_another_beat(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(silence, "BATCH", 1)
+    async with open_house(database_url, clusters=(LAB, LAB.model_copy(update={"name": "east"}))) as house:
+        await house.lend()
+        await house.run(40)
+        await house.be_silent(75)
+
+        silent = await house.fetch("select silent_at, reason from cluster")
+        assert len(silent) == 2
+        assert len({row["silent_at"] for row in silent}) == 1, "all at the first beat that knew"
+        assert all("nothing heard" in row["reason"] for row in silent)

@@ -15,9 +15,8 @@ from libs.providers.sessions import is_spent
 from services.workload.reconcile.hands import Hands
 from services.workload.reconcile.limits import apply_limits
 from services.workload.reconcile.machines import reconcile
-from services.workload.usecases import probing, renewing
+from services.workload.usecases import probing, renewing, silence
 from services.workload.usecases.following import Means
-from services.workload.usecases.judging import judge_silence
 from services.workload.usecases.keeping import forget_old
 from services.workload.usecases.leasing import Claimed, LeaseLost, back_off
 
@@ -25,9 +24,20 @@ log = structlog.get_logger(__name__)
 
 
 async def judge_silent(database: Database, means: Means) -> None:
-    """Silence acts too: clusters not heard of for three intervals go to the floor."""
+    """Silence acts too: clusters not heard of for three intervals go to the floor, all of them at every beat.
+
+    Each organisation by itself: none waits for another's quota, or for what of another's cannot be judged.
+    """
+    more: dict[UUID, bool] = {}
+
+    async def judge(session: Session, organisation_id: UUID) -> None:
+        more[organisation_id] = await silence.judge_silence(means, session, organisation_id)
+
     async with database.transaction() as session:
-        await judge_silence(means, session)
+        organisations = await silence.silent_organisations(means, session)
+    while organisations:
+        await _for_each(database, organisations, judge, "silence.not_judged", "organisation")
+        organisations = [each for each in organisations if more[each]]
 
 
 async def renew_all(database: Database, means: Means, *, by_manager: bool) -> None:
@@ -54,18 +64,19 @@ async def probe_all(database: Database, means: Means, *, has_door: bool) -> None
 
 async def _for_each(
     database: Database,
-    resources: Sequence[UUID],
+    ids: Sequence[UUID],
     work: Callable[[Session, UUID], Awaitable[object]],
     failure: str,
+    kind: str = "resource",
 ) -> None:
     """One transaction each. One that fails holds up no other; the beat has failed all the same, and is tried again."""
     failed: list[Exception] = []
-    for resource_id in resources:
+    for one in ids:
         try:
             async with database.transaction() as session:
-                await work(session, resource_id)
+                await work(session, one)
         except Exception as error:
-            log.exception(failure, resource=str(resource_id))
+            log.exception(failure, **{kind: str(one)})
             failed.append(error)
     if failed:
         raise failed[0]

@@ -12,11 +12,11 @@ from uuid import UUID
 
 import structlog
 from pydantic import BaseModel, ConfigDict
-from sqlalchemy import func, literal, or_, select
+from sqlalchemy import select
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError
 
 from libs.common.contracts.usage import Sample, UsageSampled
-from libs.common.db import Session, Utc
+from libs.common.db import Session
 from libs.common.ids import cluster_id, new_id
 from libs.common.tracing import as_part, carried, tell
 from libs.harvest.decide import decide
@@ -39,8 +39,6 @@ log = structlog.get_logger(__name__)
 FUTURE = timedelta(seconds=60)
 """A sample further ahead than this is impossible and must not hold back the true ones that follow."""
 MOST_OFFSET_S = 1e9
-SILENCE_INTERVALS = 3
-SILENT_BATCH = 50
 
 
 class _Stored(BaseModel):
@@ -152,30 +150,6 @@ def _forget_future(cluster: Cluster, sample: Sample, there: datetime) -> None:
     """After the cloud's clock was set back: what was judged by the wrong one must not hold back what comes now."""
     if cluster.sampled_at is not None and sample.at <= there + FUTURE < cluster.sampled_at:
         cluster.sampled_at = None
-
-
-async def judge_silence(means: Means, session: Session) -> int:
-    """Call `decide` with Missing for clusters that were not heard of for three intervals; how many there were.
-
-    Clusters that another replica is judging are skipped: they are being heard of.
-    """
-    now = means.clock.now()
-    interval = func.make_interval(0, 0, 0, 0, 0, 0, Cluster.interval_s)
-    rows = (
-        select(Cluster, Resource)
-        .join(Resource, Resource.id == Cluster.resource_id)
-        .where(Resource.gone.is_(False), Cluster.state.is_not(None), Cluster.heard_at.is_not(None))
-        .where(Cluster.heard_at + SILENCE_INTERVALS * interval < literal(now, Utc))
-        .where(or_(Cluster.silent_at.is_(None), Cluster.silent_at + interval < literal(now, Utc)))
-        .order_by(Resource.organisation_id, Cluster.id)
-        .limit(SILENT_BATCH)
-        .with_for_update(key_share=True, skip_locked=True, of=Cluster)
-    )
-    found = (await session.execute(rows)).all()
-    for cluster, resource in found:
-        cluster.silent_at = now
-        await rejudge(means, session, cluster, resource)
-    return len(found)
 
 
 async def rejudge_all(means: Means, session: Session, resource: Resource) -> None:

@@ -1,4 +1,4 @@
-"""Beats over many resources: what one of them ails holds up no other."""
+"""Beats over many resources, or organisations: what one of them ails holds up no other."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -11,7 +11,7 @@ from structlog.testing import capture_logs
 
 from libs.common.db import Database
 from services.workload.reconcile import beats
-from services.workload.usecases import probing, renewing
+from services.workload.usecases import probing, renewing, silence
 from services.workload.usecases.following import Means
 
 THREE = [UUID(int=number) for number in (1, 2, 3)]
@@ -28,6 +28,7 @@ class NoDatabase:
 @pytest.mark.parametrize(
     ("beat", "work", "listing", "failure"),
     [
+        (beats.judge_silent, (silence, "judge_silence"), "silent_organisations", "silence.not_judged"),
         (
             partial(beats.renew_all, by_manager=True),
             (renewing, "renew"),
@@ -42,21 +43,22 @@ class NoDatabase:
         ),
     ],
 )
-async def test_a_resource_that_fails_a_beat_holds_up_no_other(
+async def test_what_fails_a_beat_holds_up_no_other(
     monkeypatch: pytest.MonkeyPatch, beat: Any, work: tuple[Any, str], listing: str, failure: str
 ) -> None:
     done: list[UUID] = []
 
-    async def resources(_session: Any) -> list[UUID]:
+    async def listed(*_: Any) -> list[UUID]:
         return THREE
 
-    async def do(_means: Any, _session: Any, resource_id: UUID, **_: bool) -> None:
-        if resource_id == THREE[0]:
+    async def do(_means: Any, _session: Any, one: UUID, **_: bool) -> bool:
+        if one == THREE[0]:
             raise ValueError("a row that nobody can read")
-        done.append(resource_id)
+        done.append(one)
+        return False
 
     room, name = work
-    monkeypatch.setattr(room, listing, resources)
+    monkeypatch.setattr(room, listing, listed)
     monkeypatch.setattr(room, name, do)
 
     with capture_logs() as logs, pytest.raises(ValueError, match="nobody can read"):
@@ -64,4 +66,4 @@ async def test_a_resource_that_fails_a_beat_holds_up_no_other(
 
     assert done == THREE[1:]
     [told] = [entry for entry in logs if entry["event"] == failure]
-    assert told["resource"] == str(THREE[0])
+    assert str(THREE[0]) in {told.get("resource"), told.get("organisation")}
