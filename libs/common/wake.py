@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
+from uuid import UUID
 
 from libs.common.clock import Clock
 
@@ -71,3 +72,29 @@ class Wake:
         finally:
             timer.cancel()
         self._event.clear()
+
+
+class Errands(Wake):
+    """A wake that may come with names: whom it is about. One that is set without a name is about everybody."""
+
+    def __init__(self, activity: Activity) -> None:
+        super().__init__(activity)
+        self._names: set[UUID] = set()
+        self._is_everybody = True
+
+    def set(self) -> None:
+        """Wake the waiter for everybody."""
+        self._is_everybody = True
+        super().set()
+
+    def name(self, name: UUID) -> None:
+        """Wake the waiter for this one."""
+        self._names.add(name)
+        super().set()
+
+    def take(self) -> frozenset[UUID] | None:
+        """Who was named since the last time; None: everybody."""
+        names = None if self._is_everybody else frozenset(self._names)
+        self._is_everybody = False
+        self._names.clear()
+        return names

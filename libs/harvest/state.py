@@ -84,11 +84,12 @@ def _host_to_json(host: str, memory: HostMemory) -> list[Any]:
 
 def _host_from_json(row: list[Any]) -> tuple[str, HostMemory]:
     host, budget, capacity, spare_mib, *told = row
-    trend, wishes, rest = told[:7], told[7:9], [float(value) for value in told[9:]]
-    wish, plain_wish = (float(value) for value in wishes)
-    rest_s, owed_s, full_s = (*rest, 0.0, 0.0, 0.0)[:3]
-    return str(host), HostMemory(
-        Trend(*map(float, trend)),
+    if not 9 <= len(told) <= 12:
+        raise ValueError(f"a host with {len(row)} values")
+    *trend, wish, plain_wish = [float(value) for value in told[:9]]
+    rest_s, owed_s, full_s = (*map(float, told[9:]), 0.0, 0.0, 0.0)[:3]
+    memory = HostMemory(
+        Trend(*trend),
         float(budget),
         float(capacity),
         _spare_mib(spare_mib),
@@ -98,6 +99,7 @@ def _host_from_json(row: list[Any]) -> tuple[str, HostMemory]:
         plain_wish,
         full_s,
     )
+    return str(host), memory
 
 
 def _first_host_from_json(row: list[Any]) -> tuple[str, HostMemory]:

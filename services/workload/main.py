@@ -18,7 +18,7 @@ from libs.common.ids import new_id
 from libs.common.lanes import Lanes
 from libs.common.secrets import guest_token_context
 from libs.common.service import Beat, Hears, Runtime, Sealed, Service
-from libs.common.wake import Wake
+from libs.common.wake import Errands, Wake
 from libs.providers.counted import Counting
 from libs.providers.sessions import Sessions
 from services.workload.api import sweeps
@@ -40,8 +40,9 @@ def build(runtime: Runtime) -> Service:
     """Workload as a value."""
     database, clock, pace = runtime.open_database("workload"), runtime.clock, Pace()
     guests = guests_of(runtime.settings)
-    means = Means(clock, runtime.vault, Instruments(runtime.registry), apart=guests is not None)
-    acting, silence, renewing, probing = (runtime.wake() for _ in range(4))
+    acting = Errands(runtime.activity)
+    means = Means(clock, runtime.vault, Instruments(runtime.registry), acting, apart=guests is not None)
+    silence, renewing, probing = (runtime.wake() for _ in range(3))
     hands = Hands(
         database=database,
         sessions=Sessions(runtime.vault, clock, Counting(runtime.metrics, "workload")),
@@ -112,7 +113,7 @@ def _ears(means: Means, sample_ttl_s: float, begun: tuple[Wake, Wake, Wake]) -> 
     wakes = (acting,)
     judge = partial(judging.judge_samples, means)
     return (
-        Hears(UsageSampled, judge, once=False, expires_s=sample_ttl_s, wakes=wakes),
+        Hears(UsageSampled, judge, once=False, expires_s=sample_ttl_s),
         Hears(ResourceChanged, partial(changing.change_resource, means), once=False, wakes=(acting, probing)),
         Hears(InventoryChanged, projections.remember_inventory, once=False),
         Hears(PolicyAssigned, projections.remember_policy, once=False),

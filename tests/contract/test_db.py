@@ -59,6 +59,22 @@ async def test_a_transaction_without_events_wakes_nobody(database_url: str) -> N
         await database.dispose()
 
 
+async def test_a_hint_is_given_after_the_commit_and_after_no_other_end(database: Database) -> None:
+    told: list[str] = []
+    async with database.transaction() as session:
+        session.once_committed(lambda: told.append("committed"))
+        assert told == []
+
+    async def fail() -> None:
+        async with database.transaction() as session:
+            session.once_committed(lambda: told.append("rolled back"))
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        await fail()
+    assert told == ["committed"]
+
+
 async def test_a_rollback_keeps_nothing(database: Database) -> None:
     with pytest.raises(ZeroDivisionError):
         await _keep(database, an_event(), "one", error=ZeroDivisionError())

@@ -22,7 +22,7 @@ from libs.harvest.document import parse
 from libs.harvest.state import from_json
 from libs.providers.simulated import Cloud
 from services.workload.usecases.causes import TRACE
-from services.workload.usecases.judging import Inputs
+from services.workload.usecases.stored import Inputs
 
 _ONCE = (MachineRequested, MachineDeployed, MachineDestroyed)
 

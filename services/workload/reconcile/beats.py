@@ -8,6 +8,7 @@ from uuid import UUID
 import structlog
 
 from libs.common.clock import Clock
+from libs.common.contracts.resource import Mode
 from libs.common.db import Database, Session
 from libs.common.secrets import Unsealable
 from libs.providers.base import ProviderError
@@ -15,6 +16,7 @@ from libs.providers.sessions import is_spent
 from services.workload.reconcile.hands import Hands
 from services.workload.reconcile.limits import apply_limits
 from services.workload.reconcile.machines import reconcile
+from services.workload.reconcile.releasing import has_nothing_to_see
 from services.workload.usecases import probing, renewing, silence
 from services.workload.usecases.following import Means
 from services.workload.usecases.keeping import forget_old
@@ -89,8 +91,11 @@ async def keep_house(database: Database, clock: Clock) -> None:
 
 
 async def act(hands: Hands) -> None:
-    """Every resource that this replica holds, in lanes of its own: limits never wait for a clone."""
-    for resource in await hands.claim():
+    """Every resource that this replica holds, or that it was woken for, in lanes of its own: limits never wait for a
+    clone."""
+    for resource in await hands.claim(hands.means.errands.take()):
+        if resource.mode is Mode.OBSERVE and has_nothing_to_see(resource):
+            continue
         key = resource.resource_id
         about = {"resource": resource.name, "resource_id": str(key)}
         setting = partial(_guarded, hands, resource, apply_limits)

@@ -23,7 +23,7 @@ from services.workload.settings import Guests, Pace
 from services.workload.usecases.following import Means
 from services.workload.usecases.instruments import Instruments
 from services.workload.usecases.keeping import belongs_to
-from services.workload.usecases.leasing import Claimed, claim_resources, guard, release_claims
+from services.workload.usecases.leasing import Claimed, guard, read_claims, release_claims, take_leases
 from services.workload.usecases.limiting import LimitsDue
 
 log = structlog.get_logger(__name__)
@@ -73,6 +73,8 @@ class Hands:
     """When the limits of each cluster were last asked for, and upon which sample that showed ours exposed."""
     refused: dict[tuple[str, str], tuple[int, datetime]] = field(default_factory=dict)
     """Acts on machines, and releases of clusters, that were refused: how often, and not asked again before."""
+    claimed_at: datetime | None = None
+    """When leases were last renewed and taken."""
     is_ours: bool = False
     """Whether the database is known to be this installation's."""
 
@@ -81,8 +83,12 @@ class Hands:
         """What workload counts."""
         return self.means.instruments
 
-    async def claim(self) -> list[Claimed]:
-        """Resources that this replica may act on now; sessions of others are closed. None in a strange database."""
+    async def claim(self, named: frozenset[UUID] | None = None) -> list[Claimed]:
+        """Resources that this replica may act on now: those that are named, or where it is time for that, or nobody
+        is named, all of them; then sessions of others are closed. None in a strange database."""
+        now = self.clock.now()
+        is_due = self.claimed_at is None or now >= self.claimed_at + timedelta(seconds=self.pace.act_every_s)
+        only = None if is_due else named
         async with self.database.transaction() as session:
             self.is_ours = self.is_ours or await belongs_to(session, self.installation_id, self.clock.now())
             if not self.is_ours:
@@ -91,8 +97,13 @@ class Hands:
                     remedy="give this process the TIDES_INSTALLATION_ID of its database",
                 )
                 return []
-            claimed = await claim_resources(session, self.replica, self.installation_id, self.clock.now())
-        await self.sessions.keep({resource.resource_id for resource in claimed})
+            if only is None:
+                await take_leases(session, self.replica)
+            claimed = await read_claims(session, self.replica, self.installation_id, now, only)
+        if only is None:
+            self.claimed_at = now
+            self.instruments.holds(len(claimed))
+            await self.sessions.keep({resource.resource_id for resource in claimed})
         return [resource for resource in claimed if not resource.is_resting]
 
     def may_look(self, resource: Claimed) -> bool:

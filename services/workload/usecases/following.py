@@ -15,6 +15,7 @@ from libs.common.contracts.resource import Mode
 from libs.common.db import Session
 from libs.common.ids import new_id
 from libs.common.secrets import Vault, guest_token_context
+from libs.common.wake import Errands
 from libs.harvest.types import Decision, Policy
 from libs.providers.values import Power
 from services.workload.domain.plan import MachineNow, is_too_late, plan_machines
@@ -32,6 +33,8 @@ class Means:
     clock: Clock
     vault: Vault
     instruments: Instruments
+    errands: Errands
+    """Whose cloud is to be looked at sooner than at the next beat."""
     apart: bool = True
     """Whether the account manager tells each machine its projects; else every one gets all of them as files."""
 

@@ -2,7 +2,7 @@
 
 from uuid import UUID
 
-from prometheus_client import CollectorRegistry, Counter
+from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from libs.providers.base import Cause
 
@@ -32,6 +32,14 @@ class Instruments:
             ("resource", "cause"),
             registry=registry,
         )
+
+        self._held = Gauge(
+            "tides_workload_held", "Resources on whose clouds this process acts.", registry=registry
+        )
+
+    def holds(self, count: int) -> None:
+        """How many resources this process may act on."""
+        self._held.set(count)
 
     def decided(self, verdict: str = NOT_JUDGED) -> None:
         """A cluster was judged, with a Verdict or one of the words above."""

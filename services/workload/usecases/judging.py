@@ -3,26 +3,27 @@
 Any replica takes any message: cluster rows are locked in id order, and what is not newer is counted and ignored.
 """
 
-import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import Any
+from functools import partial
 from uuid import UUID
 
 import structlog
-from pydantic import BaseModel, ConfigDict
 from sqlalchemy import select
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError
+from sqlalchemy.orm import defer
 
+from libs.common.alike import write_alike
+from libs.common.contracts.resource import Mode
 from libs.common.contracts.usage import Sample, UsageSampled
-from libs.common.db import Session
+from libs.common.db import Session, among
 from libs.common.ids import cluster_id, new_id
 from libs.common.tracing import as_part, carried, tell
 from libs.harvest.decide import decide
 from libs.harvest.document import InvalidPolicy
 from libs.harvest.state import from_json, to_json
-from libs.harvest.types import Decision, Facts, Missing, Observation, ReasonCode, State
+from libs.harvest.types import Decision, Missing, Observation, ReasonCode, State
 from libs.harvest.words import explain
 from services.workload.domain.plan import give_everything_back, hold_at_floor
 from services.workload.domain.states import LIVE, MachineState, Wanted
@@ -33,45 +34,33 @@ from services.workload.usecases.following import Means, Order, follow, hold, is_
 from services.workload.usecases.granting import grant, name_bound
 from services.workload.usecases.projections import ensure_cluster
 from services.workload.usecases.rules import Rulebook, Rules, open_rulebook
+from services.workload.usecases.stored import (
+    decision_as_json,
+    differs,
+    inputs_as_json,
+    sample_as_json,
+)
 
 log = structlog.get_logger(__name__)
 
 FUTURE = timedelta(seconds=60)
 """A sample further ahead than this is impossible and must not hold back the true ones that follow."""
 MOST_OFFSET_S = 1e9
+_JUDGED = (
+    Cluster.sampled_at, Cluster.heard_at, Cluster.clock_offset_s, Cluster.interval_s, Cluster.sample,
+    Cluster.state, Cluster.decision, Cluster.reason, Cluster.decided_at, Cluster.budgets_mhz, Cluster.cap_mhz,
+    Cluster.floor_mhz_per_vcpu, Cluster.drain_grace_s,
+)  # fmt: skip
+"""What a sample may change in a cluster."""
 
 
-class _Stored(BaseModel):
-    """What is written down as JSON, NaN as text: PostgreSQL keeps what the cloud said."""
+@dataclass(frozen=True, slots=True)
+class _Heard:
+    """How a sample reached us."""
 
-    model_config = ConfigDict(ser_json_inf_nan="strings")
-
-    def as_json(self) -> dict[str, Any]:
-        """JSON values by field."""
-        stored: dict[str, Any] = json.loads(self.model_dump_json())
-        return stored
-
-
-class Inputs(_Stored):
-    """Everything that a decision was made from and what it said."""
-
-    observation: Sample | Missing
-    facts: Facts
-    decision: Decision
-
-
-class _Decided(_Stored):
-    decision: Decision
-
-
-class _Seen(_Stored):
-    sample: Sample
-
-
-def as_json(decision: Decision) -> dict[str, Any]:
-    """A decision as it is stored."""
-    stored: dict[str, Any] = _Decided(decision=decision).as_json()["decision"]
-    return stored
+    received_at: datetime
+    offset_s: float
+    """The cloud's clock minus ours."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +73,8 @@ class _Case:
     now: datetime
     by_hand: str | None = None
     """What led here beside a sample (a person, a renewal): such a decision is always stored, with these words."""
+    heard: _Heard | None = None
+    """None: nothing new was."""
 
     @property
     def there(self) -> datetime:
@@ -98,46 +89,48 @@ class _Case:
 
 async def judge_samples(means: Means, session: Session, event: UsageSampled) -> None:
     """Judge the newest sample of every cluster in the round; older ones are history and stats' business."""
-    resource = await session.get(Resource, event.resource_id)
-    if resource is None or resource.gone:
-        return
-    now = means.clock.now()
     newest: dict[UUID, Sample] = {}
     for sample in sorted(event.samples, key=lambda sample: sample.at):
-        newest[cluster_id(resource.id, sample.cluster)] = sample
-    known = await _lock_or_make(session, resource, newest)
-    await session.refresh(resource)  # it may have changed before the locks
-    if resource.gone:
+        newest[cluster_id(event.resource_id, sample.cluster)] = sample
+    known = await _lock(session, newest)
+    resource = await session.get(Resource, event.resource_id)  # after the locks: it may have changed before
+    if resource is not None and len(known) < len(newest):
+        known = await _make(session, resource, newest, known)
+    if resource is None or resource.gone:
         return
+    now, offset = means.clock.now(), _offset(event)
     rulebook = await open_rulebook(session, resource, list(known))
+    heard = _Heard(min(event.received_at, now), offset.total_seconds())
     due: list[tuple[_Case, Observation]] = []
     for identity, cluster in known.items():
         sample = newest[identity]
-        _forget_future(cluster, sample, now + _offset(event))
-        if cluster.sampled_at is not None and sample.at <= cluster.sampled_at:
+        if _is_news(cluster, sample, now + offset):
+            due.append((_Case(means, rulebook, cluster, now, heard=heard), sample))
+        else:
             cluster.superseded += 1
-            continue
-        cluster.clock_offset_s, cluster.interval_s = _offset(event).total_seconds(), resource.interval_s
-        case = _Case(means, rulebook, cluster, now)
-        if sample.at <= case.there + FUTURE and sample.is_whole():
-            cluster.sampled_at, cluster.heard_at = sample.at, min(event.received_at, now)
-            cluster.sample = _Seen(sample=sample).as_json()["sample"]
-        due.append((case, sample))
     await _judge_all(session, due)
+    if resource.mode != Mode.OBSERVE or rulebook.machines:
+        session.once_committed(partial(means.errands.name, resource.id))
 
 
-async def _lock_or_make(
-    session: Session, resource: Resource, newest: dict[UUID, Sample]
+async def _make(
+    session: Session, resource: Resource, newest: dict[UUID, Sample], known: dict[UUID, Cluster]
 ) -> dict[UUID, Cluster]:
-    known = await _lock(session, sorted(newest))
+    """All clusters of the round, with those that nobody had seen before; the resource as it is then."""
+    if resource.gone:
+        return known
     for missing in sorted(set(newest) - set(known)):
         await ensure_cluster(session, missing, resource.id, newest[missing].cluster, newest[missing].name)
-    return known if len(known) == len(newest) else await _lock(session, sorted(newest))
+    whole = await _lock(session, newest)
+    await session.refresh(resource)
+    return whole
 
 
-async def _lock(session: Session, ids: Sequence[UUID]) -> dict[UUID, Cluster]:
-    rows = select(Cluster).where(Cluster.id.in_(ids)).order_by(Cluster.id).with_for_update(key_share=True)
-    return {row.id: row for row in (await session.execute(rows)).scalars()}
+async def _lock(session: Session, ids: Iterable[UUID]) -> dict[UUID, Cluster]:
+    rows = select(Cluster).where(among(Cluster.id, ids)).order_by(Cluster.id)
+    # The sample that was shown until now is not looked at: it is replaced.
+    locked = rows.with_for_update(key_share=True).options(defer(Cluster.sample))
+    return {row.id: row for row in (await session.execute(locked)).scalars()}
 
 
 def _offset(event: UsageSampled) -> timedelta:
@@ -146,9 +139,28 @@ def _offset(event: UsageSampled) -> timedelta:
     return timedelta(seconds=seconds if abs(seconds) <= MOST_OFFSET_S else 0.0)
 
 
-def _forget_future(cluster: Cluster, sample: Sample, there: datetime) -> None:
-    """After the cloud's clock was set back: what was judged by the wrong one must not hold back what comes now."""
-    if cluster.sampled_at is not None and sample.at <= there + FUTURE < cluster.sampled_at:
+def _is_news(cluster: Cluster, sample: Sample, there: datetime) -> bool:
+    """Whether a sample is newer than what was judged.
+
+    After the cloud's clock was set back, what was judged by the wrong one does not hold back what comes now.
+    """
+    known = cluster.sampled_at
+    return known is None or sample.at > known or (sample.at <= there + FUTURE < known)
+
+
+def _note(case: _Case, observation: Observation) -> None:
+    """Write down what was heard of a cluster, if anything was."""
+    cluster, heard = case.cluster, case.heard
+    if heard is None or isinstance(observation, Missing):
+        return
+    cluster.clock_offset_s, cluster.interval_s = heard.offset_s, case.rulebook.resource.interval_s
+    latest = case.there + FUTURE
+    if observation.at > latest:
+        return
+    if observation.is_whole():
+        cluster.sampled_at, cluster.heard_at = observation.at, heard.received_at
+        cluster.sample = sample_as_json(observation)
+    elif cluster.sampled_at is not None and cluster.sampled_at > latest:
         cluster.sampled_at = None
 
 
@@ -185,6 +197,7 @@ async def _judge_all(session: Session, due: Sequence[tuple[_Case, Observation]])
     try:
         async with session.savepoint():
             told = [await _decide(session, case, observation) for case, observation in due]
+            await write_alike(session, [case.cluster for case, _ in due if case.heard], _JUDGED)
     except Exception as error:
         _raise_if_of_database(error)
         await _judge_apart(session, due)
@@ -221,7 +234,7 @@ async def _judge(session: Session, case: _Case, observation: Observation) -> Non
     case.means.instruments.decided()
     try:
         async with session.savepoint():
-            await _hold(session, case, why)
+            await _hold(session, case, observation, why)
     except Exception as error:
         _raise_if_of_database(error)
         log.exception("cluster.not_held", **about)
@@ -233,10 +246,11 @@ def _raise_if_of_database(error: Exception) -> None:
         raise error
 
 
-async def _hold(session: Session, case: _Case, why: str) -> None:
+async def _hold(session: Session, case: _Case, observation: Observation, why: str) -> None:
     """Nothing was decided: no budget above its floor and nothing new, but nothing is given back either."""
     cluster, resource = case.cluster, case.rulebook.resource
     await session.refresh(cluster)
+    _note(case, observation)
     rows = select(Machine).where(Machine.cluster_id == cluster.id, Machine.state.in_(LIVE))
     fresh = rows.order_by(Machine.ordinal).execution_options(populate_existing=True)
     machines = (await session.execute(fresh)).scalars().all()
@@ -252,7 +266,7 @@ async def _hold(session: Session, case: _Case, why: str) -> None:
     reason = f"{why}; held at the floor, nothing new"
     if cluster.reason != reason:
         log.warning("cluster.held", resource=resource.name, cluster=cluster.name, reason=reason)
-    cluster.decision = as_json(decision)
+    cluster.decision = decision_as_json(decision)
     cluster.reason, cluster.decided_at = reason, case.there
     hold(session, Order(case.means, resource, cluster, decision, None, None, reason), machines, case.now)
 
@@ -283,6 +297,7 @@ def _log_decided(told: Sequence[dict[str, object] | None]) -> None:
 @as_part("decide")
 async def _decide(session: Session, case: _Case, observation: Observation) -> dict[str, object] | None:
     """Decide about one cluster and write down what follows; what the log is to say, where something moved."""
+    _note(case, observation)
     cluster, rules = case.cluster, case.rulebook.of(case.cluster, case.now)
     machines = case.rulebook.machines.get(cluster.id, [])
     _give_up_revoked(case.rulebook, machines)
@@ -297,9 +312,10 @@ async def _decide(session: Session, case: _Case, observation: Observation) -> di
     after, decision = decide(rules.policy, before, observation, facts)
     rules = name_bound(rules, decision, len(facts.machines))
     case.means.instruments.decided(decision.verdict)
-    reason, decided, told = _tell(case, rules, decision, machines), as_json(decision), None
-    if case.by_hand is not None or _differs(cluster.decision, decided):
-        inputs = Inputs(observation=observation, facts=facts, decision=decision).as_json()
+    reason = _tell(case, rules, decision, _names(cluster, observation))
+    decided, told = decision_as_json(decision), None
+    if case.by_hand is not None or differs(cluster.decision, decided):
+        inputs = inputs_as_json(observation, facts, decision)
         inputs["decision"] |= carried()  # acts that follow belong to its trace
         record = DecisionRecord(
             id=new_id(), cluster_id=cluster.id, at=decision.at, policy_id=rules.assignment.policy_id,
@@ -332,9 +348,10 @@ async def _give_back(session: Session, case: _Case, machines: Sequence[Machine])
     await follow(session, order, machines, case.now)
 
 
-def _tell(case: _Case, rules: Rules, decision: Decision, machines: Sequence[Machine]) -> str:
+def _tell(case: _Case, rules: Rules, decision: Decision, names: Mapping[str, str]) -> str:
     """The decision's reason in words, with who and what stands behind it."""
-    told = explain(decision, rules.policy, _names(case.cluster))
+    told = explain(decision, rules.policy, names)
+    machines = case.rulebook.machines.get(case.cluster.id, [])
     why = why_draining(case.rulebook.resource, case.cluster, machines)
     if decision.reason.code is ReasonCode.DRAINING and why is not None:
         told = replace_cause(told, why)
@@ -349,20 +366,9 @@ def _with_hand(case: _Case, reason: str) -> str:
     return reason if case.by_hand is None or case.by_hand in reason else f"{case.by_hand}; {reason}"
 
 
-def _names(cluster: Cluster) -> dict[str, str]:
+def _names(cluster: Cluster, observation: Observation) -> dict[str, str]:
+    """Display names of hosts by their references, as far as known."""
+    if isinstance(observation, Sample):
+        return dict(zip(observation.hosts, observation.host_names, strict=False))
     sample = cluster.sample or {}
     return dict(zip(sample.get("hosts", ()), sample.get("host_names", ()), strict=True))
-
-
-def _differs(known: dict[str, object] | None, decision: dict[str, object]) -> bool:
-    """Whether a decision is worth a row: anything but its time and the owner's load moved."""
-    return known is None or _essence(known) != _essence(decision)
-
-
-def _essence(decision: dict[str, object]) -> object:
-    reason, budgets = decision["reason"], decision["budgets"]
-    assert isinstance(reason, dict)
-    assert isinstance(budgets, list)
-    what = [decision[name] for name in ("verdict", "rung", "wanted", "running", "cap_mhz")]
-    what.append(decision.get("suspend") or [])
-    return (what, reason["code"], [(budget["host"], budget["budget_mhz"]) for budget in budgets])

@@ -3,12 +3,13 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy import String, cast, func, or_, select, update
 
 from libs.common.contracts.resource import Mode
-from libs.common.db import Session
+from libs.common.db import Session, among
 from libs.common.secrets import Unsealable
 from libs.providers.base import Cause, Connection, ProviderError, Rejected
 from services.workload.domain.states import LIVE, MachineState, Wanted
@@ -19,6 +20,7 @@ LEASE = timedelta(seconds=30)
 RENEW_BELOW = timedelta(seconds=28)
 """More than the deadline of a call and the time between two beats."""
 CLAIM_AT_ONCE = 100
+_PLAIN: dict[str, Any] = {"execution_options": {"synchronize_session": False}}
 LONGEST_PAUSE_S = 30.0
 MOST_RETRY_AFTER_S = 300.0
 """A cloud that asks for longer is asked again all the same."""
@@ -44,9 +46,9 @@ class Claimed:
     released: bool
     connection: Connection
     clusters: tuple[str, ...]
-    """The cloud's references, by name."""
+    """The cloud's references, by name, where all is to be given back; else not read."""
     occupied: tuple[str, ...]
-    """Those in which a pool or a folder of ours may be."""
+    """Those in which a pool or a folder of ours may be; not read while anything is lent."""
     has_machines: bool
     is_untouched: bool
     """Nothing of ours has ever been made there."""
@@ -58,31 +60,34 @@ class Claimed:
     """Its cloud refused or did not answer a moment ago: it is held, and not asked."""
 
 
-async def claim_resources(
-    session: Session, replica: UUID, installation_id: UUID, now: datetime
-) -> list[Claimed]:
-    """Take or renew the lease of every resource that is free or ours; returns those that are ours."""
+async def take_leases(session: Session, replica: UUID) -> None:
+    """Renew what this replica holds, and take what is free, a part of it at a time."""
     clock = func.clock_timestamp()
-    ours = Resource.lease_token == replica
-    is_old = ours & (Resource.lease_until < clock + RENEW_BELOW)
-    due = (
-        select(Resource.id)
-        .where(Resource.gone.is_(False))
-        .where(or_(Resource.lease_until.is_(None), Resource.lease_until < clock, is_old))
-        .order_by(Resource.id)
-        .limit(CLAIM_AT_ONCE)
-        .with_for_update(key_share=True, skip_locked=True)
-    )
-    lease = {"lease_token": replica, "lease_until": clock + LEASE}
-    await session.execute(update(Resource).where(Resource.id.in_(due)).values(lease))
+    there = select(Resource.id).where(Resource.gone.is_(False)).order_by(Resource.id)
+    free = there.where(or_(Resource.lease_until.is_(None), Resource.lease_until < clock)).limit(CLAIM_AT_ONCE)
+    old = there.where(Resource.lease_token == replica, Resource.lease_until < clock + RENEW_BELOW)
+    for due in (old.where(Resource.lease_until >= clock), free):
+        mine = update(Resource).where(Resource.id.in_(due.with_for_update(key_share=True, skip_locked=True)))
+        await session.execute(mine.values(lease_token=replica, lease_until=clock + LEASE), **_PLAIN)
+
+
+async def read_claims(
+    session: Session, replica: UUID, installation_id: UUID, now: datetime, only: frozenset[UUID] | None = None
+) -> list[Claimed]:
+    """The resources that this replica holds, or those of them that are asked for."""
     held = (
         select(Resource)
-        .where(ours, Resource.lease_until > clock, Resource.gone.is_(False))
+        .where(Resource.lease_token == replica, Resource.lease_until > func.clock_timestamp())
+        .where(Resource.gone.is_(False))
         .order_by(Resource.name)
     )
+    if only is not None:
+        held = held.where(among(Resource.id, only))
     resources = (await session.execute(held)).scalars().all()
-    ids = [row.id for row in resources]
-    clusters, machines = await _clusters_of(session, ids), await _machines_of(session, ids)
+    machines = await _machines_of(session, [row.id for row in resources])
+    # Only who lets go of a cloud goes by its clusters, and where nothing was ever made there is nothing to let go of.
+    leaving = [row.id for row in resources if _may_leave(Mode(row.mode), row.id in machines)]
+    clusters = await _clusters_of(session, leaving) if leaving else {}
     return [
         Claimed(
             row.id,
@@ -105,11 +110,15 @@ async def claim_resources(
     ]
 
 
+def _may_leave(mode: Mode, is_touched: bool) -> bool:
+    return mode is Mode.DRAINING or (mode is Mode.OBSERVE and is_touched)
+
+
 async def _clusters_of(session: Session, resource_ids: Sequence[UUID]) -> dict[UUID, list[tuple[str, bool]]]:
     """By resource: the clusters' references, and whether anything of ours may be in them."""
     clusters: dict[UUID, list[tuple[str, bool]]] = {}
     refs = select(Cluster.resource_id, Cluster.ref, Cluster.occupied)
-    of_resources = refs.where(Cluster.resource_id.in_(resource_ids)).order_by(Cluster.name, Cluster.id)
+    of_resources = refs.where(among(Cluster.resource_id, resource_ids)).order_by(Cluster.name, Cluster.id)
     for resource_id, ref, occupied in await session.execute(of_resources):
         clusters.setdefault(resource_id, []).append((ref, occupied))
     return clusters
@@ -122,7 +131,7 @@ async def _machines_of(session: Session, resource_ids: Sequence[UUID]) -> dict[U
     waits |= Machine.state == MachineState.LOST
     is_as_wanted = (cast(Machine.state, String) == cast(Machine.wanted, String)) | waits
     made = select(Machine.resource_id, func.bool_or(is_live), func.bool_and(is_as_wanted | ~is_live))
-    grouped = made.where(Machine.resource_id.in_(resource_ids)).group_by(Machine.resource_id)
+    grouped = made.where(among(Machine.resource_id, resource_ids)).group_by(Machine.resource_id)
     return {resource_id: (live, settled) for resource_id, live, settled in await session.execute(grouped)}
 
 

@@ -6,9 +6,10 @@ from datetime import datetime
 from uuid import UUID
 
 from sqlalchemy import case, select, update
+from sqlalchemy.orm import load_only
 
 from libs.common.contracts.action import GuestsThrottled, LimitsApplied, LimitsFailed, LimitsRequested
-from libs.common.db import Session
+from libs.common.db import Session, among
 from libs.common.ids import new_id
 from libs.providers.base import Power, ProviderError
 from services.workload.domain.limits import (
@@ -23,6 +24,10 @@ from services.workload.models import Cluster, Machine
 from services.workload.usecases.recording import record
 
 FREE_PERCENT = 100.0
+_DESIRED = (
+    Cluster.ref, Cluster.name, Cluster.cap_mhz, Cluster.budgets_mhz, Cluster.floor_mhz_per_vcpu, Cluster.reason,
+    Cluster.limits_id, Cluster.limits_applied_id, Cluster.sampled_at,
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,28 +53,35 @@ async def limits_due(session: Session, resource_id: UUID) -> list[LimitsDue]:
     Every machine that may run has one, also where its deletion is refused; with the cluster that shows it, where
     something of ours may be.
     """
-    of_resource = select(Cluster).where(Cluster.resource_id == resource_id).order_by(Cluster.name)
-    clusters = (await session.execute(of_resource)).scalars().all()
-    by_ref = {row.ref: row.id for row in clusters if row.occupied}
-    machines: dict[UUID | None, list[Machine]] = {}
     live = select(Machine).where(
         Machine.resource_id == resource_id, Machine.state.in_(LIVE), Machine.missing == 0
     )
-    for machine in (await session.execute(live.order_by(Machine.ordinal))).scalars():
-        if takes_limit(machine.state, is_on=machine.power == Power.ON):
-            where = machine.cluster_id if machine.seen_in is None else by_ref.get(machine.seen_in)
-            machines.setdefault(where, []).append(machine)
-    return [_due(row, machines[row.id]) for row in clusters if row.id in machines]
+    found = (await session.execute(live.order_by(Machine.ordinal))).scalars().all()
+    taking = [row for row in found if takes_limit(row.state, is_on=row.power == Power.ON)]
+    by_ref = await _occupied(session, resource_id) if any(row.seen_in for row in taking) else {}
+    machines: dict[UUID | None, list[Machine]] = {}
+    for row in taking:
+        where = row.cluster_id if row.seen_in is None else by_ref.get(row.seen_in)
+        machines.setdefault(where, []).append(row)
+    exposed = Cluster.sample["exposed"].astext
+    of_clusters = select(Cluster, exposed).where(among(Cluster.id, [where for where in machines if where]))
+    rows = await session.execute(of_clusters.order_by(Cluster.name).options(load_only(*_DESIRED)))
+    return [_due(cluster, machines[cluster.id], exposed is not None) for cluster, exposed in rows]
 
 
-def _due(cluster: Cluster, machines: Sequence[Machine]) -> LimitsDue:
+async def _occupied(session: Session, resource_id: UUID) -> dict[str, UUID]:
+    """The clusters in which something of ours may be, by the cloud's reference."""
+    rows = select(Cluster.ref, Cluster.id).where(Cluster.resource_id == resource_id, Cluster.occupied)
+    return {ref: cluster_id for ref, cluster_id in await session.execute(rows)}
+
+
+def _due(cluster: Cluster, machines: Sequence[Machine], is_exposed: bool) -> LimitsDue:
     ours = [
         Limited(machine.name, machine.host, machine.vcpus, lends=machine.state in COUNTED)
         for machine in machines
     ]
     wanted = share_budgets(cluster.budgets_mhz, ours, cluster.floor_mhz_per_vcpu)
     is_stale = any(differs(wanted[machine.name], machine.limit_mhz) for machine in machines)
-    is_exposed = (cluster.sample or {}).get("exposed") is not None
     return LimitsDue(
         cluster_id=cluster.id,
         cluster=cluster.ref,

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from functools import lru_cache
 from uuid import UUID
@@ -11,7 +11,7 @@ from sqlalchemy import ColumnElement, or_, select
 
 from libs.common.contracts.resource import Mode
 from libs.common.contracts.supply import TemplateState
-from libs.common.db import Session
+from libs.common.db import Session, among
 from libs.harvest.document import parse
 from libs.harvest.quota import Quota, read_quota
 from libs.harvest.types import Policy
@@ -55,6 +55,8 @@ class Rulebook:
     """Those that are in force for the organisation anywhere, by the name of the policy."""
     longest_life_s: float = 0.0
     """The longest least life in those policies."""
+    policies: dict[UUID, Policy] = field(default_factory=dict)
+    """What was read of the assignments' documents so far, by scope."""
 
     @property
     def lends(self) -> bool:
@@ -66,14 +68,22 @@ class Rulebook:
         assignment = self.assignments.get(cluster.id) or self.assignments.get(self.resource.id)
         if assignment is None:
             return None
-        document = json.dumps(assignment.document, sort_keys=True)
-        policy = _parsed(assignment.policy_id, assignment.policy_revision, document)
+        policy = self._policy(assignment)
         template = next((t for t in self.templates if t.name == policy.machine.template), None)
         granted, why = self._granted(cluster, template, now)
         if self.resource.seen_at is None and self.resource.mode == Mode.LEND:
             # No bound: a count that falls, if only until the first look, would rest before it grows again.
             template, why = None, why or "nothing new before what is there has been looked at"
         return Rules(assignment, policy, template, granted, why)
+
+    def _policy(self, assignment: Assignment) -> Policy:
+        """Raises InvalidPolicy."""
+        known = self.policies.get(assignment.scope_id)
+        if known is None:
+            document = json.dumps(assignment.document, sort_keys=True)
+            known = _parsed(assignment.policy_id, assignment.policy_revision, document)
+            self.policies[assignment.scope_id] = known
+        return known
 
     def _granted(self, cluster: Cluster, template: Template | None, now: datetime) -> tuple[int | None, str]:
         there = sum(
@@ -120,16 +130,14 @@ def _parsed(_policy_id: UUID, _revision: int, document: str) -> Policy:
 async def open_rulebook(session: Session, resource: Resource, cluster_ids: Sequence[UUID]) -> Rulebook:
     """Read everything that bounds these clusters."""
     scopes = or_(
-        Assignment.scope_id.in_(cluster_ids),
-        Assignment.scope_id == resource.id,
-        _is_quota_of(resource.organisation_id),
+        among(Assignment.scope_id, [*cluster_ids, resource.id]), _is_quota_of(resource.organisation_id)
     )
     rows = select(Assignment).where(scopes, Assignment.gone.is_(False)).order_by(Assignment.policy_name)
     assignments = (await session.execute(rows)).scalars().all()
     of_resource = select(Template).where(Template.resource_id == resource.id)
     templates = (await session.execute(of_resource.order_by(Template.version.desc()))).scalars().all()
     machines: dict[UUID, list[Machine]] = {}
-    live = select(Machine).where(Machine.cluster_id.in_(cluster_ids), Machine.state.in_(LIVE))
+    live = select(Machine).where(among(Machine.cluster_id, cluster_ids), Machine.state.in_(LIVE))
     for machine in (await session.execute(live.order_by(Machine.ordinal))).scalars():
         machines.setdefault(machine.cluster_id, []).append(machine)
     bounding = [row for row in assignments if row.quota is not None]

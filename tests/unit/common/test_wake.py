@@ -3,13 +3,14 @@
 import asyncio
 from datetime import UTC, datetime
 from typing import Literal
+from uuid import uuid4
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from libs.common.clock import SteppedClock
-from libs.common.wake import Activity, Wake
+from libs.common.wake import Activity, Errands, Wake
 
 START = datetime(2026, 3, 1, tzinfo=UTC)
 
@@ -147,3 +148,20 @@ def test_idle_exactly_when_nothing_is_pending(steps: list[Literal["set", "step",
         assert world.activity.is_idle
 
     asyncio.run(story())
+
+
+def test_an_errand_says_for_whom_it_is_and_one_without_a_name_is_for_all() -> None:
+    activity = Activity()
+    errands, one, other = Errands(activity), uuid4(), uuid4()
+    assert errands.take() is None, "who begins looks at everybody"
+
+    errands.name(one)
+    errands.name(other)
+    assert not activity.is_idle
+    assert errands.take() == frozenset({one, other})
+    assert errands.take() == frozenset()
+
+    errands.name(one)
+    errands.set()
+    assert errands.take() is None
+    assert errands.take() == frozenset()
