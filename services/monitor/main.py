@@ -2,6 +2,7 @@
 
 from libs.common.app import create_app
 from libs.common.contracts.resource import InventoryChanged, ResourceChanged
+from libs.common.db import Session
 from libs.common.service import Beat, Hears, Runtime, Sealed, Service, Tells
 from services.monitor import usecases
 from services.monitor.api import router
@@ -17,6 +18,11 @@ def build(runtime: Runtime) -> Service:
     database = runtime.open_database(NAME)
     collector = Collector(runtime, database)
     due = runtime.wake()
+
+    async def hear_resource(session: Session, event: ResourceChanged) -> None:
+        await usecases.hear_resource(session, event)
+        session.once_committed(collector.look_again)
+
     return Service(
         name=NAME,
         metadata=Base.metadata,
@@ -29,7 +35,7 @@ def build(runtime: Runtime) -> Service:
             verifier=runtime.verifier,
         ),
         prefixes=("/v1/monitors",),
-        hears=(Hears(ResourceChanged, usecases.hear_resource, wakes=(due,)),),
+        hears=(Hears(ResourceChanged, hear_resource, wakes=(due,)),),
         tells=(Tells(InventoryChanged, usecases.read_states),),
         seals=(Sealed(Resource.sealed_secret),),
         figures=(figures(runtime.clock),),

@@ -27,6 +27,8 @@ from services.monitor.reconcile.rounds import Rounds, Watch
 log = structlog.get_logger(__name__)
 
 COLLECT_EVERY_S = 5.0
+HOLD_EVERY_S = 1.0
+"""Not for every round that is due: of a thousand resources fifty are in a second, and each look reads all of them."""
 LEASE_S = 30.0
 SWEEP_EVERY_S = 300.0
 
@@ -49,20 +51,40 @@ class Collector:
         self._lanes = Lanes(runtime.activity, runtime.metrics)
         self._watches: dict[UUID, Watch] = {}
         self._running: set[UUID] = set()
+        self._held: list[Resource] = []
+        self._hold_at: datetime | None = None
+        """When leases are to be renewed; None: at once."""
+
+    def look_again(self) -> None:
+        """A resource has changed: what is held is read anew at the next beat."""
+        self._hold_at = None
 
     async def collect(self) -> float | None:
         """Hold, start what is due, and say in how many seconds the next round is due."""
-        async with self._database.transaction() as session:
-            resources = await usecases.hold(session, self._lease, self._running)
-        self._forget_others({resource.id for resource in resources})
         now = self._clock.now()
-        for resource in sorted(resources, key=lambda resource: resource.id):
+        if self._hold_at is None or now >= self._hold_at:
+            await self._hold(now)
+        now = self._clock.now()
+        for resource in self._held:
             watch = self._watch(resource, now)
             if watch.due_at <= now:
                 self._start(resource, watch, now)
-        self._instruments.holds(len(resources))
         due = [watch.due_at for watch in self._watches.values()]
         return (min(due) - now).total_seconds() if due else None
+
+    async def _hold(self, now: datetime) -> None:
+        """Renew, give up, claim: as often as leases need it, not for every round that is due."""
+        # First: what changes meanwhile is read at the next beat.
+        self._hold_at = now + timedelta(seconds=HOLD_EVERY_S)
+        try:
+            async with self._database.transaction() as session:
+                resources = await usecases.hold(session, self._lease, self._running)
+        except BaseException:
+            self._hold_at = None
+            raise
+        self._held = sorted(resources, key=lambda resource: resource.id)
+        self._forget_others({resource.id for resource in resources})
+        self._instruments.holds(len(resources))
 
     async def sweep(self) -> None:
         """Forget replicas that have ended."""
@@ -120,6 +142,8 @@ class Collector:
             await self._rounds.run(resource, watch)
         finally:
             self._running.discard(resource.id)
+            if watch.is_lost:
+                self.look_again()
             if self._watches.get(resource.id) is not watch:
                 await self._sessions.drop(resource.id)
 

@@ -59,6 +59,8 @@ class Watch:
     """Of the cloud's samples, once known."""
     rounds: int = 0
     """That the cloud answered."""
+    is_lost: bool = False
+    """Whether another replica holds the resource by now: a settlement was refused."""
 
     @property
     def misses_somebody(self) -> bool:
@@ -235,6 +237,7 @@ class Rounds:
         async with self._database.transaction() as session:
             kept = await usecases.settle(session, self._token, resource.id, outcome)
         if not kept:
+            watch.is_lost = True
             log.info("monitor.lease_lost", resource=str(resource.id))
 
     async def _fail(self, resource: Resource, watch: Watch, refusal: ProviderError, spent: bool) -> None:
@@ -262,7 +265,7 @@ class Rounds:
         )
         failure = usecases.Failure(refusal.cause.value, refusal.detail[:1000], now, watch.due_at)
         async with self._database.transaction() as session:
-            await usecases.settle_failure(session, self._token, resource.id, failure)
+            watch.is_lost = not await usecases.settle_failure(session, self._token, resource.id, failure)
 
     def _pause_s(self, resource: Resource, watch: Watch, refusal: ProviderError) -> float:
         """Until the next round; a bit less or more, so that many clouds that return at once are not asked at once."""
