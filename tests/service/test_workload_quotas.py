@@ -9,6 +9,7 @@ from libs.boinc.signing import SigningKey
 from libs.common.contracts.action import MachineDraining, MachineRequested
 from libs.common.ids import cluster_id, new_id
 from libs.providers.simulated import ClusterDefinition, OwnerProfile
+from services.workload.usecases import granting
 from tests.service.lone_service import OURS
 from tests.service.workload_house import LAB, House, open_house
 from tests.support import until
@@ -110,6 +111,28 @@ async def test_who_grants_waits_for_who_grants_to_another_cluster_and_counts_wha
         await house.run(20)
         assert len(house.heard(MachineRequested)) == 1
         assert "is used up: 8 are taken" in await reasons(house)
+
+
+async def test_an_owner_does_not_wait_for_a_quota_that_somebody_else_holds(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(granting, "WAITS_FOR", "200ms")
+    async with open_house(database_url) as house:
+        await house.lend(quota={"vcpus": 4})
+        await house.run(60)
+        await house.assign(quota={"vcpus": 8})
+
+        async with house.schema() as frozen:
+            await frozen.execute("begin")
+            await frozen.execute("select pg_advisory_xact_lock(hashtextextended($1, 0))", f"quota/{OURS}")
+            await house.run(20)
+            assert "another cluster of the organisation has its quotas in hand" in await reasons(house)
+            house.own(0.9)
+            await house.run(20)
+            assert "owner CPU 90 % is above reclaim" in await reasons(house)
+            assert {machine.limit_mhz for machine in house.cloud.truth().machines} == {800.0}
+            await frozen.execute("rollback")
+        assert len(house.heard(MachineRequested)) == 1
 
 
 async def test_projects_have_quotas_and_the_lowest_priority_goes_first(

@@ -1,7 +1,8 @@
 """Granting: what quotas of an organisation and of its projects, which span its clusters, leave to one of them.
 
 Who grants holds the organisation's lock until its transaction ends, so that two clusters never get the same room.
-Clusters are locked first, organisations in order of their ids after them.
+Clusters are locked first, an organisation after them. An owner never waits for a quota: who does not get the lock soon
+judges all the same, and makes nothing new.
 """
 
 from collections.abc import Sequence
@@ -10,7 +11,9 @@ from datetime import datetime
 from typing import NamedTuple
 from uuid import UUID
 
+import structlog
 from sqlalchemy import String, cast, func, select
+from sqlalchemy.exc import DBAPIError
 
 from libs.common.db import Session
 from libs.harvest.allotment import Asking, is_trivial
@@ -29,6 +32,14 @@ from services.workload.domain.states import COUNTED, LIVE
 from services.workload.models import Cluster, Contribution, Machine, Resource
 from services.workload.usecases.rules import Rulebook, Rules
 
+log = structlog.get_logger(__name__)
+
+WAITS_FOR = "2s"
+"""For an organisation's lock, in PostgreSQL's words."""
+_LOCK_NOT_AVAILABLE = "55P03"
+_CONTESTED = "contested"
+"""Of a transaction: organisations whose lock was waited for in vain."""
+
 
 class Grant(NamedTuple):
     """The rules of a cluster within all quotas, and the priority of whom each machine works for."""
@@ -46,13 +57,14 @@ async def grant(
     shares_out = not is_trivial([demand.asking for demand in demands])
     if not rulebook.quotas and not shares_out:
         return Grant(rules, {})
-    await _lock(session, rulebook.resource.organisation_id)
+    is_first = await _lock(session, rulebook)
     held = await _read_held(session, rulebook.resource.organisation_id, now)
     priorities = rank(demands, held, apart=apart) if shares_out else {}
     place = _place(cluster, rules)
     bounds = [
         bound_by_organisation(rulebook.quotas, held, priorities, rulebook.longest_life_s, place),
         bound_by_projects(demands, held, place, apart=apart) if shares_out else None,
+        None if is_first else _nothing_new(held, cluster),
     ]
     return Grant(_within(rules, [bound for bound in bounds if bound is not None]), priorities)
 
@@ -86,9 +98,32 @@ def _place(cluster: Cluster, rules: Rules) -> Place:
     return Place(cluster.id, cluster.resource_id, made, rules.policy.max_machines)
 
 
-async def _lock(session: Session, organisation_id: UUID) -> None:
+def _nothing_new(held: Sequence[Held], cluster: Cluster) -> Bound:
+    mine = sum(one.stays and one.cluster_id == cluster.id for one in held)
+    return Bound(mine, "another cluster of the organisation has its quotas in hand")
+
+
+async def _lock(session: Session, rulebook: Rulebook) -> bool:
+    """Whether the lock is ours until the transaction ends. It is waited for once in a transaction, and not for long."""
+    organisation_id, contested = rulebook.resource.organisation_id, session.info.setdefault(_CONTESTED, set())
     name = func.hashtextextended(cast(f"quota/{organisation_id}", String), 0)
-    await session.execute(select(func.pg_advisory_xact_lock(name)))
+    if await session.scalar(select(func.pg_try_advisory_xact_lock(name))):
+        return True
+    if organisation_id in contested:
+        return False
+    usual = await session.scalar(select(func.current_setting("lock_timeout")))
+    try:
+        async with session.savepoint():
+            await session.execute(select(func.set_config("lock_timeout", WAITS_FOR, True)))
+            await session.execute(select(func.pg_advisory_xact_lock(name)))
+            await session.execute(select(func.set_config("lock_timeout", usual, True)))
+    except DBAPIError as error:
+        if getattr(error.orig, "sqlstate", None) != _LOCK_NOT_AVAILABLE:
+            raise
+        contested.add(organisation_id)
+        log.warning("quota.contested", organisation=str(organisation_id))
+        return False
+    return True
 
 
 async def _read_held(session: Session, organisation_id: UUID, now: datetime) -> list[Held]:
