@@ -8,8 +8,8 @@ from uuid import UUID
 from pydantic import TypeAdapter
 
 from libs.common.contracts.resource import Mode
-from libs.common.contracts.usage import Announced
-from libs.harvest.types import Facts, MachineFact
+from libs.common.contracts.usage import Announced, Sample
+from libs.harvest.types import Facts, MachineFact, Observation
 from services.workload.domain.states import COUNTED, ENGINE_STATE, MachineState
 from services.workload.domain.words import ONLY_OBSERVES, PROBE_OVER, by_hand, released
 from services.workload.models import Cluster, Machine, Resource
@@ -35,7 +35,12 @@ class Granted:
 
 
 def facts_of(
-    resource: Resource, cluster: Cluster, machines: Sequence[Machine], granted: Granted, clocks: Clocks
+    resource: Resource,
+    cluster: Cluster,
+    machines: Sequence[Machine],
+    granted: Granted,
+    clocks: Clocks,
+    observation: Observation,
 ) -> Facts:
     """The facts of one cluster."""
     return Facts(
@@ -49,12 +54,14 @@ def facts_of(
         paused=_why_paused(resource, cluster),
         draining=why_draining(resource, cluster, machines) is not None,
         interval_s=cluster.interval_s,
-        coming=_coming(cluster),
+        coming=_coming(cluster, observation),
     )
 
 
-def _coming(cluster: Cluster) -> tuple[Announced, ...]:
+def _coming(cluster: Cluster, observation: Observation) -> tuple[Announced, ...]:
     """What the newest sample says is about to come; it holds through silence, and the engine knows when it is over."""
+    if isinstance(observation, Sample):
+        return observation.coming
     told = (cluster.sample or {}).get("coming")
     return _ANNOUNCED.validate_python(told) if told else ()
 

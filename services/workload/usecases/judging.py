@@ -307,7 +307,7 @@ async def _decide(session: Session, case: _Case, observation: Observation) -> di
         return None
     rules, ranks = await grant(session, case.rulebook, cluster, rules, case.now, apart=case.means.apart)
     granted = Granted(rules.granted, ranks)
-    facts = facts_of(case.rulebook.resource, cluster, machines, granted, case.clocks)
+    facts = facts_of(case.rulebook.resource, cluster, machines, granted, case.clocks, observation)
     before = _remembered(cluster)
     after, decision = decide(rules.policy, before, observation, facts)
     rules = name_bound(rules, decision, len(facts.machines))
