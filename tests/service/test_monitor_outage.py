@@ -44,6 +44,12 @@ class Lab:
         heard = self.house.heard(UsageSampled)
         return sorted(sample.at for event in heard for sample in event.samples)
 
+    def missing(self, since: datetime) -> set[datetime]:
+        """The ends of intervals that were not published, up to the newest that was."""
+        ends = self.ends()
+        steps = round((ends[-1] - since).total_seconds() / INTERVAL_S)
+        return {since + timedelta(seconds=INTERVAL_S * step) for step in range(steps + 1)} - set(ends)
+
     def heard(self, kind: type[ResourceDegraded] | type[ResourceRecovered]) -> int:
         return len(self.house.heard(kind))
 
@@ -89,13 +95,7 @@ async def test_ten_minutes_of_503_are_one_outage_without_a_storm_and_are_read_af
         assert 9.5 * 60 <= recovered.outage_s <= 11.5 * 60
         await lab.run(1)
 
-        def missing() -> list[datetime]:
-            ends = lab.ends()
-            steps = round((ends[-1] - before).total_seconds() / INTERVAL_S)
-            expected = {before + timedelta(seconds=INTERVAL_S * step) for step in range(steps + 1)}
-            return sorted(expected - set(ends))
-
-        await until(lambda: not missing(), what="every interval of the outage")
+        await until(lambda: not lab.missing(before), what="every interval of the outage")
         ends = lab.ends()
         assert len(ends) == len(set(ends)), "and none of them twice"
         assert (ends[-1] - before).total_seconds() >= MINUTES * 60
