@@ -137,6 +137,16 @@ async def test_an_impossible_interval_does_not_silence_the_watch_for_silence(
     assert "nothing heard" in (await house.cluster())["reason"]
 
 
+async def test_what_cannot_be_kept_is_judged_all_the_same(house: House) -> None:
+    """A sample with a column too short, or of tomorrow: the engine says what is wrong with it."""
+    await house.be_silent(20)
+    whole = (await house.measure())[0]
+    for broken in (replace(whole, machines=()), replace(whole, at=whole.at + timedelta(days=1))):
+        await house.publish(broken)
+        [cluster] = (await house.ask("GET", "/v1/clusters")).body["items"]
+        assert "judging failed" not in cluster["reason"]
+
+
 async def test_a_time_of_receipt_in_the_future_does_not_either(house: House) -> None:
     await house.be_silent(20)
     await house.publish(*await house.measure(), received_at=house.clock.now() + timedelta(days=365))
