@@ -10,7 +10,7 @@ from functools import partial
 from uuid import UUID
 
 import structlog
-from sqlalchemy import inspect, select
+from sqlalchemy import select
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError
 from sqlalchemy.orm import defer
 
@@ -299,8 +299,6 @@ async def _decide(session: Session, case: _Case, observation: Observation) -> di
     """Decide about one cluster and write down what follows; what the log is to say, where something moved."""
     _note(case, observation)
     cluster, rules = case.cluster, case.rulebook.of(case.cluster, case.now)
-    if "sample" in inspect(cluster).unloaded:  # this one cannot be kept: the one before holds
-        await session.refresh(cluster, ["sample"])
     machines = case.rulebook.machines.get(cluster.id, [])
     _give_up_revoked(case.rulebook, machines)
     if rules is None:
