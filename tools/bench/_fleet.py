@@ -29,7 +29,7 @@ from libs.common.contracts.supply import (
     TemplateChanged,
     TemplateState,
 )
-from libs.common.secrets import Vault, parse_keys
+from libs.common.secrets import Vault, authenticator_context, parse_keys
 from libs.providers.base import sealing_context
 from libs.providers.simulated import ClusterDefinition, OwnerProfile, SimulatedSettings, create_cloud
 from tests.system.processes import Deployment, Process
@@ -122,10 +122,11 @@ class Fleet:
             **about, version_id=uuid4(), template_id=uuid4(), name=WORKER, version=1, resource_id=resource_id,
             reference=WORKER, disk_gib=1.0, state=TemplateState.APPROVED,
         )  # fmt: skip
+        lent_by = uuid4()
         yield ContributionChanged(
-            **about, contribution_id=uuid4(), project_id=uuid4(), project_name="Lab",
+            **about, contribution_id=lent_by, project_id=uuid4(), project_name="Lab",
             project_url="https://boinc.example.org/lab/", weight=1.0, active=True, resource_ids=(resource_id,),
-            sealed_authenticator="",
+            sealed_authenticator=vault.seal(f"1_{'a' * 32}", authenticator_context(lent_by)),
         )  # fmt: skip
 
     async def running(self) -> int:
