@@ -18,6 +18,8 @@ class Limited:
     vcpus: int
     lends: bool = True
     """False: it should not be there any more, and gets the floor at most."""
+    dozes: bool = False
+    """It is being written to disk, which takes CPU of its own: it gets the floor at least, whatever the budget is."""
 
 
 def share_budgets(
@@ -25,7 +27,8 @@ def share_budgets(
 ) -> dict[str, float]:
     """CPU limit in whole MHz per machine name: its host's budget by vCPUs; the floor where the host is not known.
 
-    Rounded down, so the sum on a host never exceeds its budget (but for the 1 MHz a cloud needs).
+    Rounded down, so the sum on a host never exceeds its budget (but for the 1 MHz a cloud needs, and the floor of
+    what is falling asleep).
     """
     by_host: dict[str | None, list[Limited]] = {}
     for machine in machines:
@@ -35,6 +38,9 @@ def share_budgets(
         known = host is not None and host in budgets_mhz
         floor_mhz = floor_mhz_per_vcpu * sum(machine.vcpus for machine in there)
         limits |= _share(budgets_mhz[host] if known and host is not None else floor_mhz, there, floor_mhz)
+    for machine in machines:
+        if machine.dozes:
+            limits[machine.name] = max(limits[machine.name], _whole(floor_mhz_per_vcpu * machine.vcpus))
     return limits
 
 

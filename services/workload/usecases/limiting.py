@@ -19,7 +19,7 @@ from services.workload.domain.limits import (
     share_budgets,
     throttle_percent,
 )
-from services.workload.domain.states import COUNTED, LIVE, takes_limit
+from services.workload.domain.states import COUNTED, LIVE, MachineState, takes_limit
 from services.workload.models import Cluster, Machine
 from services.workload.usecases.recording import record
 
@@ -77,7 +77,13 @@ async def _occupied(session: Session, resource_id: UUID) -> dict[str, UUID]:
 
 def _due(cluster: Cluster, machines: Sequence[Machine], is_exposed: bool) -> LimitsDue:
     ours = [
-        Limited(machine.name, machine.host, machine.vcpus, lends=machine.state in COUNTED)
+        Limited(
+            machine.name,
+            machine.host,
+            machine.vcpus,
+            lends=machine.state in COUNTED,
+            dozes=machine.state is MachineState.SUSPENDING,
+        )
         for machine in machines
     ]
     wanted = share_budgets(cluster.budgets_mhz, ours, cluster.floor_mhz_per_vcpu)

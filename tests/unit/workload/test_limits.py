@@ -57,6 +57,14 @@ def test_what_should_not_be_there_any_more_takes_its_floor_from_what_the_others_
     assert share_budgets({"h1": 9000.0}, machines, 200.0) == {"stays": 8200.0, "goes": 800.0}
 
 
+def test_what_falls_asleep_keeps_the_floor_until_it_sleeps() -> None:
+    dozing = Limited("dozing", "h1", 4, dozes=True)
+    assert share_budgets({"h1": 0.0}, [dozing, Limited("asleep", "h1", 4)], 200.0) == {
+        "dozing": 800.0,
+        "asleep": LOWEST_MHZ,
+    }
+
+
 @given(st.sampled_from([float("nan"), float("inf")]))
 def test_a_budget_that_is_no_number_limits_to_the_least(budget: float) -> None:
     assert share_budgets({"h1": budget}, [Limited("m", "h1", 2)], 200.0) == {"m": LOWEST_MHZ}
