@@ -25,6 +25,7 @@ catalogue = APIRouter(prefix="/v1/listed-projects", tags=["projects"])
 
 Viewer = Annotated[Principal, Depends(allow(Role.VIEWER))]
 Operator = Annotated[Principal, Depends(allow(Role.OPERATOR))]
+Admin = Annotated[Principal, Depends(allow(Role.ADMIN))]
 Name = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]+$"), ONE_LINE]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 _FILE = {"requestBody": {"required": True, "content": {"application/xml": {"schema": {"type": "string"}}}}}
@@ -263,8 +264,8 @@ async def list_catalogue(
 
 
 @catalogue.put("", openapi_extra=_FILE)
-async def replace_catalogue(_who: Operator, request: Request, door: HasDoor) -> CatalogueKept:
-    """Take BOINC's `all_projects_list.xml`, the body as it is, in place of the catalogue before."""
+async def replace_catalogue(_who: Admin, request: Request, door: HasDoor) -> CatalogueKept:
+    """Take BOINC's `all_projects_list.xml`, the body as it is, as the catalogue of all organisations."""
     body = await request.body()
     try:
         listed = await asyncio.to_thread(read_catalogue, body)
