@@ -76,9 +76,7 @@ class Clones:
 
     async def take_up(self, begun: Sequence[Begun], templates: Templates) -> None:
         """Clones that an earlier process began and that still run, known from now on as if they were begun here."""
-        unknown = [each for each in begun if each.name not in self._known]
-        if not unknown:
-            return
+        unknown = [each for each in begun if not self._is_known(each)]
         doing = "finding clones again"
         for each in unknown:
             try:
@@ -86,9 +84,14 @@ class Clones:
             except Rejected as refusal:  # as before there were tasks to be found: the name alone protects
                 log.info("vsphere.clone_not_found_again", machine=each.name, reason=refusal.detail)
                 continue
-            if task is not None and each.name not in self._known:
+            if task is not None and not self._is_known(each):
                 self._known[each.name] = Clone(task, each.name, each.mark, each.cluster, each.host)
                 log.info("vsphere.clone_found_again", machine=each.name, task=each.task_id)
+
+    def _is_known(self, begun: Begun) -> bool:
+        """Whether the machine's clone is known, or its task as another's: an id came again, and that is not to end."""
+        tasks = {ref_id(clone.task) for clone in list(self._known.values())}
+        return begun.name in self._known or begun.task_id in tasks
 
     def find(self, name: str) -> Any | None:
         """The clone's task."""

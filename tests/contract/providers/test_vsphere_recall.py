@@ -49,6 +49,10 @@ async def test_another_process_finds_a_clone_again_shows_its_progress_and_calls_
 
         found = await until(progress, what="progress in the other process")
         assert (found.name, found.mark, found.task_id) == (spec.name, spec.mark, begun.task_id)
+        await fresh.recall([replace(told, name="another-machine")])
+        assert [machine.name for machine in await fresh.machines()] == [spec.name], (
+            "one task makes one machine"
+        )
         asked = proxy.calls.total()
         await fresh.recall([told])
         assert proxy.calls.total() <= asked + 1, "what is known is not asked for (but changes are waited for)"
