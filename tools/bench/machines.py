@@ -87,10 +87,14 @@ def laws(rows: Sequence[Figures]) -> dict[str, float]:
 def report(rows: Sequence[Figures], wrong: Sequence[str], window_s: float) -> None:
     """A table for people and one line for programs."""
     table = Table(title=f"machines on clouds of {SHAPE.machines}, each measured for {window_s:g} s")
-    for name in rows[0]:
-        table.add_column(name, justify="right")
+    first, *figures = rows[0]
+    table.add_column(first)
     for row in rows:
-        table.add_row(*(f"{value:,.3g}" if value < 100 else f"{value:,.0f}" for value in row.values()))
+        table.add_column(f"{row[first]:,.0f}", justify="right")
+    for name in figures:
+        table.add_row(
+            name, *(f"{row[name]:,.3g}" if row[name] < 100 else f"{row[name]:,.0f}" for row in rows)
+        )
     Console().print(table)
     grown = {name: round(power, 2) for name, power in laws(rows).items()}
     print(

@@ -167,11 +167,11 @@ def report(rows: Sequence[Figures], wrong: Sequence[str], options: argparse.Name
     for row in rows:
         row["judging_speed_up"] = row["judged_per_s"] / rows[0]["judged_per_s"]
     table = Table(title=f"{options.clouds} clouds lent to, {os.cpu_count()} cores")
-    names = list(dict.fromkeys(name for row in rows for name in row))
-    for name in names:
-        table.add_column(name, justify="right")
+    table.add_column("replicas")
     for row in rows:
-        table.add_row(*(f"{row[name]:,.3g}" if name in row else "" for name in names))
+        table.add_column(f"{row['replicas']:g}", justify="right")
+    for name in dict.fromkeys(name for row in rows for name in row if name != "replicas"):
+        table.add_row(name, *(f"{row[name]:,.4g}" if name in row else "" for row in rows))
     Console().print(table)
     print(json.dumps({"bench": "replicas", **vars(options), "rows": rows, "wrong": wrong}))
 
