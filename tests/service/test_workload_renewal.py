@@ -86,7 +86,7 @@ async def test_a_changed_key_reaches_every_machine_one_after_the_other_and_slots
         if all(keys == {"another-key"} for keys in keys_of(house)) and len(living) == 4:
             break
     assert keys_of(house) == [{"another-key"}] * 4
-    assert least == 3
+    assert least >= 3, "one after the other"
     assert len(set(slots_of(house))) == 4
     assert max(slots_of(house)) <= 5  # one was still leaving when its successor was asked for
     assert old.isdisjoint(machine["id"] for machine in await house.machines())

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from pyVmomi import vim
+from structlog.testing import capture_logs
 
 from libs.providers.base import Cause, Rejected
 from libs.providers.vsphere import VSphereProvider
@@ -48,12 +49,14 @@ def watch_clones(proxy: FaultProxy) -> list[bool]:
 
 
 async def test_auto_makes_linked_clones_of_a_snapshot_and_full_ones_without(
-    target: VSphereTarget, proxy: FaultProxy, capsys: pytest.CaptureFixture[str]
+    target: VSphereTarget, proxy: FaultProxy
 ) -> None:
     await opened_with(target, clone="auto")
     clones = watch_clones(proxy)
-    assert (await deploy(target, target.make_spec())).configured
-    assert "the template has no snapshot" in capsys.readouterr().out
+    with capture_logs() as logs:
+        assert (await deploy(target, target.make_spec())).configured
+    told = [each["reason"] for each in logs if each["event"] == "vsphere.full_clone_instead"]
+    assert told == ["the template has no snapshot"]
     await target.back_door.run(partial(make_template, True))
     assert (await deploy(target, target.make_spec())).configured
     await opened_with(target, clone="auto", datastore="LocalDS_1")
