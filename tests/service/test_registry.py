@@ -165,6 +165,20 @@ async def test_a_release_that_nobody_waits_for_changes_nothing(registry: Lone, u
     assert (seen["mode"], seen["released_at"]) == ("lend", None)
 
 
+async def test_a_late_release_of_an_earlier_drain_does_not_end_a_later_one(registry: Lone, url: str) -> None:
+    made = await register(registry, body(url))
+    path = f"/v1/resources/{made['id']}"
+    for mode in ("draining", "lend", "draining"):
+        await registry.ask("POST", f"{path}/mode", {"mode": mode})
+    await registry.settle()
+    told, drained_at = states(registry)[0].at, [2, 4]
+
+    await registry.tell(ResourceReleased(at=told, resource_id=UUID(made["id"]), revision=drained_at[0]))
+    assert (await read(registry, made))["released_at"] is None, "machines made in between may run there"
+    await registry.tell(ResourceReleased(at=told, resource_id=UUID(made["id"]), revision=drained_at[1]))
+    assert (await read(registry, made))["released_at"] is not None
+
+
 async def test_only_draining_can_be_forced(registry: Lone, url: str) -> None:
     made = await register(registry, body(url))
     path = f"/v1/resources/{made['id']}/mode"
