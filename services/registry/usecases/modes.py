@@ -12,7 +12,7 @@ from services.registry.models import Resource
 from services.registry.usecases import probing
 from services.registry.usecases.outcomes import withdraw
 from services.registry.usecases.probing import Lending
-from services.registry.usecases.registering import advance, announce, forget, lock, refuse_deleting
+from services.registry.usecases.registering import advance, announce, enter, forget, lock, refuse_deleting
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,13 +39,9 @@ async def set_mode(
         return await probing.lend(session, who, resource, Lending(wish.probe, wish.probe_lasts), now)
     withdraw(resource, f"{who.name} asked for mode {wish.mode.value}", now)
     if wish.mode is Mode.DRAINING:
-        _drain(resource, wish.force, now)
+        _drain(session, resource, wish.force, now)
     else:
-        resource.force, resource.forced_at = False, None
-        resource.released_at, resource.draining_revision = None, None
-        resource.mode = wish.mode
-        advance(resource, now)
-    announce(session, resource)
+        enter(session, resource, wish.mode, now)
     return resource
 
 
@@ -61,8 +57,7 @@ async def remove(session: Session, who: Principal, resource_id: UUID, force: boo
         return resource
     resource.deleting = True
     withdraw(resource, f"{who.name} removed the resource", now)
-    _drain(resource, force or resource.force, now)
-    announce(session, resource)
+    _drain(session, resource, force or resource.force, now)
     return resource
 
 
@@ -74,8 +69,9 @@ def check_wish(wish: Wish) -> None:
         raise invalid("probe", "Only lending is probed.", "Leave `probe` out, or ask for `lend`.")
 
 
-def _drain(resource: Resource, force: bool, now: datetime) -> None:
+def _drain(session: Session, resource: Resource, force: bool, now: datetime) -> None:
     resource.mode, resource.force, resource.released_at = Mode.DRAINING, force, None
     resource.forced_at = (resource.forced_at or now) if force else None
     advance(resource, now)
     resource.draining_revision = resource.draining_revision or resource.revision
+    announce(session, resource)

@@ -19,13 +19,11 @@ from libs.common.errors import conflict, forbidden
 from libs.common.ids import new_id
 from services.registry.models import Resource
 from services.registry.usecases.outcomes import Outcome, blank, close
-from services.registry.usecases.registering import advance, announce
+from services.registry.usecases.registering import advance, announce, enter
 
 log = structlog.get_logger(__name__)
 
 BATCH = 50
-
-
 _SILENT = {
     Step.WAITING: "no machine could be made for it",
     Step.REQUESTED: "the cloud has not brought its machine up",
@@ -160,8 +158,5 @@ def _blockers_of(resource: Resource) -> list[dict[str, str]]:
 
 
 def _lend(session: Session, resource: Resource, now: datetime) -> None:
-    resource.mode, resource.force, resource.forced_at = Mode.LEND, False, None
-    resource.released_at, resource.draining_revision = None, None
     resource.activated_at = resource.activated_at or now
-    advance(resource, now)
-    announce(session, resource)
+    enter(session, resource, Mode.LEND, now)

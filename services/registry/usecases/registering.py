@@ -182,6 +182,14 @@ def refuse_deleting(resource: Resource) -> None:
         raise conflict("The resource is being deleted.", "Wait until it is gone, then register it again.")
 
 
+def enter(session: Session, resource: Resource, mode: Mode, now: datetime) -> None:
+    """Go into a mode in which nothing is to be given up, whatever was being given up before; others are told."""
+    resource.mode, resource.force, resource.forced_at = mode, False, None
+    resource.released_at, resource.draining_revision = None, None
+    advance(resource, now)
+    announce(session, resource)
+
+
 def advance(resource: Resource, now: datetime) -> None:
     """A new revision: others will be told."""
     resource.revision += 1
