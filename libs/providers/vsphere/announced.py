@@ -6,18 +6,17 @@ choose. How much is read is bounded, and a round never fails because of it.
 
 import asyncio
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 import structlog
 from pyVmomi import vim
 
 from libs.common.contracts.usage import Announced, Coming
-from libs.providers.base import ProviderError
 from libs.providers.vsphere.faults import Refused
 from libs.providers.vsphere.inventory import Cluster, Host
 from libs.providers.vsphere.scheduled import Planned, kind_of, read_schedule
+from libs.providers.vsphere.seldom import Seldom
 from libs.providers.vsphere.session import Session
 from libs.providers.vsphere.soap import Found, Garbled, Line, Ref, Step, parse_time, write_start
 
@@ -29,7 +28,7 @@ MOST_TOLD = 100
 KEEP = timedelta(minutes=10)
 """How long one that has begun is told: longer than anybody keeps room for it."""
 REST = timedelta(minutes=5)
-"""Between two looks at what is scheduled, and before another try after a refusal."""
+"""Before another try after a refusal."""
 AHEAD = timedelta(minutes=15)
 """What is scheduled for later is told later."""
 _STATE, _ENDED, _WHAT, _ENTITY = "info.state", "info.completeTime", "info.descriptionId", "info.entity"
@@ -61,13 +60,11 @@ class ComingWatch:
     """Follows what is begun and what is scheduled. What had ended before the first look shows in the samples."""
 
     def __init__(self, session: Session) -> None:
-        self._session = session
         self._known: set[str] | None = None
         """Tasks whose end has been seen; None before the first look."""
         self._told: dict[tuple[str, Coming], Announced] = {}
         """By machine and kind: who starts again and again is told once."""
-        self._planned: Sequence[Planned] = ()
-        self._read_plan_at: datetime | None = None
+        self._plan: Seldom[Sequence[Planned]] = Seldom(session, "what is scheduled", ())
         self._rests_until: datetime | None = None
 
     async def look(
@@ -102,7 +99,7 @@ class ComingWatch:
         """Take up what has begun; returns what is scheduled."""
         acts = [act for act in await read_acts(line) if act.machine.id not in ours]
         news = self._choose(acts)
-        plan = _choose_planned(await self._read_plan(now), ours, now)
+        plan = _choose_planned(await self._plan.look(read_schedule, now), ours, now)
         about = [act.machine for act in news] + [each.about for each in plan]
         machines = await _read_machines(line, [ref for ref in about if ref.kind == "VirtualMachine"])
         moving = any(act.kind is Coming.MIGRATION and not act.has_ended for act in news)
@@ -134,16 +131,6 @@ class ComingWatch:
         found = None if machine is None else _tell(act, machine, hosts, moves.get(act.machine.id), now)
         if found is not None:
             self._told[key] = found
-
-    async def _read_plan(self, now: datetime) -> Sequence[Planned]:
-        if self._read_plan_at is None or now - self._read_plan_at >= REST or now < self._read_plan_at:
-            self._read_plan_at = now
-            try:
-                self._planned = await self._session.call(read_schedule, "reading what is scheduled")
-            except ProviderError as refusal:
-                log.info("vsphere.schedule_unread", cause=refusal.cause)
-                self._planned = ()
-        return self._planned
 
 
 async def read_acts(line: Line) -> list[Act]:
@@ -249,5 +236,5 @@ def on_clock_of(
 
 
 def _moved(told: Announced, by: timedelta) -> Announced:
-    more: dict[str, Any] = {} if told.ends_at is None else {"ends_at": told.ends_at + by}
-    return Announced(told.kind, told.begins_at + by, host=told.host, share=told.share, **more)
+    ends_at = None if told.ends_at is None else told.ends_at + by
+    return replace(told, begins_at=told.begins_at + by, ends_at=ends_at)

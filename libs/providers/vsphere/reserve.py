@@ -2,22 +2,19 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from functools import partial
 from typing import Any
 
-import structlog
 from pyVmomi import vim
 
-from libs.providers.base import ProviderError
 from libs.providers.vsphere.api import Api
 from libs.providers.vsphere.inventory import Cluster, Host, read_objects, ref_id
+from libs.providers.vsphere.seldom import Seldom
 from libs.providers.vsphere.session import Session
 
-READ_EVERY = timedelta(minutes=5)
 _PATH = "configurationEx.dasConfig"
 _Policies = vim.cluster
-log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,27 +36,18 @@ class Reserve:
 
 
 class ReserveWatch:
-    """Remembers what was read; a cluster whose configuration cannot be read keeps nothing that is known."""
+    """What is kept free; a cluster whose configuration cannot be read keeps nothing that is known."""
 
     def __init__(self, session: Session) -> None:
-        self._session = session
-        self._known: dict[str, Reserve] = {}
-        self._read_at: datetime | None = None
+        self._kept: Seldom[dict[str, Reserve]] = Seldom(session, "what HA keeps free", {})
 
     async def look(self, clusters: Sequence[Cluster], now: datetime) -> dict[str, Reserve]:
-        """By cluster id; a refusal costs nothing but that."""
-        if self._read_at is None or not timedelta() <= now - self._read_at < READ_EVERY:
-            self._read_at = now
-            refs = [each.ref for each in clusters if isinstance(each.ref, vim.ClusterComputeResource)]
-            try:
-                self._known = await self._session.call(partial(_read, refs), "reading what HA keeps free")
-            except ProviderError as refusal:
-                log.info("vsphere.reserve_unread", cause=refusal.cause)
-                self._known = {}
-        return self._known
+        """By cluster id."""
+        return await self._kept.look(partial(_read, clusters), now)
 
 
-def _read(refs: Sequence[Any], api: Api) -> dict[str, Reserve]:
+def _read(clusters: Sequence[Cluster], api: Api) -> dict[str, Reserve]:
+    refs = [each.ref for each in clusters if isinstance(each.ref, vim.ClusterComputeResource)]
     rows = read_objects(api, "reserve", refs, {vim.ClusterComputeResource: (_PATH,)})
     found = {row.id: read_reserve(row.properties.get(_PATH)) for row in rows}
     return {cluster: reserve for cluster, reserve in found.items() if reserve is not None}
