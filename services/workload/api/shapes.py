@@ -151,10 +151,8 @@ class EventOut(BaseModel):
 
 def cluster_out(row: ClusterRow, now: datetime) -> ClusterOut:
     """A cluster's row as an operator sees it."""
-    cluster, decision = row.cluster, row.cluster.decision or {}
-    hosts = _hosts(
-        cluster.sample or {}, {b["host"]: b for b in decision.get("budgets", [])}, cluster.budgets_mhz
-    )
+    cluster, decision, sample = row.cluster, row.cluster.decision or {}, row.cluster.sample or {}
+    hosts = _hosts(sample, {b["host"]: b for b in decision.get("budgets", [])}, cluster.budgets_mhz)
     return ClusterOut(
         id=cluster.id,
         resource_id=cluster.resource_id,
@@ -182,9 +180,9 @@ def cluster_out(row: ClusterRow, now: datetime) -> ClusterOut:
         most_machines=cluster.most_machines,
         sweep_stopped=row.resource.sweep_stopped,
         cloud=_health(row.resource, now),
-        drs=(cluster.sample or {}).get("drs"),
-        ha_reserve_cpu_mhz=_finite((cluster.sample or {}).get("ha_reserve_cpu_mhz")),
-        ha_reserve_memory_mib=_finite((cluster.sample or {}).get("ha_reserve_memory_mib")),
+        drs=sample.get("drs"),
+        ha_reserve_cpu_mhz=_finite(sample.get("ha_reserve_cpu_mhz")),
+        ha_reserve_memory_mib=_finite(sample.get("ha_reserve_memory_mib")),
         superseded=cluster.superseded,
     )
 

@@ -44,10 +44,7 @@ async def judge_silent(database: Database, means: Means) -> None:
 
 async def renew_all(database: Database, means: Means, *, by_manager: bool) -> None:
     """Machines that were made for what is no more, or whose guests do not work, make room for others."""
-
-    async def renew(session: Session, resource_id: UUID) -> None:
-        await renewing.renew(means, session, resource_id, by_manager=by_manager)
-
+    renew = partial(renewing.renew, means, by_manager=by_manager)
     async with database.transaction() as session:
         resources = await renewing.resources_with_machines(session)
     await _for_each(database, resources, renew, "resource.not_renewed")
@@ -55,10 +52,7 @@ async def renew_all(database: Database, means: Means, *, by_manager: bool) -> No
 
 async def probe_all(database: Database, means: Means, *, has_door: bool) -> None:
     """Machines of probes are made, and it is told how far they are."""
-
-    async def probe(session: Session, resource_id: UUID) -> None:
-        await probing.probe(means, session, resource_id, has_door=has_door)
-
+    probe = partial(probing.probe, means, has_door=has_door)
     async with database.transaction() as session:
         resources = await probing.resources_with_probes(session)
     await _for_each(database, resources, probe, "resource.not_probed")
