@@ -2,12 +2,10 @@
 
 import asyncio
 import os
-import tempfile
 from collections import Counter
 from collections.abc import AsyncIterator, Iterable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -16,8 +14,6 @@ import asyncpg
 import psutil
 from prometheus_client.parser import text_string_to_metric_families
 
-from libs.common.bus import open_bus
-from libs.common.bus.base import Bus
 from libs.common.bus.messages import to_message
 from libs.common.clock import WallClock
 from libs.common.contracts.base import StateEvent
@@ -32,9 +28,8 @@ from libs.common.contracts.supply import (
 from libs.common.secrets import Vault, authenticator_context, parse_keys
 from libs.providers.base import sealing_context
 from libs.providers.simulated import ClusterDefinition, OwnerProfile, SimulatedSettings, create_cloud
-from tests.system.processes import Deployment, Process
-from tools.parts.postgres import PostgresServer
-from tools.parts.rabbitmq import RabbitNode
+from tests.system.processes import Process
+from tools.bench._parts import Parts, opened_parts, spent_s
 
 WORKER = "worker"
 PASSWORD = "a password of no importance"
@@ -66,14 +61,9 @@ class Shape:
 
 
 @dataclass
-class Fleet:
+class Fleet(Parts):
     """The parts, the processes, and the clouds that are lent."""
 
-    folder: Path
-    deployment: Deployment
-    rabbit_url: str
-    bus: Bus
-    database: asyncpg.Connection
     clouds: dict[UUID, Any] = field(default_factory=dict)
 
     async def replicas(self, service: str, count: int) -> list[Process]:
@@ -155,20 +145,8 @@ class Fleet:
 @asynccontextmanager
 async def open_fleet() -> AsyncIterator[Fleet]:
     """RabbitMQ and PostgreSQL, and nothing that runs yet."""
-    async with AsyncExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        rabbit, postgres = RabbitNode(), PostgresServer()
-        for part in (rabbit, postgres):
-            stack.push_async_callback(part.close)
-            await part.start()
-        url = await postgres.create_database("tides")
-        deployment = Deployment(folder, url, rabbit.url)
-        stack.push_async_callback(deployment.stop)
-        bus = await open_bus(rabbit.url)
-        stack.push_async_callback(bus.aclose)
-        database = await asyncpg.connect(url)
-        stack.push_async_callback(database.close)
-        yield Fleet(folder, deployment, rabbit.url, bus, database)
+    async with opened_parts() as parts:
+        yield Fleet(**vars(parts))
 
 
 async def metrics_of(process: Process) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
@@ -188,12 +166,6 @@ def total(metrics: dict[tuple[str, frozenset[tuple[str, str]]], float], name: st
     return sum(value for (known, has), value in metrics.items() if known == name and wanted <= has)
 
 
-def cpu_s(process: Process) -> float:
-    """CPU seconds of one of ours so far."""
-    assert process.process is not None
-    return _spent(psutil.Process(process.process.pid))
-
-
 async def database_cpu_s(database: asyncpg.Connection) -> float:
     """CPU seconds of the database's processes, those that have ended with them."""
     backend = psutil.Process(await database.fetchval("select pg_backend_pid()"))
@@ -205,13 +177,5 @@ async def database_cpu_s(database: asyncpg.Connection) -> float:
         + times.system
         + times.children_user
         + times.children_system
-        + sum(_spent(each) for each in server.children() if each.pid != os.getpid())
+        + sum(spent_s(each) for each in server.children() if each.pid != os.getpid())
     )
-
-
-def _spent(process: psutil.Process) -> float:
-    try:
-        times = process.cpu_times()
-    except psutil.NoSuchProcess:
-        return 0.0
-    return float(times.user + times.system)

@@ -1,11 +1,9 @@
 """The installation that the pipeline is measured on: workload and stats, their wires, and rounds of samples."""
 
 import asyncio
-import os
 import random
-import tempfile
 from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -14,17 +12,13 @@ from uuid import UUID, uuid4
 
 import asyncpg
 
-from libs.common.bus import open_bus
-from libs.common.bus.base import Bus
 from libs.common.bus.messages import to_message
 from libs.common.clock import WallClock
 from libs.common.contracts.resource import Mode, ResourceChanged
 from libs.common.contracts.supply import PolicyAssigned, Scope
 from libs.common.contracts.usage import HostState, Sample, UsageSampled
 from tests.support import until
-from tests.system.processes import Deployment
-from tools.parts.postgres import PostgresServer
-from tools.parts.rabbitmq import RabbitNode
+from tools.bench._parts import Parts, cpu_s, opened_parts
 
 INTERVAL_S = 20.0
 HOST_MHZ, HOST_MIB = 41_600.0, 262_144.0
@@ -90,13 +84,9 @@ class Load:
 
 
 @dataclass
-class Installation:
+class Installation(Parts):
     """The two services, their wires, and a look into their schemas."""
 
-    deployment: Deployment
-    bus: Bus
-    rabbit_url: str
-    database: asyncpg.Connection
     load: Load
 
     async def judged(self, tick: int) -> int:
@@ -127,39 +117,23 @@ class Installation:
     def cpu_s(self) -> dict[str, float]:
         """CPU seconds by service so far."""
         return {
-            name: _cpu_s(process.process.pid)
+            name: cpu_s(process)
             for name, process in self.deployment.processes.items()
             if process.process and process.is_running
         }
 
 
-def _cpu_s(pid: int) -> float:
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
 @asynccontextmanager
 async def installed(load: Load, checkout: Path | None = None) -> AsyncIterator[Installation]:
     """Both services on RabbitMQ and PostgreSQL, with resources that are observed and a policy on each."""
-    async with AsyncExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        rabbit, postgres = RabbitNode(), PostgresServer()
-        for part in (rabbit, postgres):
-            stack.push_async_callback(part.close)
-            await part.start()
-        url = await postgres.create_database("tides")
-        deployment = Deployment(folder, url, rabbit.url, code=checkout)
-        stack.push_async_callback(deployment.stop)
-        await deployment.start_all({name: (name,) for name in SERVICES})
-        bus = await open_bus(rabbit.url)
-        stack.push_async_callback(bus.aclose)
-        database = await asyncpg.connect(url)
-        stack.push_async_callback(database.close)
+    async with opened_parts(checkout) as parts:
+        await parts.deployment.start_all({name: (name,) for name in SERVICES})
         for number, resource_id in enumerate(load.resources):
             for event in introduce(resource_id, number):
-                await bus.publish(to_message(event, SOURCE))
-        await until(lambda: _knows(database, len(load.resources)), timeout=120, what="resources and policies")
-        yield Installation(deployment, bus, rabbit.url, database, load)
+                await parts.bus.publish(to_message(event, SOURCE))
+        count = len(load.resources)
+        await until(lambda: _knows(parts.database, count), timeout=120, what="resources and policies")
+        yield Installation(**vars(parts), load=load)
 
 
 async def _knows(database: asyncpg.Connection, resources: int) -> bool:

@@ -20,7 +20,8 @@ from rich.table import Table
 from libs.common.log import configure
 from tests.support import until
 from tests.system.processes import Process
-from tools.bench._fleet import Fleet, Shape, cpu_s, database_cpu_s, metrics_of, open_fleet, total
+from tools.bench._fleet import Fleet, Shape, database_cpu_s, metrics_of, open_fleet, total
+from tools.bench._parts import cpu_s
 
 SHAPE = Shape(hosts=50, machines_per_host=2, interval_s=20.0)
 KEPT = Path("build/bench/machines.json")

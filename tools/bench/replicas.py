@@ -21,7 +21,8 @@ from libs.common.bus.messages import to_message
 from libs.common.log import configure
 from tests.support import until
 from tests.system.processes import Process
-from tools.bench._fleet import Fleet, Shape, cpu_s, metrics_of, open_fleet, total
+from tools.bench._fleet import Fleet, Shape, metrics_of, open_fleet, total
+from tools.bench._parts import cpu_s
 from tools.bench._pipeline_house import Load, introduce
 
 SHAPE = Shape(hosts=2, machines_per_host=1, interval_s=2.0)
