@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from libs.harvest.admission import count_waking, find_left_mib
 from libs.harvest.crowded import find_stuck, order_sleepers
 from libs.harvest.fleet import Fleet, is_kept, is_powered, memory_mib_of, vcpus_of
 from libs.harvest.types import (
@@ -41,10 +42,12 @@ class Room:
     """The best budget (MHz, host) among hosts that have a place for a machine but not the budget."""
     fleet: Fleet
     """That was looked at."""
+    left_mib: float
+    """What HA's reserve leaves to further machines; infinite where HA keeps none."""
 
 
-def find_room(policy: Policy, hosts: Mapping[str, HostMemory], fleet: Fleet, disk_room: int | None) -> Room:
-    """What fits where; `hosts` carry the budgets that count."""
+def find_room(policy: Policy, state: State, hosts: Mapping[str, HostMemory], fleet: Fleet) -> Room:
+    """What fits where; `hosts` carry the budgets that count, the state what the cluster as a whole has room for."""
     names = hosts.keys() if fleet.keys() <= hosts.keys() else hosts.keys() | fleet.keys()
     kept = powered = resumable = 0
     uncarried: list[MachineFact] = []
@@ -68,7 +71,11 @@ def find_room(policy: Policy, hosts: Mapping[str, HostMemory], fleet: Fleet, dis
             slots += found
             short += [] if found else [(memory.budget_mhz, host)]
     slots.sort(key=lambda slot: (-slot[0], slot[1]))
-    limit = len(slots) if disk_room is None else disk_room
+    limit = len(slots) if state.disk_room is None else state.disk_room
+    left_mib = find_left_mib(policy, state.room_mib, fleet)
+    if state.room_mib is not None:
+        resumable = min(resumable, count_waking(policy, state.room_mib, fleet))
+        limit = min(limit, max(0, int(left_mib // max(1, policy.machine.memory_mib))))
     return Room(
         kept,
         powered,
@@ -78,6 +85,7 @@ def find_room(policy: Policy, hosts: Mapping[str, HostMemory], fleet: Fleet, dis
         tuple(host for _, host in slots[:limit]),
         max(short, default=None),
         fleet,
+        left_mib,
     )
 
 
@@ -136,6 +144,9 @@ def has_cooled_down(policy: Policy, state: State, at: datetime) -> bool:
 def _name_shortage(policy: Policy, state: State, room: Room) -> Reason:
     if state.disk_room == 0:
         return Reason(ReasonCode.DATASTORE, "room", 0.0, 1.0)
+    if room.left_mib < policy.machine.memory_mib:
+        left_mib = max(0.0, room.left_mib)
+        return Reason(ReasonCode.NO_HEADROOM, "ha_reserve", left_mib, float(policy.machine.memory_mib))
     if room.nearest is None:
         return Reason(ReasonCode.LENDING, "full", float(room.kept))
     best, host = room.nearest

@@ -101,7 +101,7 @@ def _conclude(policy: Policy, state: State, facts: Facts, room: Room | None = No
     gone = facts.draining or rung is Rung.DESTROY
     wanted = 0 if gone else bound_wanted(policy, facts, state.wanted)
     if room is None or held:
-        room = find_room(policy, hosts, fleet, state.disk_room)
+        room = find_room(policy, state, hosts, fleet)
     may_suspend = can_suspend(policy, state.datastore_short)
     unable = () if may_suspend else find_unable(rung, fleet, room)
     crowded = find_crowded(policy, hosts, fleet) if may_suspend and rung < Rung.SUSPEND else ()

@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from libs.common.contracts.usage import Coming, Quality, Sample
+from libs.harvest.admission import find_room_mib
 from libs.harvest.budgets import (
     UNKNOWN,
     Aim,
@@ -106,9 +107,13 @@ def hear(policy: Policy, state: State, sample: Sample, facts: Facts) -> tuple[St
         floored=judged.rung >= Rung.FLOOR,
     )
     judged = replace(
-        judged, sampled_at=sample.at, steering=steering, hosts=_remember(policy, known, scene, sample)
+        judged,
+        sampled_at=sample.at,
+        steering=steering,
+        hosts=_remember(policy, known, scene, sample),
+        room_mib=find_room_mib(policy, sample, loads, fleet),
     )
-    room = find_room(policy, dict(judged.hosts), fleet, judged.disk_room)
+    room = find_room(policy, judged, dict(judged.hosts), fleet)
     judged = _let_go(policy, _retreat(policy, state, judged, facts, sample.at), scene, room)
     reason = name_owner_reason(policy, judged, signals, loads, datastore, push)
     if reason is None and EVERYWHERE in scene.reserved:

@@ -42,6 +42,7 @@ def to_json(state: State) -> dict[str, Any]:
         document["reason"] = [reason.code.value, reason.signal, reason.value, reason.bound, reason.host]
     plain: dict[str, Any] = {"wanted": state.wanted or None, "disk": state.disk_room, "ex": state.exposed}
     plain["st"] = None if state.steering is None else _steering_to_json(state.steering)
+    plain["room"] = state.room_mib
     plain["short"] = state.datastore_short or None
     return document | {short: value for short, value in plain.items() if value is not None}
 
@@ -60,6 +61,7 @@ def from_json(document: Mapping[str, Any]) -> State:
             rung=Rung(document["rung"]),
             wanted=int(document.get("wanted", 0)),
             disk_room=document.get("disk"),
+            room_mib=document.get("room"),
             datastore_short=bool(document.get("short", False)),
             exposed=document.get("ex"),
             interval_s=None if "iv" not in document else float(document["iv"]),

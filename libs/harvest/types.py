@@ -304,6 +304,8 @@ class State:
     wanted: int = 0
     disk_room: int | None = None
     """Further machines that the datastore can hold; None: not measured."""
+    room_mib: int | None = None
+    """Memory that all of ours together may hold beside the owner's and what HA keeps free; None: HA keeps nothing."""
     datastore_short: bool = False
     short_since: datetime | None = None
     exposed: str | None = None

@@ -103,6 +103,9 @@ def _tell_datastore(reason: Reason, policy: Policy, place: str) -> str:
 
 
 def _tell_no_headroom(reason: Reason, policy: Policy, place: str) -> str:
+    if reason.signal == "ha_reserve":
+        left = f"{(reason.value or 0) / 1024:.0f} GiB for a machine of {(reason.bound or 0) / 1024:.0f}"
+        return f"beside the owner and what HA keeps free the hosts' memory leaves {left}"
     return f"no host has the budget for another machine: the best is {reason.value or 0:.0f} MHz{place}"
 
 

@@ -100,6 +100,7 @@ def good_samples(draw: st.DrawFn, at: datetime = START) -> Sample:
         datastore_free_gib=draw(st.floats(0.0, 1000.0)),
         datastore_uncommitted_gib=draw(st.sampled_from([None, 0.0, 300.0])),
         interval_s=draw(st.sampled_from([20.0, 20.0, 20.0, 300.0])),
+        ha_reserve_memory_mib=draw(st.sampled_from([None, None, 0.0, 0.25 * MEMORY_MIB, 1.5 * MEMORY_MIB])),
     )
 
 
@@ -154,6 +155,7 @@ def observations(draw: st.DrawFn) -> tuple[Observation, datetime]:
         datastore_capacity_gib=draw(WEIRD),
         datastore_free_gib=draw(WEIRD),
         datastore_uncommitted_gib=draw(WEIRD),
+        ha_reserve_memory_mib=draw(WEIRD),
         **columns,
     ), now
 
