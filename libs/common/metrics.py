@@ -57,6 +57,12 @@ class Metrics:
             ("service", "cause"),
             registry=registry,
         )
+        self._strange_words = Counter(
+            "tides_strange_words",
+            "Words in events that are newer than this program, which took the careful one for them.",
+            ("service", "key", "field"),
+            registry=registry,
+        )
         self._lane_failures = Counter(
             "tides_lane_failures", "Work that ended with an unexpected error.", ("lane",), registry=registry
         )
@@ -110,6 +116,10 @@ class Metrics:
     def refused(self, service: str, cause: str) -> None:
         """The database of a service could not take what was right: no disk left, for one."""
         self._refusals.labels(service, cause).inc()
+
+    def strange_word(self, service: str, key: str, field: str) -> None:
+        """An event had a word that this program does not know."""
+        self._strange_words.labels(service, key, field).inc()
 
     def begins(self, service: str, beat: str, every_s: float) -> None:
         """A beat is about to run for the first time: from now on its age counts."""

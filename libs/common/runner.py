@@ -5,7 +5,7 @@
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -13,17 +13,15 @@ from typing import Any
 import structlog
 
 from libs.common.auth import Verifier
-from libs.common.bus.base import Bus, BusUnavailable, Message, Queue
+from libs.common.bus.base import Bus, BusUnavailable, Queue
 from libs.common.bus.handling import heed_cancellation
-from libs.common.bus.messages import REPLAYED, decode
-from libs.common.bus.retry import Backoff
 from libs.common.bus.traced import traced
 from libs.common.clock import Clock, WallClock
-from libs.common.contracts.base import Event
 from libs.common.contracts.supply import TokenRevoked
-from libs.common.db import Database, Session, refusal_of_server
+from libs.common.db import Database, Session
 from libs.common.figures import READ_EVERY_S, Gauge, measuring
-from libs.common.inbox import first_time, prune, remember_revoked, revoked_tokens
+from libs.common.hearing import handler
+from libs.common.inbox import prune, remember_revoked, revoked_tokens
 from libs.common.metrics import Metrics
 from libs.common.migrate import migrate
 from libs.common.outbox import FIGURES as OUTBOX
@@ -265,7 +263,7 @@ def _loops(
     beats = [_beat(service.name, beat, runtime, metrics) for service in services for beat in service.beats]
     beats.append(_beat(PROCESS, _looking(runtime, readiness), runtime, metrics))
     ears = [
-        runtime.bus.consume(queue_of(service, hears), _handler(service, hears, runtime, metrics))
+        runtime.bus.consume(queue_of(service, hears), handler(service, hears, runtime, metrics))
         for service in services
         for hears in service.hears
     ]
@@ -317,51 +315,3 @@ async def _run_once(service: str, beat: Beat, metrics: Metrics) -> float | None:
     except Exception:
         log.exception("beat.failed", service=service, beat=beat.name)
     return None
-
-
-def _handler(
-    service: Service, hears: Hears, runtime: Runtime, metrics: Metrics
-) -> Callable[[Message], Awaitable[None]]:
-    async def react(message: Message, event: Event) -> None:
-        with runtime.activity.busy(), metrics.event(service.name, message.key):
-            async with service.database.transaction() as session:
-                if hears.once and not await first_time(session, event.id, hears.event.key):
-                    return
-                await hears.react(session, event)
-            # An answer is known already, mostly: who learns from it looks at its next beat.
-            for wake in hears.wakes if REPLAYED not in message.headers else ():
-                wake.set()
-
-    return _patiently(service, metrics, react)
-
-
-def _patiently(
-    service: Service, metrics: Metrics, react: Callable[[Message, Event], Awaitable[None]]
-) -> Callable[[Message], Awaitable[None]]:
-    """React, once the database takes it: that it is away, or full, is no fault of the message, and no delivery."""
-
-    async def handle(message: Message) -> None:
-        event, backoff = decode(message), Backoff()
-        while True:
-            try:
-                await react(message, event)
-                return
-            except Exception as error:
-                cause = refusal_of_server(error)
-                if cause is None and await service.database.answers():
-                    raise
-                why = {"error": type(error).__name__, "cause": cause}
-                log.warning("event.waits_for_database", key=message.key, **why)
-            if cause is not None:
-                metrics.refused(service.name, cause)
-                await backoff.pause()
-            await _until_it_answers(service.database)
-
-    return handle
-
-
-async def _until_it_answers(database: Database) -> None:
-    backoff = Backoff()
-    while not await database.answers():
-        heed_cancellation()
-        await backoff.pause()

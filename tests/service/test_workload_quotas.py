@@ -1,12 +1,14 @@
 """Quotas that span clusters, the least life of machines, priorities of projects: what is kept, made, and said of it."""
 
 import asyncio
+from datetime import timedelta
 from uuid import uuid4
 
 import pytest
 
 from libs.boinc.signing import SigningKey
 from libs.common.contracts.action import MachineDraining, MachineRequested
+from libs.common.contracts.resource import Mode
 from libs.common.ids import cluster_id, new_id
 from libs.providers.simulated import ClusterDefinition, OwnerProfile
 from services.workload.usecases import granting
@@ -83,6 +85,17 @@ async def test_what_an_older_workload_left_out_is_taken_when_it_is_told_again(da
         await house.tell(house.contribution.model_copy(update={"id": new_id(), "priority": 0, "weight": 9.0}))
         [lent] = await house.fetch("select priority, weight from contribution")
         assert (lent["priority"], lent["weight"]) != (0, 9.0), "who left it out says nothing"
+
+        # Words that it did not know it took for the careful ones, and of a probe it knew nothing.
+        probe = {"probe_id": new_id(), "probe_until": house.clock.now() + timedelta(hours=1)}
+        await house.change_resource(mode=Mode.OBSERVE, **probe)
+        await house.execute("update resource set mode = 'paused', probe_id = null, probe_until = null")
+        await house.execute("update template set state = 'draft'")
+        await house.tell(house.resource, house.template)
+
+        [known] = await house.fetch("select mode, probe_id, probe_until from resource")
+        assert dict(known) == {"mode": "observe"} | probe
+        assert [row["state"] for row in await house.fetch("select state from template")] == ["approved"]
 
 
 async def test_who_grants_waits_for_who_grants_to_another_cluster_and_counts_what_that_one_took(

@@ -1,12 +1,14 @@
 """Between events and messages: CloudEvents 1.0 attributes outside, the event's own JSON inside."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from operator import attrgetter
 
 from pydantic import ValidationError
 
 from libs.common.bus.base import Hopeless, Message
 from libs.common.contracts.base import Event
 from libs.common.contracts.catalogue import BY_KEY
+from libs.common.contracts.lenient import Strange, read
 from libs.common.tracing import carried
 
 SPEC_VERSION = "1.0"
@@ -40,15 +42,21 @@ def public_key_of(key: str, headers: Mapping[str, str]) -> str | None:
     return None if address == key else address.format(project_id=headers["ce-subject"])
 
 
-def decode(message: Message) -> Event:
-    """The event in a message, by its key. Raises UnreadableMessage."""
+def decode(message: Message, note: Callable[[Strange], None] = lambda strange: None) -> Event:
+    """The event in a message, by its key; `note` hears of each word that is newer than this program.
+
+    Raises UnreadableMessage.
+    """
     entry = BY_KEY.get(message.key)
     if entry is None:
         raise UnreadableMessage(f"no event {message.key} in the catalogue (message {message.id})")
     try:
-        return entry.event.decode(message.body)
+        event, unknown = read(entry.event, message.body)
     except ValidationError as error:
         raise UnreadableMessage(f"message {message.id} is not {message.key} ({_faults(error)})") from None
+    for strange in sorted(unknown, key=attrgetter("field", "word")):
+        note(strange)
+    return event
 
 
 def _faults(error: ValidationError) -> str:

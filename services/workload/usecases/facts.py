@@ -7,6 +7,7 @@ from uuid import UUID
 
 from pydantic import TypeAdapter
 
+from libs.common.contracts import lenient
 from libs.common.contracts.resource import Mode
 from libs.common.contracts.usage import Announced, Sample
 from libs.harvest.types import Facts, MachineFact, Observation
@@ -63,7 +64,7 @@ def _coming(cluster: Cluster, observation: Observation) -> tuple[Announced, ...]
     if isinstance(observation, Sample):
         return observation.coming
     told = (cluster.sample or {}).get("coming")
-    return _ANNOUNCED.validate_python(told) if told else ()
+    return lenient.validate(_ANNOUNCED.validate_python, told)[0] if told else ()
 
 
 def _is_there(machine: Machine) -> bool:

@@ -5,7 +5,8 @@ from typing import Any
 from sqlalchemy import false, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 
-from libs.common.contracts.resource import InventoryChanged, ResourceChanged
+from libs.common.contracts.lenient import CAREFUL
+from libs.common.contracts.resource import InventoryChanged, Mode, ResourceChanged
 from libs.common.contracts.supply import (
     ContributionChanged,
     GuestHealthChanged,
@@ -30,9 +31,9 @@ async def remember_resource(session: Session, event: ResourceChanged) -> bool:
             "ca_pem", "thumbprint", "force", "gone", "interval_s", "probe_id", "probe_until",
         }
     )  # fmt: skip
-    taken = await _take(
-        session, Resource, {"id": event.resource_id}, row | {"mode": event.mode.value, "retry_at": None}
-    )
+    told = row | {"mode": event.mode.value, "retry_at": None}
+    later = {"probe_id": None, "probe_until": None, "mode": CAREFUL[Mode].value}
+    taken = await _take(session, Resource, {"id": event.resource_id}, told, later)
     if taken and event.mode.value != "draining":
         await session.execute(update(Resource).where(Resource.id == event.resource_id).values(released=False))
     return taken
@@ -86,7 +87,9 @@ async def remember_template(session: Session, event: TemplateChanged) -> None:
         # Who judges by the old state ends first: what it made is seen below.
         clusters = select(Cluster.id).where(Cluster.resource_id == event.resource_id).order_by(Cluster.id)
         await session.execute(clusters.with_for_update(key_share=True))
-    taken = await _take(session, Template, {"version_id": event.version_id}, row | {"state": state.value})
+    later = {"state": CAREFUL[TemplateState].value}
+    told = row | {"state": state.value}
+    taken = await _take(session, Template, {"version_id": event.version_id}, told, later)
     if taken and state is TemplateState.REVOKED:
         await session.execute(
             update(Machine)
@@ -147,8 +150,8 @@ async def _take(
 ) -> bool:
     """Insert or replace the row if this revision is newer than the known one; False when it is not.
 
-    `later` are columns that a process of before does not know, with what they are then: told again, a revision that
-    such a one took is taken once more for what it left out.
+    `later` are columns that a process of before does not know, or whose word it did not know, with what they are then:
+    told again, a revision that such a one took is taken once more for what it left out.
     """
     columns = table.__table__.columns
     fresh = {name: False for name in ("released", "force", "gone") if name in columns} | {
