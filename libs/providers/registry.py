@@ -1,5 +1,7 @@
 """Finds drivers by entry point, so that one can be added without touching this code base."""
 
+import asyncio
+import gc
 from functools import cache
 from importlib.metadata import entry_points
 
@@ -26,5 +28,11 @@ def find_driver(name: str) -> Driver:
     """The driver of this name. Raises UnknownDriver."""
     for point in entry_points(group=GROUP, name=name):
         found: Driver = point.load()
+        gc.freeze()  # a vendor's SDK is tens of thousands of objects: a full collection over them is a stall of 50 ms
         return found
     raise UnknownDriver(name)
+
+
+async def load_driver(name: str) -> Driver:
+    """The same for who must not stand still: the first time a vendor's SDK takes a second to load."""
+    return await asyncio.to_thread(find_driver, name)

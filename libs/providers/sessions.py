@@ -10,7 +10,7 @@ from libs.common.clock import Clock
 from libs.common.secrets import Vault
 from libs.providers.base import Cause, Connection, Driver, Provider, ProviderError
 from libs.providers.counted import OPEN, Counting
-from libs.providers.registry import find_driver
+from libs.providers.registry import load_driver
 
 log = structlog.get_logger(__name__)
 
@@ -52,7 +52,7 @@ class Sessions:
             if known is not None and (known[0] == connection or known[0].revision > connection.revision):
                 return known[1]
             await self.drop(connection.resource_id)
-            provider = await self._open_counted(find_driver(driver), connection)
+            provider = await self._open_counted(await load_driver(driver), connection)
             self._open[connection.resource_id] = (connection, provider)
             return provider
 

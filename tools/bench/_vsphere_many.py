@@ -16,7 +16,7 @@ from libs.common.log import configure
 from libs.common.loop import run_loop
 from libs.common.secrets import KEY_BYTES, Vault
 from libs.providers.base import Connection, Provider, sealing_context
-from libs.providers.vsphere import driver
+from libs.providers.registry import load_driver
 from tools.bench._vsphere_sides import Watch
 from tools.parts.vcsim import Vcsim
 
@@ -42,6 +42,7 @@ async def main() -> None:
 async def monitor(task: dict[str, Any]) -> None:
     """Sample all of them every 20 s, spread over the interval as the monitor's jitter does it."""
     vault = Vault({"k1": b"k" * KEY_BYTES})
+    driver = await load_driver("vsphere")
     providers = []
     for place in task["places"]:
         with open(place["ca_file"]) as file:  # noqa: ASYNC230 - before anything is measured

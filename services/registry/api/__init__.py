@@ -85,7 +85,7 @@ class _Doors:
         name = check_name(body.name)
         about = {"name": name, "interval_s": body.interval_s, "requires_probe": body.requires_probe}
         given = body.model_dump(include=set(_ENDPOINT))
-        endpoint = check_endpoint(body.provider, given, body.password, "", self._runtime.vault)
+        endpoint = await check_endpoint(body.provider, given, body.password, "", self._runtime.vault)
         _refuse_unasked(who, validate)
         async with self._database.transaction() as session:
             await once.look(session)
@@ -137,7 +137,7 @@ class _Doors:
         about = _about(body)
         if known.requires_probe and body.requires_probe is False and who.role is not Role.ADMIN:
             raise forbidden("Only an administrator may take the probe back.", "Leave `requires_probe` out.")
-        endpoint = self._changed_endpoint(known, body)
+        endpoint = await self._changed_endpoint(known, body)
         if endpoint is not None:
             _refuse_unasked(who, validate)
         seen = await self._probe(who, endpoint, known.id) if endpoint is not None and validate else None
@@ -229,7 +229,7 @@ class _Doors:
             )
         return seen
 
-    def _changed_endpoint(self, known: Resource, body: ResourceChange) -> Endpoint | None:
+    async def _changed_endpoint(self, known: Resource, body: ResourceChange) -> Endpoint | None:
         """The endpoint after the change, None when the change does not touch it. Raises 422."""
         changed = body.model_fields_set & {*_ENDPOINT, "password"}
         if not changed:
@@ -238,7 +238,7 @@ class _Doors:
         for field in ("url", "username", "settings"):
             if given[field] is None:
                 raise invalid(field, f"The {field} cannot be taken away.", "Leave the field out to keep it.")
-        endpoint = check_endpoint(
+        endpoint = await check_endpoint(
             known.provider, given, body.password, known.sealed_secret, self._runtime.vault
         )
         if body.password is None and registering.secret_context(endpoint) != registering.secret_context(

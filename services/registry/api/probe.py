@@ -26,7 +26,7 @@ from libs.providers.base import (
     Validation,
     sealing_context,
 )
-from libs.providers.registry import UnknownDriver, driver_names, find_driver
+from libs.providers.registry import UnknownDriver, driver_names, load_driver
 from services.registry.domain import (
     Endpoint,
     NotAcceptable,
@@ -55,14 +55,14 @@ def check_name(name: str) -> str:
         raise invalid(error.field, error.detail, error.remedy) from None
 
 
-def check_endpoint(
+async def check_endpoint(
     provider: str, given: dict[str, Any], password: SecretStr | None, sealed: str, vault: Vault
 ) -> Endpoint:
     """The endpoint that was given (url, username, ca_pem, thumbprint, settings), sealed with the password.
 
     Without a password the secret stays as it was `sealed`. Raises a 422 Problem that names the field.
     """
-    driver = _driver(provider)
+    driver = await _driver(provider)
     try:
         url = check_url(given["url"])
         username = check_text("username", given["username"], 255)
@@ -103,7 +103,7 @@ async def ask_cloud(endpoint: Endpoint, resource_id: UUID | None, runtime: Runti
     """Log in and validate, within 30 s. Raises ProviderError whatever goes wrong."""
     installation_id = runtime.settings.installation_id or UNSAID
     connection = connect_to(endpoint, resource_id or UNSAID, installation_id)
-    driver = _driver(endpoint.provider)
+    driver = await _driver(endpoint.provider)
     try:
         async with asyncio.timeout(WITHIN_S):
             provider = await driver.open(connection, runtime.vault, runtime.clock)
@@ -173,9 +173,9 @@ _EXPLAINED = {
 }  # fmt: skip
 
 
-def _driver(name: str) -> Driver:
+async def _driver(name: str) -> Driver:
     try:
-        return find_driver(name)
+        return await load_driver(name)
     except UnknownDriver:
         raise invalid(
             "provider", "No such driver is installed.", f"Installed are: {', '.join(driver_names())}."

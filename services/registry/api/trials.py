@@ -11,7 +11,7 @@ from fastapi import Request
 from libs.common.ids import new_id
 from libs.common.service import Runtime
 from libs.providers.base import ProviderError
-from libs.providers.registry import find_driver
+from libs.providers.registry import load_driver
 from libs.providers.trial import Step, Trial, Wanted
 from services.registry.api.probe import close, connect_to
 from services.registry.domain import Endpoint
@@ -63,7 +63,7 @@ class Trials:
     async def _run(self, endpoint: Endpoint, wanted: Wanted, tell: Callable[[Step], None]) -> None:
         connection = connect_to(endpoint, new_id(), wanted.installation_id)
         try:
-            driver = find_driver(endpoint.provider)
+            driver = await load_driver(endpoint.provider)
             provider = await driver.open(connection, self._runtime.vault, self._runtime.clock)
         except ProviderError as refusal:
             tell(Step("log in", False, 0.0, str(refusal)))

@@ -1,5 +1,7 @@
 """Sessions of one process: kept through outages, given up where they are spent, never opened with an old password."""
 
+import asyncio
+import sys
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +14,7 @@ from libs.common.secrets import KEY_BYTES, Vault
 from libs.providers.base import Cause, Connection, Full, Rejected, Unavailable, sealing_context
 from libs.providers.sessions import STUBBORN, Sessions, is_spent
 from tests.service.scripted_cloud import Script, installed
+from tests.support import until
 
 URL = "https://vc.example"
 
@@ -71,3 +74,24 @@ def test_a_session_ends_with_what_makes_it_useless_and_outlives_everything_else(
     assert not is_spent(TimeoutError())
     outage = Unavailable(Cause.UNREACHABLE, "503")
     assert [count for count in range(1, 12) if is_spent(outage, count)] == [STUBBORN, 2 * STUBBORN]
+
+
+async def test_others_go_on_while_a_vendors_library_is_loaded(
+    sessions: Sessions, vault: Vault, script: Script, tmp_path: Path
+) -> None:
+    (tmp_path / "slow_library.py").write_text(
+        "import threading\n"
+        "loaded = threading.Event()\n"
+        "assert loaded.wait(30), 'nobody else got to do anything'\n"
+        "from tests.service.scripted_cloud import driver\n"
+    )
+    (tmp_path / "scripted_cloud-1.dist-info" / "entry_points.txt").write_text(
+        "[tides.providers]\nslow = slow_library:driver\n"
+    )
+
+    async def somebody_else() -> None:
+        await until(lambda: "slow_library" in sys.modules, what="the library began to load")
+        sys.modules["slow_library"].loaded.set()
+
+    opened, _ = await asyncio.gather(sessions.get("slow", connect(vault, script.password)), somebody_else())
+    assert opened is not None
