@@ -50,6 +50,11 @@ class Lanes:
         task.add_done_callback(lambda _: self._free(lane))
         return True
 
+    @property
+    def busy(self) -> frozenset[Hashable]:
+        """The lanes in which something runs."""
+        return frozenset(self._running)
+
     def _free(self, lane: Hashable) -> None:
         del self._running[lane]
         self._activity.end()

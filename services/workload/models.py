@@ -83,6 +83,14 @@ class Resource(Base):
     probe_told_at: Mapped[datetime | None]
 
 
+class Replica(Base):
+    """A workload process that is alive until then, by the database's clock: clouds are shared out among them."""
+
+    __tablename__ = "replica"
+    token: Mapped[UUID] = mapped_column(primary_key=True)
+    alive_until: Mapped[datetime]
+
+
 class Cluster(Base):
     """A cluster under judgement: the engine's memory, the newest decision, and what is desired of the cloud."""
 

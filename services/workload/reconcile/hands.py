@@ -98,13 +98,18 @@ class Hands:
                 )
                 return []
             if only is None:
-                await take_leases(session, self.replica)
+                await take_leases(session, self.replica, self._busy())
             claimed = await read_claims(session, self.replica, self.installation_id, now, only)
         if only is None:
             self.claimed_at = now
             self.instruments.holds(len(claimed))
             await self.sessions.keep({resource.resource_id for resource in claimed})
         return [resource for resource in claimed if not resource.is_resting]
+
+    def _busy(self) -> frozenset[UUID]:
+        """Resources that something is under way at just now."""
+        lanes = (lane for lane in self.lanes.busy if isinstance(lane, tuple))
+        return frozenset(part for lane in lanes for part in lane if isinstance(part, UUID))
 
     def may_look(self, resource: Claimed) -> bool:
         """Whether an inventory is due to be read: after a change at once, soon while something is under way, else now

@@ -1,19 +1,24 @@
 """Leases: which replica acts on which cloud, by the database's clock."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import String, cast, func, or_, select, update
+import structlog
+from sqlalchemy import Select, String, and_, cast, delete, exists, func, or_, select, union, update
+from sqlalchemy.dialects.postgresql import insert
 
 from libs.common.contracts.resource import Mode
 from libs.common.db import Session, among
 from libs.common.secrets import Unsealable
 from libs.providers.base import Cause, Connection, ProviderError, Rejected
+from services.workload.domain.sharing import fair_share
 from services.workload.domain.states import LIVE, MachineState, Wanted
-from services.workload.models import Cluster, Machine, Resource
+from services.workload.models import Cluster, Machine, Replica, Resource
+
+log = structlog.get_logger(__name__)
 
 LEASE = timedelta(seconds=30)
 """So long nobody acts after a replica has died: limits are cut within two samples all the same."""
@@ -60,15 +65,75 @@ class Claimed:
     """Its cloud refused or did not answer a moment ago: it is held, and not asked."""
 
 
-async def take_leases(session: Session, replica: UUID) -> None:
-    """Renew what this replica holds, and take what is free, a part of it at a time."""
+async def take_leases(session: Session, replica: UUID, busy: Collection[UUID] = ()) -> None:
+    """Renew what this replica holds, take of what is free up to its share, and hand back what is above that.
+
+    What is `busy` is kept until it is not: a hand-over ends no act. A part of what is free is taken at a time.
+    """
     clock = func.clock_timestamp()
-    there = select(Resource.id).where(Resource.gone.is_(False)).order_by(Resource.id)
-    free = there.where(or_(Resource.lease_until.is_(None), Resource.lease_until < clock)).limit(CLAIM_AT_ONCE)
-    old = there.where(Resource.lease_token == replica, Resource.lease_until < clock + RENEW_BELOW)
-    for due in (old.where(Resource.lease_until >= clock), free):
-        mine = update(Resource).where(Resource.id.in_(due.with_for_update(key_share=True, skip_locked=True)))
-        await session.execute(mine.values(lease_token=replica, lease_until=clock + LEASE), **_PLAIN)
+    await _say_alive(session, replica)
+    old = and_(Resource.lease_token == replica, Resource.lease_until.between(clock, clock + RENEW_BELOW))
+    await _let_have(session, replica, select(Resource.id).where(old))
+    held, share = await _share(session, replica)
+    if held < share:
+        is_free = or_(Resource.lease_until.is_(None), Resource.lease_until < clock)
+        some = select(Resource.id).where(is_free).limit(min(CLAIM_AT_ONCE, share - held))
+        await _let_have(session, replica, some)
+    elif held > share:
+        await _hand_back(session, replica, held - share, busy)
+
+
+async def _say_alive(session: Session, replica: UUID) -> None:
+    """So that others leave it its share, also while it holds nothing yet."""
+    until = func.clock_timestamp() + LEASE
+    alive = insert(Replica).values(token=replica, alive_until=until)
+    is_old = Replica.alive_until < func.clock_timestamp() + RENEW_BELOW
+    later = alive.on_conflict_do_update(index_elements=["token"], set_={"alive_until": until}, where=is_old)
+    await session.execute(later)
+
+
+async def _let_have(session: Session, replica: UUID, due: Select[UUID]) -> None:
+    there = due.where(Resource.gone.is_(False)).order_by(Resource.id)
+    mine = update(Resource).where(Resource.id.in_(there.with_for_update(key_share=True, skip_locked=True)))
+    await session.execute(
+        mine.values(lease_token=replica, lease_until=func.clock_timestamp() + LEASE), **_PLAIN
+    )
+
+
+async def _share(session: Session, replica: UUID) -> tuple[int, int]:
+    """How many resources this replica holds, and how many it may: all of them, divided by those that are alive.
+
+    A replica of a program of before says of itself nothing but its leases.
+    """
+    clock, there = func.clock_timestamp(), Resource.gone.is_(False)
+    is_held = Resource.lease_until > clock
+    living = union(
+        select(Replica.token).where(Replica.alive_until > clock),
+        select(Resource.lease_token).where(there, is_held, Resource.lease_token.is_not(None)),
+    ).subquery()
+    figures = select(
+        func.count(),
+        func.count().filter(is_held, Resource.lease_token == replica),
+        select(func.count()).select_from(living).scalar_subquery(),
+    ).where(there)
+    resources, held, replicas = (await session.execute(figures)).one()
+    return held, fair_share(resources, replicas)
+
+
+async def _hand_back(session: Session, replica: UUID, many: int, busy: Collection[UUID]) -> None:
+    """First those where everything is as wanted: who takes over need not find out what is under way."""
+    is_under_way = exists().where(
+        Machine.resource_id == Resource.id,
+        Machine.state.in_(LIVE),
+        cast(Machine.state, String) != cast(Machine.wanted, String),
+    )
+    idle = select(Resource.id).where(Resource.lease_token == replica, Resource.id.not_in(busy))
+    chosen = idle.order_by(is_under_way, Resource.id.desc()).limit(many)
+    free = {"lease_token": None, "lease_until": None}
+    theirs = update(Resource).where(Resource.id.in_(chosen.with_for_update(key_share=True, skip_locked=True)))
+    given = (await session.execute(theirs.values(**free).returning(Resource.name), **_PLAIN)).scalars().all()
+    if given:
+        log.info("leases.handed_back", resources=sorted(given), surplus=many)
 
 
 async def read_claims(
@@ -154,6 +219,7 @@ async def release_claims(session: Session, replica: UUID) -> None:
     await session.execute(
         update(Resource).where(Resource.lease_token == replica).values(lease_token=None, lease_until=None)
     )
+    await session.execute(delete(Replica).where(Replica.token == replica))
 
 
 async def guard(session: Session, replica: UUID, resource_id: UUID, left_s: float = 0.0) -> Resource:
