@@ -38,7 +38,7 @@ async def test_a_clone_that_outlasts_its_call_shows_its_progress_and_makes_one_m
     target: VSphereTarget, proxy: FaultProxy
 ) -> None:
     spec = target.make_spec(host=(await target.provider.sample(None))[0].hosts[1])
-    proxy.rules.late["CloneVM_Task"] = Late(2.0)
+    proxy.rules.late["CloneVM_Task"] = Late(10.0)
     await target.provider.create(spec)
     machine = await until(lambda: progressed(target, spec.name), what="progress")
     assert (machine.configured, machine.power, machine.task) == (False, Power.OFF, "VirtualMachine.clone")
@@ -50,6 +50,7 @@ async def test_a_clone_that_outlasts_its_call_shows_its_progress_and_makes_one_m
         machine = await seen(target, spec.name)
         return machine is not None and machine.task is None
 
+    proxy.tasks.release()
     await until(is_over, what="the clone's end")
     machine = await deploy(target, spec)
     assert machine.configured
@@ -65,11 +66,12 @@ async def test_a_clone_that_outlasts_its_call_shows_its_progress_and_makes_one_m
 async def test_many_clones_are_followed_by_one_collector(target: VSphereTarget, proxy: FaultProxy) -> None:
     specs = [target.make_spec() for _ in range(4)]
     proxy.tasks.truncates = True
-    proxy.rules.late["CloneVM_Task"] = Late(1.0)
+    proxy.rules.late["CloneVM_Task"] = Late(LONG)
     await target.provider.machines()
     await asyncio.gather(*(target.provider.create(spec) for spec in specs))
     shown = {machine.name: machine for machine in await target.provider.machines()}
     assert shown.keys() == {spec.name for spec in specs}
+    proxy.tasks.release()
     for spec in specs:
         assert (await deploy(target, spec)).configured
         assert await count(target, spec.name) == 1
@@ -120,13 +122,14 @@ async def test_a_clone_that_cannot_be_called_off_is_waited_for_and_then_destroye
     target: VSphereTarget, proxy: FaultProxy
 ) -> None:
     spec = target.make_spec()
-    proxy.rules.late["CloneVM_Task"] = Late(2.0, cancelable=False)
+    proxy.rules.late["CloneVM_Task"] = Late(LONG, cancelable=False)
     await target.provider.create(spec)
     with pytest.raises(Unavailable) as refusal:
         await target.provider.delete(spec.name)
     assert refusal.value.cause is Cause.CONFLICT
     assert "still being cloned" in refusal.value.detail
     assert await seen(target, spec.name) is not None, "it is not gone before it is known what became of it"
+    proxy.tasks.release()
     await until(lambda: count(target, spec.name), what="the clone")
     await target.provider.delete(spec.name)
     assert await count(target, spec.name) == 0
@@ -138,8 +141,9 @@ async def test_a_clone_that_fails_late_is_refused_in_the_clouds_words(
 ) -> None:
     spec = target.make_spec()
     fault = SoapFault("NoDiskSpace", "Insufficient disk space on datastore.", "<datastore>ds1</datastore>")
-    proxy.rules.late["CloneVM_Task"] = Late(0.6, fault=fault)
+    proxy.rules.late["CloneVM_Task"] = Late(LONG, fault=fault)
     await target.provider.create(spec)
+    proxy.tasks.release()
     await until(lambda: _is_hidden(target, spec.name), what="the clone's end")
     with pytest.raises(ProviderError) as refusal:
         await target.provider.create(spec)
@@ -172,12 +176,13 @@ async def test_another_session_neither_clones_again_nor_leaves_anything(
 ) -> None:
     """What a crash leaves: a clone under way that nobody remembers holds its name until it is there."""
     spec = target.make_spec()
-    proxy.rules.late["CloneVM_Task"] = Late(1.0)
+    proxy.rules.late["CloneVM_Task"] = Late(LONG)
     await target.provider.create(spec)
     await target.provider.aclose()
     target.provider = await target.open(target.vcsim.password)
     await target.provider.create(spec)
     assert await seen(target, spec.name) is None
+    proxy.tasks.release()
     await until(lambda: count(target, spec.name), what="the clone")
     assert (await deploy(target, spec)).configured
     assert proxy.calls["CloneVM_Task"] == 1
@@ -210,7 +215,7 @@ async def test_a_power_task_that_outlasts_its_deadline_is_unknown_and_not_begun_
     method = {Power.ON: "PowerOnVM_Task", Power.OFF: "PowerOffVM_Task", Power.SUSPENDED: "SuspendVM_Task"}[
         power
     ]
-    proxy.rules.late[method] = Late(1.0)
+    proxy.rules.late[method] = Late(LONG)
     proxy.calls.clear()
     with pytest.raises(Unavailable) as refusal:
         await target.provider.set_power(spec.name, power)
@@ -224,6 +229,7 @@ async def test_a_power_task_that_outlasts_its_deadline_is_unknown_and_not_begun_
     with pytest.raises(Unavailable) as refusal:
         await target.provider.set_power(spec.name, power)
     assert refusal.value.cause is Cause.TIMEOUT
+    proxy.tasks.release()
     await bring(target, spec.name, power) if await _soon(target, spec.name, power) else None
     assert proxy.calls[method] == 1
 
@@ -248,7 +254,7 @@ async def test_a_limit_that_is_late_holds_up_no_other_and_is_read_before_it_is_s
     first = provider._session.do.__defaults__
     assert first is not None
     monkeypatch.setattr(type(provider._session).do, "__defaults__", (0.3, *first[1:]))
-    proxy.rules.late["ReconfigVM_Task"] = Late(1.2)
+    proxy.rules.late["ReconfigVM_Task"] = Late(LONG)
     with pytest.raises(Unavailable):
         await provider.set_limits(target.cluster, 4000, {slow.name: 700})
     proxy.rules.late.clear()
@@ -263,6 +269,7 @@ async def test_a_limit_that_is_late_holds_up_no_other_and_is_read_before_it_is_s
         machine = await seen(target, slow.name)
         return machine is not None and machine.limit_mhz == 700
 
+    proxy.tasks.release()
     await until(is_set, what="the late limit")
     proxy.calls.clear()
     assert await provider.set_limits(target.cluster, 4000, {slow.name: 700, other.name: 800}) == 0
@@ -274,11 +281,12 @@ async def test_a_destruction_that_outlasts_its_deadline_is_not_begun_again(
 ) -> None:
     spec = target.make_spec()
     await deploy(target, spec)
-    proxy.rules.late["Destroy_Task"] = Late(1.0)
+    proxy.rules.late["Destroy_Task"] = Late(LONG)
     for _ in range(2):
         with pytest.raises(Unavailable) as refusal:
             await target.provider.delete(spec.name)
         assert refusal.value.cause is Cause.TIMEOUT
+    proxy.tasks.release()
     await until(lambda: _is_hidden(target, spec.name), what="the machine to go")
     await target.provider.delete(spec.name)
     assert proxy.calls["Destroy_Task"] == 1
@@ -286,11 +294,12 @@ async def test_a_destruction_that_outlasts_its_deadline_is_not_begun_again(
 
 async def test_a_session_that_ends_loses_no_task(target: VSphereTarget, proxy: FaultProxy) -> None:
     spec = target.make_spec()
-    proxy.rules.late["CloneVM_Task"] = Late(1.5)
+    proxy.rules.late["CloneVM_Task"] = Late(10.0)
     await target.provider.create(spec)
     proxy.sessions.end_all()
     machine = await until(lambda: progressed(target, spec.name), what="progress in the new session")
     assert machine.task == "VirtualMachine.clone"
+    proxy.tasks.release()
     assert (await deploy(target, spec)).configured
     assert proxy.calls["CloneVM_Task"] == 1
 
@@ -319,12 +328,12 @@ async def test_a_task_that_is_forgotten_is_read_back(target: VSphereTarget, prox
 async def test_closing_wakes_who_waits_for_a_task(
     target: VSphereTarget, proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("libs.providers.vsphere.deploy.CLONE_WAIT_S", 30.0)
+    monkeypatch.setattr("libs.providers.vsphere.deploy.CLONE_WAIT_S", 120.0)
     spec = target.make_spec()
     proxy.rules.late["CloneVM_Task"] = Late(LONG)
     making = asyncio.create_task(target.provider.create(spec))
     await until(lambda: seen(target, spec.name), what="the clone to begin")
     await target.provider.aclose()
     with pytest.raises((Unavailable, Rejected)):
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             await making
