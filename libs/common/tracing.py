@@ -105,6 +105,8 @@ def as_part(name: str) -> Callable[[Callable[P, Awaitable[R]]], Callable[P, Awai
     def mark(work: Callable[P, Awaitable[R]]) -> Callable[P, Awaitable[R]]:
         @wraps(work)
         async def noted(*args: P.args, **kwargs: P.kwargs) -> R:
+            if _NOTED.get() is None:  # a context costs more than many a call
+                return await work(*args, **kwargs)
             with part(name):
                 return await work(*args, **kwargs)
 

@@ -1,5 +1,6 @@
 """Workload's tables: projections of what others say, clusters under judgement, machines, decisions, the event log."""
 
+from collections.abc import Mapping
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
@@ -27,6 +28,7 @@ class Base(DeclarativeBase):
     type_annotation_map = {  # noqa: RUF012 - SQLAlchemy's own name
         datetime: Utc,
         dict[str, Any]: JSONB,
+        Mapping[str, Any]: JSONB,
         list[Any]: JSONB,
         Wanted: _words(Wanted),
         MachineState: _words(MachineState),
@@ -108,9 +110,9 @@ class Cluster(Base):
     silent_at: Mapped[datetime | None]
     """When silence was last judged."""
     interval_s: Mapped[float]
-    sample: Mapped[dict[str, Any] | None]
-    state: Mapped[dict[str, Any] | None]
-    decision: Mapped[dict[str, Any] | None]
+    sample: Mapped[Mapping[str, Any] | None]
+    state: Mapped[Mapping[str, Any] | None]
+    decision: Mapped[Mapping[str, Any] | None]
     reason: Mapped[str] = mapped_column(default="not judged yet")
     decided_at: Mapped[datetime | None]
     cap_mhz: Mapped[float] = mapped_column(default=0.0)

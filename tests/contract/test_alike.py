@@ -11,8 +11,8 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import DeclarativeBase, Mapped, defer, mapped_column
 
-from libs.common.alike import write_alike
-from libs.common.db import Database, Session, Utc, among
+from libs.common.alike import add_alike, write_alike
+from libs.common.db import Database, Json, Session, Utc, among
 from tests.contract.tiny import AT
 
 ONE, TWO, THREE = (UUID(int=number) for number in (1, 2, 3))
@@ -32,6 +32,7 @@ class Thing(_Base):
     at: Mapped[datetime | None]
     sample: Mapped[dict[str, Any] | None]
     count: Mapped[int] = mapped_column(default=0)
+    is_done: Mapped[bool] = mapped_column(default=False)
 
 
 COLUMNS = (Thing.name, Thing.level, Thing.at, Thing.sample)
@@ -43,7 +44,7 @@ async def things(database: Database) -> Database:
         await session.execute(
             text(
                 "create table thing (id uuid primary key, name text not null, level float8 not null,"
-                " at timestamptz, sample jsonb, count int not null)"
+                " at timestamptz, sample jsonb, count int not null, is_done bool not null)"
             )
         )
         session.add_all(Thing(id=each, name="new", level=0.0) for each in (ONE, TWO, THREE))
@@ -102,6 +103,43 @@ async def test_what_postgresql_refuses_is_an_error_of_the_statement(things: Data
 async def test_a_type_that_nobody_needed_yet_is_refused(things: Database) -> None:
     async with things.transaction() as session:
         (one,) = await _load(session, ONE)
-        one.count = 3
-        with pytest.raises(TypeError, match="count"):
-            await write_alike(session, [one], (Thing.count,))
+        one.is_done = True
+        with pytest.raises(TypeError, match="is_done"):
+            await write_alike(session, [one], (Thing.is_done,))
+
+
+async def test_json_that_is_written_already_is_stored_as_it_stands_and_read_where_somebody_looks(
+    things: Database,
+) -> None:
+    async with things.transaction() as session:
+        one, two = await _load(session, ONE, TWO)
+        ready = Json('{"host": "ü", "mhz": [1.50, null]}')
+        assert (ready["host"], ready.get("name"), len(ready)) == ("ü", None, 2)
+        one.sample = two.sample = ready  # type: ignore[assignment]
+        await write_alike(session, [one], COLUMNS)  # the other one is left to the flush
+    async with things.transaction() as session:
+        stored = [row.sample for row in await _load(session, ONE, TWO)]
+    assert stored == [{"host": "ü", "mhz": [1.5, None]}] * 2
+
+
+async def test_new_rows_are_added_in_one_statement_and_none_of_them_where_one_cannot_be(
+    things: Database,
+) -> None:
+    columns = (Thing.id, *COLUMNS, Thing.count)
+    row = {"name": "added", "level": 0.5, "at": AT, "sample": Json('{"a": 1}'), "count": 4}
+    four, five = ({**row, "id": UUID(int=number)} for number in (4, 5))
+    async with things.transaction() as session:
+        session.add(Thing(id=UUID(int=9), name="held", level=0.0))
+        await add_alike(session, [], columns)
+        await session.execute(text("alter table thing alter is_done set default false"))
+        with pytest.raises(DBAPIError):
+            async with session.savepoint():
+                await add_alike(session, [four, {**five, "id": ONE}], columns)
+        await add_alike(session, [four, {**five, "sample": None}], columns)
+    async with things.transaction() as session:
+        found = await _load(session, UUID(int=4), UUID(int=5), UUID(int=9))
+    assert [(one.name, one.at, one.sample, one.count) for one in found] == [
+        ("added", AT, {"a": 1}, 4),
+        ("added", AT, None, 4),
+        ("held", None, None, 0),
+    ]

@@ -22,7 +22,7 @@ from libs.harvest.document import parse
 from libs.harvest.state import from_json
 from libs.providers.simulated import Cloud
 from services.workload.usecases.causes import TRACE
-from services.workload.usecases.stored import Inputs
+from services.workload.usecases.stored import Inputs, decision_as_json, facts_as_json, observation_as_json
 
 _ONCE = (MachineRequested, MachineDeployed, MachineDestroyed)
 
@@ -102,9 +102,13 @@ async def check_replay(books: Books) -> int:
         inputs = Inputs.model_validate_json(json.dumps(stored))
         policy = parse(books.documents[row["policy_revision"]])
         _, decision = decide(policy, from_json(row["state_before"]), inputs.observation, inputs.facts)
-        again = Inputs(observation=inputs.observation, facts=inputs.facts, decision=decision).as_json()
+        again = {
+            "observation": observation_as_json(inputs.observation),
+            "facts": facts_as_json(inputs.facts),
+            "decision": decision_as_json(decision),
+        }
         for name, value in stored.items():
-            assert _bytes(again[name]) == _bytes(value), (row["id"], name)
+            assert _bytes(dict(again[name])) == _bytes(value), (row["id"], name)
     return len(rows)
 
 

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, fields
 from datetime import datetime
 from enum import StrEnum
+from operator import attrgetter
 from typing import ClassVar
 from uuid import UUID
 
@@ -134,16 +135,21 @@ class Sample:
 
     def is_whole(self) -> bool:
         """Whether every column has one value per host; what is not so is judged, but cannot be shown."""
-        columns = {column.name: getattr(self, column.name) for column in fields(self)}
-        return all(
-            len(column) == len(self.hosts) or (name in LATER_COLUMNS and not column)
-            for name, column in columns.items()
-            if isinstance(column, tuple) and name != "coming"
-        )
+        later = set(map(len, _later_columns(self)))
+        return {*map(len, _columns(self))} == {len(self.hosts)} and later <= {0, len(self.hosts)}
 
 
 LATER_COLUMNS = ("memory_active_mib", "owner_balloon_mib", "owner_swapped_mib")
 """The columns of a sample that may be empty."""
+_OTHERS = {*LATER_COLUMNS, "coming"}
+_later_columns = attrgetter(*LATER_COLUMNS)
+_columns = attrgetter(
+    *[
+        column.name
+        for column in fields(Sample)
+        if str(column.type).startswith("tuple[") and column.name not in _OTHERS
+    ]
+)
 
 
 class UsageSampled(Event):

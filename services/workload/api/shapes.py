@@ -1,5 +1,6 @@
 """The shapes of workload's answers."""
 
+from collections.abc import Mapping
 from datetime import datetime
 from math import isfinite
 from typing import Any
@@ -201,7 +202,9 @@ def _health(resource: Resource, now: datetime) -> Health:
 _RUNGS = ("lend", "floor", "no_new", "suspend", "drain", "destroy")
 
 
-def _hosts(sample: dict[str, Any], decided: dict[str, Any], budgets: dict[str, float]) -> list[HostOut]:
+def _hosts(
+    sample: Mapping[str, Any], decided: Mapping[str, Any], budgets: Mapping[str, float]
+) -> list[HostOut]:
     hosts = []
     for index, host in enumerate(sample.get("hosts", [])):
         used, ours = _number(sample, "cpu_used_mhz", index), _number(sample, "cpu_ours_mhz", index)
@@ -228,13 +231,13 @@ def _hosts(sample: dict[str, Any], decided: dict[str, Any], budgets: dict[str, f
     return hosts
 
 
-def _number(sample: dict[str, Any], column: str, index: int) -> float:
+def _number(sample: Mapping[str, Any], column: str, index: int) -> float:
     """A value as stored; what is no number (NaN is stored as text) shows as 0."""
     value = float(sample[column][index])
     return value if isfinite(value) else 0.0
 
 
-def _maybe(sample: dict[str, Any], column: str, index: int) -> float | None:
+def _maybe(sample: Mapping[str, Any], column: str, index: int) -> float | None:
     """A value of a column that may not be there."""
     values = sample.get(column) or ()
     return _finite(values[index]) if index < len(values) else None

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import partial
+from typing import Any, NamedTuple
 from uuid import UUID
 
 import structlog
@@ -14,10 +15,10 @@ from sqlalchemy import select
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError
 from sqlalchemy.orm import defer
 
-from libs.common.alike import write_alike
+from libs.common.alike import add_alike, write_alike
 from libs.common.contracts.resource import Mode
 from libs.common.contracts.usage import Sample, UsageSampled
-from libs.common.db import Session, among
+from libs.common.db import Json, Session, among
 from libs.common.ids import cluster_id, new_id
 from libs.common.tracing import as_part, carried, tell
 from libs.harvest.decide import decide
@@ -37,8 +38,8 @@ from services.workload.usecases.rules import Rulebook, Rules, open_rulebook
 from services.workload.usecases.stored import (
     decision_as_json,
     differs,
-    inputs_as_json,
-    sample_as_json,
+    facts_as_json,
+    observation_as_json,
 )
 
 log = structlog.get_logger(__name__)
@@ -52,6 +53,18 @@ _JUDGED = (
     Cluster.floor_mhz_per_vcpu, Cluster.drain_grace_s,
 )  # fmt: skip
 """What a sample may change in a cluster."""
+_KEPT = (
+    DecisionRecord.id, DecisionRecord.cluster_id, DecisionRecord.at, DecisionRecord.policy_id,
+    DecisionRecord.policy_revision, DecisionRecord.state_before, DecisionRecord.observation, DecisionRecord.facts,
+    DecisionRecord.decision, DecisionRecord.reason,
+)  # fmt: skip
+
+
+class _Told(NamedTuple):
+    """A decision in which something moved: what is kept of it, and what the log is to say."""
+
+    kept: Mapping[str, Any]
+    said: Mapping[str, object]
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +161,7 @@ def _is_news(cluster: Cluster, sample: Sample, there: datetime) -> bool:
     return known is None or sample.at > known or (sample.at <= there + FUTURE < known)
 
 
-def _note(case: _Case, observation: Observation) -> None:
+def _note(case: _Case, observation: Observation, seen: Json) -> None:
     """Write down what was heard of a cluster, if anything was."""
     cluster, heard = case.cluster, case.heard
     if heard is None or isinstance(observation, Missing):
@@ -159,7 +172,7 @@ def _note(case: _Case, observation: Observation) -> None:
         return
     if observation.is_whole():
         cluster.sampled_at, cluster.heard_at = observation.at, heard.received_at
-        cluster.sample = sample_as_json(observation)
+        cluster.sample = seen
     elif cluster.sampled_at is not None and cluster.sampled_at > latest:
         cluster.sampled_at = None
 
@@ -198,6 +211,7 @@ async def _judge_all(session: Session, due: Sequence[tuple[_Case, Observation]])
         async with session.savepoint():
             told = [await _decide(session, case, observation) for case, observation in due]
             await write_alike(session, [case.cluster for case, _ in due if case.heard], _JUDGED)
+            await _keep(session, told)
     except Exception as error:
         _raise_if_of_database(error)
         await _judge_apart(session, due)
@@ -222,8 +236,9 @@ async def _judge(session: Session, case: _Case, observation: Observation) -> Non
     about = {"resource": case.rulebook.resource.name, "cluster": case.cluster.name}
     try:
         async with session.savepoint():
-            told = await _decide(session, case, observation)
-        _log_decided([told])
+            told = [await _decide(session, case, observation)]
+            await _keep(session, told)
+        _log_decided(told)
         return
     except InvalidPolicy as error:
         why = f"the policy cannot be read: {error}"
@@ -250,7 +265,7 @@ async def _hold(session: Session, case: _Case, observation: Observation, why: st
     """Nothing was decided: no budget above its floor and nothing new, but nothing is given back either."""
     cluster, resource = case.cluster, case.rulebook.resource
     await session.refresh(cluster)
-    _note(case, observation)
+    _note(case, observation, observation_as_json(observation))
     rows = select(Machine).where(Machine.cluster_id == cluster.id, Machine.state.in_(LIVE))
     fresh = rows.order_by(Machine.ordinal).execution_options(populate_existing=True)
     machines = (await session.execute(fresh)).scalars().all()
@@ -271,13 +286,14 @@ async def _hold(session: Session, case: _Case, observation: Observation, why: st
     hold(session, Order(case.means, resource, cluster, decision, None, None, reason), machines, case.now)
 
 
-def _remembered(cluster: Cluster) -> State:
-    """The engine's memory; one that cannot be read is begun anew, which gives nothing back."""
+def _remembered(cluster: Cluster) -> tuple[State, Mapping[str, Any]]:
+    """The engine's memory, and as it is stored; one that cannot be read is begun anew, which gives nothing back."""
     try:
-        return from_json(cluster.state) if cluster.state else State()
+        if cluster.state:
+            return from_json(cluster.state), cluster.state
     except ValueError as error:
         log.error("cluster.state_unreadable", cluster=cluster.name, error=str(error))
-        return State()
+    return State(), to_json(State())
 
 
 def _give_up_revoked(rulebook: Rulebook, machines: Sequence[Machine]) -> None:
@@ -288,16 +304,23 @@ def _give_up_revoked(rulebook: Rulebook, machines: Sequence[Machine]) -> None:
             machine.wanted, machine.wanted_by_hand, machine.reason = Wanted.GONE, True, why
 
 
-def _log_decided(told: Sequence[dict[str, object] | None]) -> None:
+async def _keep(session: Session, told: Sequence[_Told | None]) -> None:
+    """Store the decisions in which something moved."""
+    await add_alike(session, [one.kept for one in told if one is not None], _KEPT)
+
+
+def _log_decided(told: Sequence[_Told | None]) -> None:
     """Say what was decided, once it cannot be rolled back alone any more."""
-    for facts in filter(None, told):
-        log.info("cluster.decided", **facts)
+    for one in told:
+        if one is not None:
+            log.info("cluster.decided", **one.said)
 
 
 @as_part("decide")
-async def _decide(session: Session, case: _Case, observation: Observation) -> dict[str, object] | None:
-    """Decide about one cluster and write down what follows; what the log is to say, where something moved."""
-    _note(case, observation)
+async def _decide(session: Session, case: _Case, observation: Observation) -> _Told | None:
+    """Decide about one cluster and write down what follows; what is to be kept of it, where something moved."""
+    seen = observation_as_json(observation)
+    _note(case, observation, seen)
     cluster, rules = case.cluster, case.rulebook.of(case.cluster, case.now)
     machines = case.rulebook.machines.get(cluster.id, [])
     _give_up_revoked(case.rulebook, machines)
@@ -308,26 +331,25 @@ async def _decide(session: Session, case: _Case, observation: Observation) -> di
     rules, ranks = await grant(session, case.rulebook, cluster, rules, case.now, apart=case.means.apart)
     granted = Granted(rules.granted, ranks)
     facts = facts_of(case.rulebook.resource, cluster, machines, granted, case.clocks, observation)
-    before = _remembered(cluster)
+    before, known = _remembered(cluster)
     after, decision = decide(rules.policy, before, observation, facts)
     rules = name_bound(rules, decision, len(facts.machines))
     case.means.instruments.decided(decision.verdict)
     reason = _tell(case, rules, decision, _names(cluster, observation))
     decided, told = decision_as_json(decision), None
-    if case.by_hand is not None or differs(cluster.decision, decided):
-        inputs = inputs_as_json(observation, facts, decision)
-        inputs["decision"] |= carried()  # acts that follow belong to its trace
-        record = DecisionRecord(
-            id=new_id(), cluster_id=cluster.id, at=decision.at, policy_id=rules.assignment.policy_id,
-            policy_revision=rules.assignment.policy_revision, state_before=to_json(before),
-            reason=_with_hand(case, reason), **inputs,
-        )  # fmt: skip
-        session.add(record)
-        told = {
-            "resource": case.rulebook.resource.name, "cluster": cluster.name, "rung": decision.rung.name,
-            "wanted": decision.wanted, "reason": record.reason,
+    if case.by_hand is not None or differs(cluster.decision, decision):
+        trace = carried()  # acts that follow belong to its trace
+        kept = {
+            "id": new_id(), "cluster_id": cluster.id, "at": decision.at, "policy_id": rules.assignment.policy_id,
+            "policy_revision": rules.assignment.policy_revision, "state_before": known, "observation": seen,
+            "facts": facts_as_json(facts), "decision": {**decided, **trace} if trace else decided,
+            "reason": _with_hand(case, reason),
         }  # fmt: skip
-        tell(decision=record.id, **told)
+        told = _Told(kept, {
+            "resource": case.rulebook.resource.name, "cluster": cluster.name, "rung": decision.rung.name,
+            "wanted": decision.wanted, "reason": kept["reason"],
+        })  # fmt: skip
+        tell(decision=kept["id"], **told.said)
     cluster.state, cluster.decision = to_json(after), decided
     cluster.reason, cluster.decided_at = reason, case.there
     cluster.floor_mhz_per_vcpu = rules.policy.floor_mhz_per_vcpu

@@ -1,65 +1,68 @@
 """Samples and decisions as they are stored: JSON, NaN as text, so that PostgreSQL keeps what the cloud said."""
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict
-from pydantic_core import from_json
+from pydantic import BaseModel, ConfigDict, TypeAdapter
 
 from libs.common.contracts.usage import Sample
+from libs.common.db import Json
 from libs.harvest.types import Decision, Facts, Missing, Observation
 
-
-class _Stored(BaseModel):
-    model_config = ConfigDict(ser_json_inf_nan="strings")
-
-    def as_json(self) -> dict[str, Any]:
-        """JSON values by field."""
-        stored: dict[str, Any] = from_json(self.model_dump_json())
-        return stored
+_CONFIG = ConfigDict(ser_json_inf_nan="strings")
+T = TypeVar("T")
 
 
-class Inputs(_Stored):
+class Inputs(BaseModel):
     """Everything that a decision was made from and what it said."""
 
+    model_config = _CONFIG
     observation: Sample | Missing
     facts: Facts
     decision: Decision
 
 
-class _Decided(_Stored):
-    decision: Decision
+# A data class takes no configuration from an adapter; what is in a tuple does.
+_SAMPLE = TypeAdapter(tuple[Sample], config=_CONFIG)
+_MISSING = TypeAdapter(tuple[Missing], config=_CONFIG)
+_FACTS = TypeAdapter(tuple[Facts], config=_CONFIG)
+_DECISION = TypeAdapter(tuple[Decision], config=_CONFIG)
 
 
-class _Seen(_Stored):
-    sample: Sample
+def observation_as_json(observation: Observation) -> Json:
+    """A sample, or its absence, as it is stored."""
+    if isinstance(observation, Missing):
+        return _write(_MISSING, observation)
+    return _write(_SAMPLE, observation)
 
 
-def inputs_as_json(observation: Observation, facts: Facts, decision: Decision) -> dict[str, Any]:
-    """What went into a decision and came out, by the columns of its record."""
-    return Inputs(observation=observation, facts=facts, decision=decision).as_json()
+def facts_as_json(facts: Facts) -> Json:
+    """Facts as they are stored."""
+    return _write(_FACTS, facts)
 
 
-def decision_as_json(decision: Decision) -> dict[str, Any]:
+def decision_as_json(decision: Decision) -> Json:
     """A decision as it is stored."""
-    stored: dict[str, Any] = _Decided(decision=decision).as_json()["decision"]
-    return stored
+    return _write(_DECISION, decision)
 
 
-def sample_as_json(sample: Sample) -> dict[str, Any]:
-    """A sample as it is stored."""
-    stored: dict[str, Any] = _Seen(sample=sample).as_json()["sample"]
-    return stored
+def _write(adapter: TypeAdapter[tuple[T]], value: T) -> Json:
+    return Json(adapter.serializer.to_json((value,))[1:-1].decode())
 
 
-def differs(known: dict[str, object] | None, decision: dict[str, object]) -> bool:
-    """Whether a decision is worth a row: anything but its time and the owner's load moved."""
-    return known is None or _essence(known) != _essence(decision)
+def differs(known: Mapping[str, Any] | None, decision: Decision) -> bool:
+    """Whether a decision is worth a row beside the one that was stored: anything but its time and the owner's load
+    moved."""
+    return known is None or _essence_of_stored(known) != _essence(decision)
 
 
-def _essence(decision: dict[str, object]) -> object:
-    reason, budgets = decision["reason"], decision["budgets"]
-    assert isinstance(reason, dict)
-    assert isinstance(budgets, list)
+def _essence(decision: Decision) -> object:
+    what = [decision.verdict, decision.rung, decision.wanted, decision.running, decision.cap_mhz]
+    budgets = [(budget.host, budget.budget_mhz) for budget in decision.budgets]
+    return (what, list(decision.suspend), decision.reason.code, budgets)
+
+
+def _essence_of_stored(decision: Mapping[str, Any]) -> object:
     what = [decision[name] for name in ("verdict", "rung", "wanted", "running", "cap_mhz")]
-    what.append(decision.get("suspend") or [])
-    return (what, reason["code"], [(budget["host"], budget["budget_mhz"]) for budget in budgets])
+    budgets = [(budget["host"], budget["budget_mhz"]) for budget in decision["budgets"]]
+    return (what, decision.get("suspend") or [], decision["reason"]["code"], budgets)

@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
@@ -16,7 +17,14 @@ from libs.common.bus.messages import UnreadableMessage, decode, to_message
 from libs.common.contracts.base import Event, StateEvent, is_newer
 from libs.common.contracts.catalogue import BY_KEY, CATALOGUE, Entry, Kind, entry_of
 from libs.common.contracts.resource import ResourceRecovered
-from libs.common.contracts.usage import HostState, Sample, UsageSampled
+from libs.common.contracts.usage import (
+    LATER_COLUMNS,
+    Announced,
+    Coming,
+    HostState,
+    Sample,
+    UsageSampled,
+)
 
 AT = datetime(2026, 3, 1, 12, tzinfo=UTC)
 ID = UUID("00000000-0000-7000-8000-00000000000a")
@@ -92,6 +100,23 @@ def test_impossible_measurements_arrive_as_they_were_measured() -> None:
     arrived = read.samples[0].cpu_used_mhz
     assert math.isnan(arrived[0])
     assert arrived[1:] == used[1:]
+
+
+def _with(sample: Sample, **columns: Any) -> Sample:
+    return replace(sample, **columns)
+
+
+def test_a_sample_is_whole_where_every_column_has_a_value_for_each_host() -> None:
+    whole = a_sample(coming=(Announced(Coming.BACKUP, AT),) * 2)
+    columns = [name for name in whole.__slots__ if isinstance(getattr(whole, name), tuple)]
+    assert whole.is_whole()
+    for name in set(columns) - {"coming", *LATER_COLUMNS}:
+        column = getattr(whole, name)
+        assert not _with(whole, **{name: column[:-1]}).is_whole(), name
+        assert not _with(whole, **{name: (*column, column[0])}).is_whole(), name
+    for name in LATER_COLUMNS:
+        assert _with(whole, **{name: (None,) * len(whole.hosts)}).is_whole(), name
+        assert not _with(whole, **{name: (None,) * (1 + len(whole.hosts))}).is_whole(), name
 
 
 def test_fields_of_a_newer_publisher_are_ignored_at_every_depth() -> None:
