@@ -21,6 +21,7 @@ from libs.providers.values import (
     Capability,
     Cause,
     ClusterSeen,
+    HostHardware,
     MachineSeen,
     MachineSpec,
     Mark,
@@ -67,6 +68,12 @@ class Provider(Protocol):
 
     async def sample(self, since: datetime | None) -> Sequence[ClusterUsage]:
         """All clusters in one bulk round, oldest first; with `since`, also what was missed after it (back-fill)."""
+
+    async def hardware(self) -> Sequence[HostHardware]:
+        """What hosts are made of; asked now and then. One that is left out, or a figure that is None, is not known.
+
+        A driver may read some hosts at each call; nothing where a cloud shows no hosts.
+        """
 
     async def machines(self) -> Sequence[MachineSeen]:
         """Our machines, whatever installation marked them. An unreadable inventory is Unavailable, never empty."""
@@ -145,6 +152,7 @@ __all__ = [
     "Connection",
     "Driver",
     "Full",
+    "HostHardware",
     "MachineSeen",
     "MachineSpec",
     "Mark",

@@ -18,6 +18,7 @@ _CALLS = frozenset(
     {
         "validate",
         "sample",
+        "hardware",
         "machines",
         "recall",
         "find_template",

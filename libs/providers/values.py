@@ -145,6 +145,20 @@ class ClusterSeen:
 
 
 @dataclass(frozen=True, slots=True)
+class HostHardware:
+    """What one host is made of; None: not told, or not readable by this account."""
+
+    host: str
+    """The cloud's reference."""
+    cores: int | None = None
+    threads: int | None = None
+    numa_nodes: int | None = None
+    gpus: int | None = None
+    gpu_models: tuple[str, ...] = ()
+    """Each once."""
+
+
+@dataclass(frozen=True, slots=True)
 class MissingPrivilege:
     """A privilege the account lacks, by the cloud's own name, and what Tides cannot do without it."""
 

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from services.cli import leaving, modes, show
+from services.cli import leaving, modes, show, sites
 from services.cli.access import ask, read_secret
 from services.cli.client import Client, Failed
 from services.cli.names import RESOURCE, TEMPLATE, find
@@ -14,6 +14,7 @@ from services.cli.watching import AsJson
 resources = typer.Typer(no_args_is_help=True, help="Clouds: register, look, lend, pause, drain, remove.")
 modes.add_to(resources)
 leaving.add_to(resources)
+resources.command("hosts")(sites.list_hosts)
 templates = typer.Typer(no_args_is_help=True, help="Images that machines are made from.")
 Name = Annotated[str, typer.Argument(help="Name or id.")]
 _LARGEST_CA = 262_144

@@ -10,6 +10,7 @@ from uuid import UUID
 from libs.common.contracts.resource import ClusterFacts, HostFacts
 from libs.common.contracts.usage import Sample
 from libs.common.ids import cluster_id
+from libs.providers.values import HostHardware
 
 Marks = Mapping[str, datetime]
 """Per cluster the end of its newest published interval."""
@@ -153,13 +154,11 @@ def fair_share(resources: int, replicas: int) -> int:
 def see_inventory(
     resource_id: UUID, samples: Sequence[Sample], known: Sequence[ClusterFacts]
 ) -> tuple[ClusterFacts, ...]:
-    """The clusters of a round, by each one's newest sample; cores as they were known."""
+    """The clusters of a round, by each one's newest sample; what their hosts are made of as it was known."""
     newest = _newest(samples)
-    cores = {host.host: host.cores for cluster in known for host in cluster.hosts}
     earlier = {host.host: host for cluster in known for host in cluster.hosts}
     return tuple(
-        _facts(cluster_id(resource_id, reference), newest[reference], cores, earlier)
-        for reference in sorted(newest)
+        _facts(cluster_id(resource_id, reference), newest[reference], earlier) for reference in sorted(newest)
     )
 
 
@@ -188,41 +187,45 @@ def count_absent(
     }
 
 
-def with_cores(
-    clusters: Sequence[ClusterFacts], totals: Mapping[str, tuple[int, float]]
+def with_hardware(
+    clusters: Sequence[ClusterFacts], hardware: Iterable[HostHardware]
 ) -> tuple[ClusterFacts, ...]:
-    """Share each cluster's cores among its hosts by their MHz. `totals`: (cores, MHz) by cluster."""
-    shared = []
-    for cluster in clusters:
-        cores, cpu_mhz = totals.get(cluster.cluster, (0, 0.0))
-        hosts = tuple(
-            replace(host, cores=round(cores * host.cpu_capacity_mhz / cpu_mhz)) if cpu_mhz > 0 else host
-            for host in cluster.hosts
-        )
-        shared.append(replace(cluster, hosts=hosts))
-    return tuple(shared)
+    """The clusters with what their hosts are made of. What is not told is left as it was known."""
+    told = {one.host: one for one in hardware}
+    return tuple(
+        replace(cluster, hosts=tuple(_made_of(host, told.get(host.host)) for host in cluster.hosts))
+        for cluster in clusters
+    )
+
+
+def _made_of(host: HostFacts, told: HostHardware | None) -> HostFacts:
+    if told is None:
+        return host
+    return replace(
+        host,
+        cores=host.cores if told.cores is None else told.cores,
+        threads=host.threads if told.threads is None else told.threads,
+        numa_nodes=host.numa_nodes if told.numa_nodes is None else told.numa_nodes,
+        gpus=host.gpus if told.gpus is None else told.gpus,
+        gpu_models=host.gpu_models if told.gpus is None else told.gpu_models,
+    )
 
 
 def _newest(samples: Iterable[Sample]) -> dict[str, Sample]:
     return {sample.cluster: sample for sample in sorted(samples, key=lambda sample: sample.at)}
 
 
-def _facts(
-    identity: UUID, sample: Sample, cores: Mapping[str, int], earlier: Mapping[str, HostFacts]
-) -> ClusterFacts:
+def _facts(identity: UUID, sample: Sample, earlier: Mapping[str, HostFacts]) -> ClusterFacts:
     hosts = []
     for index in sorted(range(len(sample.hosts)), key=lambda index: sample.hosts[index]):
-        host = sample.hosts[index]
-        known = earlier.get(host)
-        cpu_mhz = sample.cpu_capacity_mhz[index]
-        memory_mib = sample.memory_capacity_mib[index]
+        host, name = sample.hosts[index], sample.host_names[index]
+        known = earlier.get(host) or HostFacts(host, name, 0.0, 0.0, 0)
         hosts.append(
-            HostFacts(
-                host=host,
-                name=sample.host_names[index],
-                cpu_capacity_mhz=_size(cpu_mhz, known.cpu_capacity_mhz if known else 0.0),
-                memory_capacity_mib=_size(memory_mib, known.memory_capacity_mib if known else 0.0),
-                cores=cores.get(host, 0),
+            replace(
+                known,
+                name=name,
+                cpu_capacity_mhz=_size(sample.cpu_capacity_mhz[index], known.cpu_capacity_mhz),
+                memory_capacity_mib=_size(sample.memory_capacity_mib[index], known.memory_capacity_mib),
             )
         )
     return ClusterFacts(identity, sample.cluster, sample.name, tuple(hosts))

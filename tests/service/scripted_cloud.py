@@ -20,6 +20,7 @@ from libs.providers.base import (
     Cause,
     ClusterSeen,
     Connection,
+    HostHardware,
     MachineSeen,
     MachineSpec,
     MissingPrivilege,
@@ -62,7 +63,8 @@ class Script:
     deepest: timedelta | None = None
     """Asked for more than this before the newest sample, it does not answer in time."""
     no_facts: ProviderError | asyncio.Event | None = None
-    """What `validate` raises, or waits for."""
+    """What `validate` and `hardware` raise, or wait for."""
+    gpus: int | None = None
     asked: list[datetime | None] = field(default_factory=list)
     """From when on samples were wanted, of every question."""
     missing: tuple[MissingPrivilege, ...] = ()
@@ -90,11 +92,7 @@ class ScriptedProvider:
         self._open = True
 
     async def validate(self) -> Validation:
-        self._check()
-        if isinstance(self._script.no_facts, ProviderError):
-            raise self._script.no_facts
-        if self._script.no_facts is not None:
-            await self._script.no_facts.wait()
+        await self._learn()
         newest = {sample.cluster: sample for sample in self._script.samples}
         clusters = tuple(
             ClusterSeen(
@@ -124,6 +122,11 @@ class ScriptedProvider:
             return list({one.cluster: one for one in samples}.values())
         return [one for one in samples if one.at > since]
 
+    async def hardware(self) -> Sequence[HostHardware]:
+        await self._learn()
+        hosts = sorted({host for sample in self._script.samples for host in sample.hosts})
+        return [HostHardware(host, cores=8, gpus=self._script.gpus) for host in hosts]
+
     async def machines(self) -> Sequence[MachineSeen]:
         raise AssertionError("nobody asked for machines here")
 
@@ -149,6 +152,13 @@ class ScriptedProvider:
         assert self._open, "the session has ended"
         self._open = False
         self._script.closed += 1
+
+    async def _learn(self) -> None:
+        self._check()
+        if isinstance(self._script.no_facts, ProviderError):
+            raise self._script.no_facts
+        if self._script.no_facts is not None:
+            await self._script.no_facts.wait()
 
     def _check(self) -> None:
         assert self._open, "the session has ended"

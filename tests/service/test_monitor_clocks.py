@@ -12,6 +12,7 @@ from libs.common.contracts.resource import InventoryChanged, ResourceDegraded
 from libs.common.contracts.usage import UsageSampled
 from libs.providers.base import Cause, Unavailable
 from libs.providers.simulated import ClusterDefinition, SimulatedSettings, create_cloud, driver
+from services.monitor.reconcile import rounds
 from tests.service.monitor_house import House, open_house
 from tests.service.scripted_cloud import Script, ScriptedDriver, installed, make_sample
 from tests.support import until
@@ -130,7 +131,7 @@ async def test_samples_do_not_wait_for_the_facts_of_a_cloud(house: House, script
 
 
 async def test_without_facts_there_is_no_inventory_and_no_sample_is_lost(
-    house: House, script: Script
+    house: House, script: Script, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     start = now()
     script.samples = [make_sample("a", start)]
@@ -144,6 +145,11 @@ async def test_without_facts_there_is_no_inventory_and_no_sample_is_lost(
         script.no_facts = None
         script.samples.append(make_sample("a", start + 5 * TICK))
         await until(lambda: house.heard(InventoryChanged), what="the inventory")
+        monkeypatch.setattr(rounds, "LOOK_AGAIN_AFTER", timedelta())
+        script.gpus = 4
+        script.samples.append(make_sample("a", start + 6 * TICK))
+        await until(lambda: len(house.heard(InventoryChanged)) == 2, what="the GPUs that were put in")
+    assert [one.clusters[0].hosts[0].gpus for one in house.heard(InventoryChanged)] == [None, 4]
     assert house.heard(ResourceDegraded) == []
 
 

@@ -75,7 +75,11 @@ async def test_the_newest_inventory_is_shown(registry: Lone, url: str) -> None:
     resource_id = await register(registry, url)
 
     def inventory(revision: int, hosts: int) -> InventoryChanged:
-        facts = tuple(HostFacts(f"host-{n}", f"esx{n}", 20_800.0, 65_536.0, 8) for n in range(hosts))
+        made_of: dict[str, Any] = {"threads": 16, "numa_nodes": 2, "gpus": 1, "gpu_models": ("A40",)}
+        facts = tuple(
+            HostFacts(f"host-{n}", f"esx{n}", 20_800.0, 65_536.0, 8, **(made_of if n else {}))
+            for n in range(hosts)
+        )
         cluster = ClusterFacts(cluster_id(resource_id, "domain-c1"), "domain-c1", "East", facts)
         return InventoryChanged(at=NOW, revision=revision, resource_id=resource_id, clusters=(cluster,))
 
@@ -88,7 +92,11 @@ async def test_the_newest_inventory_is_shown(registry: Lone, url: str) -> None:
     assert (cluster["cpu_mhz"], cluster["memory_mib"], len(cluster["hosts"])) == (62_400.0, 196_608.0, 3)
     assert cluster["hosts"][0] == {
         "reference": "host-0", "name": "esx0", "cores": 8, "cpu_mhz": 20_800.0, "memory_mib": 65_536.0,
+        "threads": None, "numa_nodes": None, "gpus": None, "gpu_models": [], "host_class": None,
     }  # fmt: skip
+    other = cluster["hosts"][1]
+    assert (other["threads"], other["numa_nodes"], other["gpus"]) == (16, 2, 1)
+    assert (other["gpu_models"], other["host_class"]) == (["A40"], "medium_gpu")
     assert shown["health"]["state"] == "ok"
     assert shown["revision"] == 1
 

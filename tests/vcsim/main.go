@@ -4,6 +4,7 @@
 //	POST /lab/host {"host":"host-21","cpuMhz":2000,"memMb":3000}     summary.quickStats of a host
 //	POST /lab/vm   {"vm":"vm-57","cpuMhz":300,"memMb":512}           summary.quickStats of a machine
 //	POST /lab/connection {"host":"host-21","state":"notResponding"}  as vCenter shows a host that it lost
+//	POST /lab/metal {"host":"host-21","cores":16,"memMb":65536,"nodes":2,"gpus":["A100"]}  what a host is made of
 //	POST /lab/perf {"entity":"host-21","counters":{"2":9000}}        QueryPerf answers these values, constantly
 //	POST /lab/ahead {"seconds":20}                                   QueryPerf's times run ahead by so much more
 //
@@ -161,6 +162,7 @@ func openDoors(mux *http.ServeMux, counters *perf) {
 		})
 		return nil
 	})
+	door(mux, "/lab/metal", setMetal)
 	type series struct {
 		Entity   string
 		Counters map[int32]int64
@@ -177,6 +179,45 @@ func openDoors(mux *http.ServeMux, counters *perf) {
 		counters.ahead += time.Duration(wish.Seconds) * time.Second
 		return nil
 	})
+}
+
+type metal struct {
+	Host         string
+	Cores, Nodes int32
+	MemMb        int64
+	Gpus         []string
+}
+
+// setMetal gives a host cores, memory, NUMA nodes and GPUs as a list of PCI devices shows them; what it was made of
+// is shared by all hosts, so it is copied first.
+func setMetal(wish metal) error {
+	host, err := find[*simulator.HostSystem]("HostSystem", wish.Host)
+	if err != nil {
+		return err
+	}
+	simulator.Map.WithLock(host, func() {
+		summary, hardware := *host.Summary.Hardware, *host.Hardware
+		summary.NumCpuCores, summary.NumCpuThreads = int16(wish.Cores), int16(2*wish.Cores)
+		summary.MemorySize = wish.MemMb << 20
+		hardware.CpuInfo.NumCpuCores, hardware.CpuInfo.NumCpuThreads = int16(wish.Cores), int16(2*wish.Cores)
+		hardware.MemorySize = summary.MemorySize
+		hardware.NumaInfo = &types.HostNumaInfo{Type: "NUMA", NumNodes: wish.Nodes}
+		devices := hardware.PciDevice
+		hardware.PciDevice = nil
+		for _, device := range devices {
+			if device.VendorId != 0x10de {
+				hardware.PciDevice = append(hardware.PciDevice, device)
+			}
+		}
+		for i, name := range wish.Gpus {
+			hardware.PciDevice = append(hardware.PciDevice, types.HostPciDevice{
+				Id: fmt.Sprintf("0000:%02x:00.0", 0x40+i), ClassId: 0x0302, Bus: byte(0x40 + i),
+				VendorId: 0x10de, VendorName: "NVIDIA Corporation", DeviceName: name,
+			})
+		}
+		host.Summary.Hardware, host.Hardware = &summary, &hardware
+	})
+	return nil
 }
 
 type options struct {

@@ -159,6 +159,13 @@ class Vcsim:
         """Show a host as `connected`, `notResponding` or `disconnected`."""
         await self._post("/lab/connection", {"host": host_ref, "state": state})
 
+    async def set_metal(
+        self, host_ref: str, cores: int, mem_mb: int, nodes: int = 1, gpus: Sequence[str] = ()
+    ) -> None:
+        """What a host is made of: cores (twice as many threads), memory, NUMA nodes, and a GPU of each name."""
+        made = {"host": host_ref, "cores": cores, "memMb": mem_mb, "nodes": nodes, "gpus": list(gpus)}
+        await self._post("/lab/metal", made)
+
     async def set_perf(self, entity: str, counters: Mapping[int, int]) -> None:
         """QueryPerf answers these constant values for the entity; other counters keep their series."""
         await self._post(

@@ -67,6 +67,11 @@ class HostFacts:
     cpu_capacity_mhz: float
     memory_capacity_mib: float
     cores: int
+    threads: int | None = None
+    numa_nodes: int | None = None
+    gpus: int | None = None
+    """None: not known, which is not none."""
+    gpu_models: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

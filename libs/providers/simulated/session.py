@@ -13,6 +13,7 @@ from libs.providers.base import (
     Cause,
     ClusterSeen,
     ClusterUsage,
+    HostHardware,
     MachineSeen,
     MachineSpec,
     Mark,
@@ -76,6 +77,10 @@ class SimulatedProvider:
         if Capability.BACKFILL not in self.capabilities and samples:
             return [sample for sample in samples if sample.at == samples[-1].at]
         return samples
+
+    async def hardware(self) -> Sequence[HostHardware]:
+        state = await self._reach()
+        return [one for cluster in state.clusters if not cluster.gone for one in _describe_hosts(cluster)]
 
     async def machines(self) -> Sequence[MachineSeen]:
         state = await self._reach()
@@ -156,6 +161,14 @@ class SimulatedProvider:
         if lose:
             raise Unavailable(Cause.TIMEOUT, "the answer was lost")
         return result
+
+
+def _describe_hosts(cluster: ClusterRecord) -> list[HostHardware]:
+    models = ("Simulated GPU",) if cluster.gpus else ()
+    return [
+        HostHardware(host.host, cluster.cores, 2 * cluster.cores, cluster.numa_nodes, cluster.gpus, models)
+        for host in cluster.hosts
+    ]
 
 
 def _describe(cluster: ClusterRecord) -> ClusterSeen:

@@ -41,6 +41,9 @@ class ClusterDefinition(_Frozen):
     core_mhz: float = Field(default=2600.0, gt=0, le=10_000)
     memory_gib: float = Field(default=256.0, gt=0)
     datastore_gib: float = Field(default=20_480.0, gt=0)
+    gpus: int = Field(default=0, ge=0, le=64)
+    """Of each host."""
+    numa_nodes: int = Field(default=1, ge=1, le=16)
 
 
 class Faults(_Frozen):

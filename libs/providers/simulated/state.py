@@ -89,6 +89,8 @@ class ClusterRecord:
     cap: Track[float | None] = field(default_factory=list)
     """The pool's limit in MHz; None: there is no pool."""
     gone: bool = False
+    gpus: int = 0
+    numa_nodes: int = 1
 
     @property
     def capacity_mhz(self) -> float:
@@ -211,4 +213,6 @@ def _build_cluster(number: int, definition: ClusterDefinition) -> ClusterRecord:
         memory_mib=definition.memory_gib * 1024.0,
         datastore_gib=definition.datastore_gib,
         hosts=hosts,
+        gpus=definition.gpus,
+        numa_nodes=definition.numa_nodes,
     )

@@ -17,6 +17,7 @@ from libs.providers.base import (
     Capability,
     Cause,
     Connection,
+    HostHardware,
     MachineSeen,
     MachineSpec,
     Power,
@@ -34,6 +35,7 @@ from libs.providers.vsphere.deploy import create_machine
 from libs.providers.vsphere.fleet import Labels, describe_fleet, find_folders, read_fleet
 from libs.providers.vsphere.inventory import Cluster, read_clusters
 from libs.providers.vsphere.limits import Limits, release_cluster
+from libs.providers.vsphere.metal import MetalWatch
 from libs.providers.vsphere.placing import Workshop
 from libs.providers.vsphere.pools import Shares, give_way, sum_siblings
 from libs.providers.vsphere.rounds import Rounds
@@ -66,6 +68,7 @@ class VSphereProvider:
         self._labels = Labels()
         self._templates = Templates(settings)
         self._rounds = Rounds(session, settings, self._labels)
+        self._metal = MetalWatch(session)
         self._yard = Yard(session, settings, connection.installation_id, self._labels)
         self._limits = Limits(self._yard, self._shares)
         self._clones = Clones(session, under_way.clones)
@@ -110,6 +113,13 @@ class VSphereProvider:
                 raise
             # What a round read a moment ago went away meanwhile: the next one reads anew.
             raise Unavailable(refusal.cause, refusal.detail) from None
+
+    async def hardware(self) -> Sequence[HostHardware]:
+        """Cores of all hosts, and the rest of those that were read so far."""
+        clusters = await self._session.call(
+            lambda api: read_clusters(api, self._settings), "listing hosts", ROUND_TIMEOUT_S
+        )
+        return await self._metal.look(clusters, self._clock.now())
 
     async def machines(self) -> Sequence[MachineSeen]:
         """Our machines in scope. Raises Unavailable when the inventory cannot be read."""

@@ -33,7 +33,9 @@ log = structlog.get_logger(__name__)
 ROUND_WITHIN_S = 25.0
 """Shorter than a lease, less the time between two renewals."""
 LOOK_WITHIN_S = 15.0
-"""For asking about cores, after the samples went out."""
+"""For asking what hosts are made of, after the samples went out."""
+LOOK_AGAIN_AFTER = timedelta(minutes=5)
+"""They are asked again, though none came or went: a GPU may have been put in, or a right been given."""
 LOOK_AROUND_EVERY = 30
 """Rounds between two looks for clusters whose clock is too slow for their samples to be new."""
 STALE_INTERVALS = 3
@@ -59,6 +61,8 @@ class Watch:
     """Of the cloud's samples, once known."""
     rounds: int = 0
     """That the cloud answered."""
+    looked_at: datetime | None = None
+    """When hosts were last asked what they are made of; None: not since this process holds the resource."""
     is_lost: bool = False
     """Whether another replica holds the resource by now: a settlement was refused."""
 
@@ -152,23 +156,29 @@ class Rounds:
     async def _look(
         self, resource: Resource, watch: Watch, samples: Sequence[Sample]
     ) -> tuple[ClusterFacts, ...] | None:
-        """The inventory after this round; cores are asked for when it changes. None when they cannot be had."""
+        """The inventory after this round; what its hosts are made of is asked when it changes, and now and then.
+
+        None where it has changed and that cannot be had.
+        """
         seen = domain.see_inventory(resource.id, samples, watch.inventory)
         watch.absent = domain.count_absent(seen, watch.inventory, watch.absent)
         clusters = domain.keep_absent(seen, watch.inventory, watch.absent)
-        if clusters == watch.inventory:
+        is_same, now = clusters == watch.inventory, self._runtime.clock.now()
+        watch.looked_at = watch.looked_at or now
+        if is_same and timedelta() <= now - watch.looked_at < LOOK_AGAIN_AFTER:
             return clusters
         try:
             async with asyncio.timeout(LOOK_WITHIN_S):
                 provider = await self._sessions.get(resource.provider, self._connection(resource))
-                found = await provider.validate()
+                hardware = await provider.hardware()
         except Exception as error:
             refusal = _refusal(error)
             cause, detail = refusal.cause.value, refusal.detail
-            log.warning("monitor.cores_unknown", resource=str(resource.id), cause=cause, detail=detail)
-            return None
-        totals = {cluster.cluster: (cluster.cores, cluster.cpu_mhz) for cluster in found.clusters}
-        return domain.with_cores(clusters, totals)
+            log.warning("monitor.hardware_unknown", resource=str(resource.id), cause=cause, detail=detail)
+            watch.looked_at = now
+            return clusters if is_same else None
+        watch.looked_at = now
+        return domain.with_hardware(clusters, hardware)
 
     def _take(
         self, resource: Resource, watch: Watch, samples: Sequence[Sample], whole: bool, received_at: datetime

@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
 from libs.common.contracts.resource import Mode
 from services.registry.domain import Health
+from services.registry.domain.hosts import HostClass, Metal, classify
 from services.registry.models import Resource
 from services.registry.usecases.outcomes import Outcome
 
@@ -143,11 +144,18 @@ class AlarmShown(BaseModel):
 
 
 class HostShown(BaseModel):
+    """What is null is not known: the cloud does not say, or not to this account."""
+
     reference: str
     name: str
     cores: int
+    threads: int | None
+    numa_nodes: int | None
     cpu_mhz: float
     memory_mib: float
+    gpus: int | None
+    gpu_models: list[str]
+    host_class: HostClass | None
 
 
 class ClusterShown(BaseModel):
@@ -252,8 +260,13 @@ def _show_cluster(facts: dict[str, Any]) -> ClusterShown:
             reference=host["host"],
             name=host["name"],
             cores=host["cores"],
+            threads=host.get("threads"),
+            numa_nodes=host.get("numa_nodes"),
             cpu_mhz=host["cpu_capacity_mhz"],
             memory_mib=host["memory_capacity_mib"],
+            gpus=host.get("gpus"),
+            gpu_models=host.get("gpu_models") or [],
+            host_class=classify(Metal(host["cores"], host["memory_capacity_mib"], host.get("gpus"))),
         )
         for host in facts["hosts"]
     ]

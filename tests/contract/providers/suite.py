@@ -49,6 +49,13 @@ class ProviderSuite:
         assert ours.cpu_mhz > 0
         assert ours.memory_mib > 0
 
+    async def test_hardware_is_told_of_hosts_that_are_sampled(self, target: Target) -> None:
+        sample = await newest(target)
+        told = {one.host: one for one in await target.provider.hardware()}
+        if Capability.HOSTS_VISIBLE in target.provider.capabilities:
+            assert set(sample.hosts) <= set(told)
+        assert all((told[host].cores or 0) > 0 for host in sample.hosts if host in told)
+
     async def test_the_same_cloud_has_the_same_instance_id_twice(self, target: Target) -> None:
         first, second = await target.provider.validate(), await target.provider.validate()
         assert first.instance_id == second.instance_id

@@ -6,6 +6,7 @@ from uuid import uuid4
 import pytest
 
 from libs.common.ids import cluster_id
+from libs.providers.values import HostHardware
 from services.monitor import domain
 from tests.service.scripted_cloud import make_sample
 
@@ -130,15 +131,23 @@ def test_shares_are_even() -> None:
     assert domain.fair_share(3, 0) == 3
 
 
-def test_cores_are_shared_by_speed_and_known_ones_stay() -> None:
+def test_what_hosts_are_made_of_stays_known() -> None:
     seen = domain.see_inventory(RESOURCE, [make_sample("a", at(0), ["h1", "h2"])], ())
-    (cluster,) = domain.with_cores(seen, {"a": (16, 41_600.0)})
+    told = [HostHardware("h1", 16, 32, 2, 4, ("A100",)), HostHardware("h2", 8), HostHardware("gone", 1)]
+    (cluster,) = domain.with_hardware(seen, told)
     assert cluster.cluster_id == cluster_id(RESOURCE, "a")
-    assert [host.cores for host in cluster.hosts] == [8, 8]
+    assert [(host.cores, host.threads, host.gpus) for host in cluster.hosts] == [(16, 32, 4), (8, None, None)]
+    refused = domain.with_hardware((cluster,), [HostHardware("h1", 20)])
+    assert [(host.cores, host.numa_nodes, host.gpu_models) for host in refused[0].hosts] == [
+        (20, 2, ("A100",)),
+        (8, None, ()),
+    ]
+    taken_out = domain.with_hardware((cluster,), [HostHardware("h1", gpus=0)])
+    assert (taken_out[0].hosts[0].gpus, taken_out[0].hosts[0].gpu_models) == (0, ())
 
     again = domain.see_inventory(RESOURCE, [make_sample("a", at(20), ["h2", "h1"])], (cluster,))
     assert again == (cluster,)
-    assert domain.with_cores(seen, {}) == seen
+    assert domain.with_hardware(seen, ()) == seen
 
 
 def test_a_host_that_is_down_keeps_its_size() -> None:
