@@ -13,6 +13,7 @@ import structlog
 from pyVmomi import vim
 
 from libs.common.contracts.usage import Announced, Coming
+from libs.providers.values import Cause
 from libs.providers.vsphere.faults import Refused
 from libs.providers.vsphere.inventory import Cluster, Host
 from libs.providers.vsphere.scheduled import Planned, kind_of, read_schedule
@@ -22,7 +23,7 @@ from libs.providers.vsphere.soap import Found, Garbled, Line, Ref, Step, parse_t
 
 LOOK_WITHIN_S = 5.0
 MOST_MACHINES = 100
-"""Whose particulars are read in a round; what is begun with more is told as soon as these are through."""
+"""Whose particulars are read in a round: what is new first, then what was not looked at for longest."""
 MOST_TOLD = 100
 """Announcements of one cluster."""
 KEEP = timedelta(minutes=10)
@@ -62,6 +63,10 @@ class ComingWatch:
     def __init__(self, session: Session) -> None:
         self._known: set[str] | None = None
         """Tasks whose end has been seen; None before the first look."""
+        self._rounds = 0
+        self._looked: dict[str, int] = {}
+        """In which round a task that runs was last looked at."""
+        self._is_flooded = False
         self._told: dict[tuple[str, Coming], Announced] = {}
         """By machine and kind: who starts again and again is told once."""
         self._plan: Seldom[Sequence[Planned]] = Seldom(session, "what is scheduled", ())
@@ -77,9 +82,10 @@ class ComingWatch:
         hosts = {host.id: host for cluster in clusters for host in cluster.hosts}
         told: list[Announced] = []
         if self._rests_until is None or now >= self._rests_until:
+            plan = _choose_planned(await self._read_plan(now), ours, now)
             try:
                 async with asyncio.timeout(LOOK_WITHIN_S):
-                    told = await self._look(line, hosts, ours, now)
+                    told = await self._look(line, hosts, ours, plan, now)
             except Refused as refusal:
                 if isinstance(refusal.fault, vim.fault.NotAuthenticated):
                     raise
@@ -93,28 +99,54 @@ class ComingWatch:
         self._rests_until = now + REST
         log.warning("vsphere.nothing_announced", reason=reason, again_s=REST.total_seconds())
 
+    async def _read_plan(self, now: datetime) -> Sequence[Planned]:
+        """In a time of its own: a schedule that is too long to be read hides nothing that has begun."""
+        try:
+            async with asyncio.timeout(LOOK_WITHIN_S):
+                return await self._plan.look(read_schedule, now)
+        except TimeoutError:
+            log.warning("vsphere.unread", what="what is scheduled", cause=Cause.TIMEOUT)
+            return ()
+
     async def _look(
-        self, line: Line, hosts: Mapping[str, Host], ours: Collection[str], now: datetime
+        self,
+        line: Line,
+        hosts: Mapping[str, Host],
+        ours: Collection[str],
+        plan: Sequence[Planned],
+        now: datetime,
     ) -> list[Announced]:
         """Take up what has begun; returns what is scheduled."""
         acts = [act for act in await read_acts(line) if act.machine.id not in ours]
         news = self._choose(acts)
-        plan = _choose_planned(await self._plan.look(read_schedule, now), ours, now)
         about = [act.machine for act in news] + [each.about for each in plan]
         machines = await _read_machines(line, [ref for ref in about if ref.kind == "VirtualMachine"])
         moving = any(act.kind is Coming.MIGRATION and not act.has_ended for act in news)
-        moves = await line.read_moves(now - KEEP) if moving else {}
-        for act in sorted(news, key=lambda act: act.state != "error"):
+        moves = await _read_moves(line, now - KEEP) if moving else {}
+        for act in sorted(reversed(news), key=lambda act: act.state != "error"):
             self._take(act, machines.get(act.machine.id), hosts, moves, now)
         return [found for each in plan if (found := _tell_planned(each, machines, hosts)) is not None]
 
     def _choose(self, acts: Sequence[Act]) -> list[Act]:
-        """Those that are new or still run; an end is looked at once."""
+        """Those that are new or still run, as many as are looked at in a round; an end is looked at once."""
         ended = {act.task for act in acts if act.has_ended}
         known = ended if self._known is None else self._known & ended
-        news = [act for act in acts if act.task not in known][:MOST_MACHINES]
+        # The list begins with the oldest: what runs for long must not hide what has just begun.
+        open_ = [act for act in reversed(acts) if act.task not in known]
+        news = sorted(open_, key=lambda act: self._looked.get(act.task, 0))[:MOST_MACHINES]
+        self._warn(len(open_) - len(news))
+        self._rounds += 1
+        present = {act.task for act in open_}
+        self._looked = {task: at for task, at in self._looked.items() if task in present}
+        self._looked |= {act.task: self._rounds for act in news}
         self._known = known | {act.task for act in news if act.has_ended}
         return news
+
+    def _warn(self, left_out: int) -> None:
+        """Once, when there begins to be more than is looked at in a round."""
+        if left_out > 0 and not self._is_flooded:
+            log.warning("vsphere.tasks_too_many", looked_at=MOST_MACHINES, left_for_later=left_out)
+        self._is_flooded = left_out > 0
 
     def _take(
         self,
@@ -131,6 +163,13 @@ class ComingWatch:
         found = None if machine is None else _tell(act, machine, hosts, moves.get(act.machine.id), now)
         if found is not None:
             self._told[key] = found
+
+
+async def _read_moves(line: Line, since: datetime) -> Mapping[str, str]:
+    moves = await line.read_moves(since)
+    if not moves.is_whole:
+        log.warning("vsphere.moves_too_many", read=moves.taken)
+    return moves.to
 
 
 async def read_acts(line: Line) -> list[Act]:

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
+import structlog
 from pyVmomi import vim
 from pyVmomi.VmomiSupport import GetWsdlName
 
@@ -12,7 +13,11 @@ from libs.providers.vsphere.api import Api
 from libs.providers.vsphere.inventory import read_objects, ref_id
 from libs.providers.vsphere.soap import Ref
 
-MOST_SCHEDULED = 500
+log = structlog.get_logger()
+
+MOST_SCHEDULED = 5000
+"""Of more the newest are read: whoever plans so much hides what was planned before, and a warning says so."""
+_A_PAGE = 500
 _KINDS = {
     "poweron": Coming.POWER_ON,
     "executevmpoweronlro": Coming.POWER_ON,
@@ -52,8 +57,15 @@ def read_schedule(api: Api) -> list[Planned]:
         return []
     rows = read_objects(api, "schedule", [manager], {type(manager): ("scheduledTask",)})
     refs = [ref for row in rows for ref in row.properties.get("scheduledTask") or ()]
-    found = read_objects(api, "schedule", refs[:MOST_SCHEDULED], {vim.scheduler.ScheduledTask: ("info",)})
-    return plan_of(row.properties.get("info") for row in found)
+    if len(refs) > MOST_SCHEDULED:
+        log.warning("vsphere.schedule_too_long", read=MOST_SCHEDULED, left_out=len(refs) - MOST_SCHEDULED)
+    newest = refs[-MOST_SCHEDULED:]
+    planned: list[Planned] = []
+    for begin in range(0, len(newest), _A_PAGE):
+        page = newest[begin : begin + _A_PAGE]
+        found = read_objects(api, "schedule", page, {vim.scheduler.ScheduledTask: ("info",)})
+        planned += plan_of(row.properties.get("info") for row in found)
+    return planned
 
 
 def plan_of(infos: Iterable[Any]) -> list[Planned]:

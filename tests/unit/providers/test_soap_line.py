@@ -4,6 +4,8 @@ import asyncio
 import re
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any
 
@@ -47,6 +49,7 @@ class Server:
         self.at_once = self.most_at_once = 0
         self.broken: set[str] = set()
         self.endless = False
+        self.moves: list[int] = []
 
     async def ask(self, request: Request, answer: Answer, cookie: str, action: str) -> None:
         assert (cookie, action) == (ACCESS.cookie, ACCESS.action)
@@ -111,6 +114,25 @@ class Server:
         if self.gone & set(entities):
             return soap.fault("ManagedObjectNotFound")
         return soap.answer("QueryPerf", "".join(soap.a_metric(ref, {6: 1, 98: 2}) for ref in entities))
+
+    def _CreateCollectorForEvents(self, body: str) -> str:
+        return self._make("CreateCollectorForEvents", "EventHistoryCollector")
+
+    def _ReadNextEvents(self, body: str) -> str:
+        [most] = map(int, re.findall(r"<maxCount>(\d+)<", body))
+        page, self.moves = self.moves[:most], self.moves[most:]
+        events = (
+            '<returnval xsi:type="VmBeingHotMigratedEvent">'
+            f'<vm><vm type="VirtualMachine">vm-{number}</vm></vm>'
+            f'<destHost><host type="HostSystem">host-{number}</host></destHost></returnval>'
+            for number in page
+        )
+        return soap.answer("ReadNextEvents", "".join(events))
+
+    def _DestroyCollector(self, body: str) -> str:
+        [name] = re.findall(r"<_this type=[^>]*>([^<]*)<", body)
+        self.known.remove(name)
+        return soap.answer("DestroyCollector", "")
 
     def _CurrentTime(self, body: str) -> str:
         return soap.answer("CurrentTime", f"<returnval>{soap.AT}</returnval>")
@@ -256,6 +278,20 @@ async def test_the_first_failure_ends_all_lanes(line: Line, server: Server) -> N
     with pytest.raises(Garbled):
         await line.query(QUESTION, [Ref("VirtualMachine", f"vm-{number}") for number in range(10_000)])
     assert server.calls["QueryPerf"] <= 8
+
+
+@pytest.mark.parametrize(("events", "pages", "is_whole"), [(0, 1, True), (450, 3, True), (5000, 5, False)])
+async def test_moves_are_read_to_the_newest_one_and_not_without_end(
+    server: Server, events: int, pages: int, is_whole: bool
+) -> None:
+    wire: Any = server
+    line = Line(wire, replace(ACCESS, events=Ref("EventManager", "EventManager")), Pace())
+    known, server.moves = set(server.known), list(range(events))
+    moves = await line.read_moves(datetime(2026, 11, 27, tzinfo=UTC))
+
+    assert (server.calls["ReadNextEvents"], moves.is_whole) == (pages, is_whole)
+    assert moves.to == {f"vm-{number}": f"host-{number}" for number in range(min(events, 1000))}
+    assert server.known == known, "the collector is gone again"
 
 
 async def test_the_servers_own_time_is_told(line: Line) -> None:

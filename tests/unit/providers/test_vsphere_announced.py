@@ -1,5 +1,6 @@
 """What a vCenter's tasks and schedule announce, by a session that answers from memory."""
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -9,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pyVmomi import vim
+from structlog.testing import capture_logs
 
 from libs.common.contracts.usage import Announced, Coming, HostState
 from libs.providers.base import Cause, Rejected
@@ -38,8 +40,10 @@ class FakeLine:
         self.asked = 0
         self.moves: dict[str, str] = {}
 
-    async def read_moves(self, since: datetime) -> dict[str, str]:
-        return self.moves
+    async def read_moves(self, since: datetime) -> Moves:
+        moves = Moves()
+        moves.to = self.moves
+        return moves
 
     def add(self, vm: str, host: str, *, vcpus: int = 2, is_on: bool = True, **more: Any) -> None:
         values: dict[str, Any] = {"runtime.host": Ref("HostSystem", host), "summary.config.numCpu": vcpus}
@@ -213,6 +217,44 @@ async def test_a_flood_is_bounded(watch: ComingWatch, line: FakeLine) -> None:
         line.begin(f"task-{number}", "VirtualMachine.powerOn", f"vm-flood-{number}")
     for _ in range(3):
         assert 0 < len(await look(watch, line)) <= announced.MOST_TOLD
+
+
+async def test_tasks_that_run_for_long_hide_nothing_that_begins_later(
+    watch: ComingWatch, line: FakeLine
+) -> None:
+    """A tenant's that are never told, on hosts that are not ours, and as many that are told again and again."""
+    for number in range(announced.MOST_MACHINES):
+        for host in ("host-9", "host-1"):
+            line.add(f"vm-{host}-{number}", host)
+            line.begin(f"task-{host}-{number}", "VirtualMachine.createSnapshot", f"vm-{host}-{number}")
+    with capture_logs() as logs:
+        for seconds in (20, 40, 60):
+            await look(watch, line, NOW + timedelta(seconds=seconds))
+        line.add("vm-late", "host-3", vcpus=4)
+        line.begin("task-late", "VirtualMachine.powerOn", "vm-late")
+        told = await look(watch, line, NOW + timedelta(seconds=80))
+        assert (Coming.POWER_ON, "host-3", 0.25, 0) in told
+        for seconds in range(100, 900, 20):
+            told = await look(watch, line, NOW + timedelta(seconds=seconds))
+    # All that runs is told on, long after it began.
+    assert [kind for kind, *_ in told].count(Coming.SNAPSHOT) == announced.MOST_TOLD
+    assert {ahead_s for *_, ahead_s in told} <= {0, -20, -40, -60}
+    assert [(line["event"], line["looked_at"]) for line in logs] == [("vsphere.tasks_too_many", 100)]
+
+
+async def test_a_schedule_that_is_not_read_in_time_costs_nothing_that_has_begun(
+    line: FakeLine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Slow(FakeSession):
+        async def call(self, work: object, doing: str) -> Sequence[Planned]:
+            await asyncio.Event().wait()
+            raise AssertionError
+
+    monkeypatch.setattr(announced, "LOOK_WITHIN_S", 0.2)
+    line.begin("task-1", "VirtualMachine.powerOn", "vm-1")
+    watch = ComingWatch(cast(Any, Slow()))
+    assert await look(watch, line, NOW) == [(Coming.POWER_ON, "host-1", 0.25, 0)]
+    assert await look(watch, line) == [(Coming.POWER_ON, "host-1", 0.25, 0)]
 
 
 async def test_a_schedule_keeps_no_more_room_than_its_machines_take_and_hides_nothing(line: FakeLine) -> None:

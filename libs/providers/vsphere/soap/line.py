@@ -23,7 +23,8 @@ from libs.providers.vsphere.soap.envelope import (
     write_token,
     write_view,
 )
-from libs.providers.vsphere.soap.events import Moves, write_collector, write_reading
+from libs.providers.vsphere.soap.events import EVENTS_A_PAGE, Moves, write_collector, write_reading
+from libs.providers.vsphere.soap.events import MOST_PAGES as MOST_EVENT_PAGES
 from libs.providers.vsphere.soap.metrics import Metrics, Readings
 from libs.providers.vsphere.soap.pace import Pace
 from libs.providers.vsphere.soap.values import Found, Leaves, Objects, parse_time, prepare, read_ref
@@ -239,21 +240,26 @@ class Line:
 
     # -- events ------------------------------------------------------------------------------------------------------
 
-    async def read_moves(self, since: datetime) -> dict[str, str]:
-        """By machine id the host that it is to arrive at, by at most 200 events; none where there is no such manager.
+    async def read_moves(self, since: datetime) -> Moves:
+        """By machine id the host that it is to arrive at, page by page; none where there is no such manager.
 
         The collector lives for this one read.
         """
-        if self.access.events is None:
-            return {}
         moves = Moves()
+        if self.access.events is None:
+            return moves
         collector = await self._make(write_collector(self.access.events, since))
         try:
-            await self._ask(write_reading(collector), Answer("ReadNextEvents", "returnval", moves.take))
+            for page in range(1, MOST_EVENT_PAGES + 1):
+                await self._ask(write_reading(collector), Answer("ReadNextEvents", "returnval", moves.take))
+                if moves.taken < page * EVENTS_A_PAGE:
+                    break
+            else:
+                moves.is_whole = False
         finally:
             request = write_call("DestroyCollector", collector)
             await self._ask(request, Answer(request.method, "returnval", _ignore))
-        return moves.to
+        return moves
 
     # -- one call ----------------------------------------------------------------------------------------------------
 
