@@ -14,6 +14,8 @@ import structlog
 from tools.parts import boinc, postgres, rabbitmq, vcsim
 
 ROOT = Path(__file__).parents[1]
+WORKERS = 3
+"""One more than the two cores of a machine for tests: half of the time a test waits for a server or for a process."""
 
 Starter = Callable[[AsyncExitStack], Awaitable[dict[str, str]]]
 
@@ -29,7 +31,7 @@ async def run_tests(arguments: Sequence[str]) -> int:
         workers = (
             []
             if any(given.startswith(("-n", "--numprocesses", "--pdb")) for given in arguments)
-            else ["-n", "2"]
+            else ["-n", str(WORKERS)]
         )
         process = await asyncio.create_subprocess_exec(
             sys.executable,
