@@ -5,7 +5,7 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from hashlib import sha256
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID, uuid4
 
 from libs.common.clock import WallClock
@@ -14,6 +14,7 @@ from services.contribution.api.limits import Limits
 from services.contribution.main import build
 from tests.service.lone_service import OURS, Answer, Lone, serve
 
+F = TypeVar("F", bound=MachineFact)
 NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
 SECRET = "drawn-by-the-machine-itself-0123456789"
 MACHINES = [uuid4(), uuid4()]
@@ -39,13 +40,15 @@ class House:
     def __init__(self, lone: Lone, clock: Calendar) -> None:
         self.lone, self.clock = lone, clock
 
-    async def say(self, kind: type[MachineFact], machine_id: UUID = MACHINES[0], **more: Any) -> None:
-        await self.lone.tell(
-            kind(
-                at=self.clock.now(), machine_id=machine_id, name="tides-1", workload_id=uuid4(), organisation_id=OURS,
-                resource_id=uuid4(), cluster_id=uuid4(), vcpus=2, reason="test", **more,
-            )
+    def fact(self, kind: type[F], machine_id: UUID = MACHINES[0], **more: Any) -> F:
+        """What workload would say of a machine."""
+        return kind(
+            at=self.clock.now(), machine_id=machine_id, name="tides-1", workload_id=uuid4(), organisation_id=OURS,
+            resource_id=uuid4(), cluster_id=uuid4(), vcpus=2, reason="test", **more,
         )  # fmt: skip
+
+    async def say(self, kind: type[MachineFact], machine_id: UUID = MACHINES[0], **more: Any) -> None:
+        await self.lone.tell(self.fact(kind, machine_id, **more))
 
     async def enrol(self, token: str, secret: str = SECRET) -> Answer:
         body = {"token": token, "secret": secret, "version": "1"}

@@ -1,19 +1,25 @@
 """What guests are told besides their drain: wished for by a person or workload, fetched, acknowledged, over in time."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from datetime import timedelta
+from functools import partial
 from hashlib import sha256
 from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
+from sqlalchemy import select, text
 
 from libs.common.auth import Role
 from libs.common.contracts.action import GuestsThrottled, MachineDeployed, MachineDestroyed, MachineRequested
 from libs.common.contracts.supply import GuestHealthChanged
-from services.contribution.usecases.ordering import AGAIN_AFTER, STOP_FETCHED_WITHIN
+from services.contribution.models import EarlyCap, GuestOrder
+from services.contribution.usecases.lending import learn_machine
+from services.contribution.usecases.ordering import AGAIN_AFTER, STOP_FETCHED_WITHIN, cap
 from tests.service.guest_house import MACHINES, House, guest_house
 from tests.service.lone_service import THEIRS, Answer
+from tests.support import until
 
 FIRST = MACHINES[0]
 
@@ -176,3 +182,36 @@ async def test_what_workload_allows_a_guest_holds_also_where_it_is_heard_before_
 
     told = await house.beat("another-secret-0123456789-0123456789")
     assert [(each["do"], each["percent"]) for each in told.body["commands"]] == [("throttle", 30.0)]
+
+
+@pytest.mark.parametrize("is_capped_first", [True, False])
+async def test_a_cap_and_the_last_word_of_a_machine_that_are_heard_at_once_do_not_miss_each_other(
+    house: House, is_capped_first: bool
+) -> None:
+    """After an outage all of it waits: neither sees the other's rows, and nothing more is said of either."""
+    early, database = uuid4(), house.lone.run.services[0].database
+    said = GuestsThrottled(
+        at=house.clock.now(), percent={early: 30.0}, resource_id=uuid4(), cluster_id=uuid4(), reason="owner"
+    )
+    acts = [partial(cap, event=said), partial(learn_machine, event=house.fact(MachineDeployed, early))]
+    first, second = acts if is_capped_first else reversed(acts)
+
+    async def hear_second() -> None:
+        async with database.transaction() as session:
+            await second(session)
+
+    async def is_met() -> bool:
+        mine = "database = (select oid from pg_database where datname = current_database())"
+        async with database.transaction() as session:
+            waits = await session.scalar(text(f"select count(*) from pg_locks where not granted and {mine}"))
+        return hearing.done() or bool(waits)
+
+    async with database.transaction() as session:
+        await first(session)
+        hearing = asyncio.create_task(hear_second())
+        await until(is_met, what="the second to wait, or not to")
+    await hearing
+
+    async with database.transaction() as session:
+        assert await session.scalar(select(GuestOrder.cap_percent).filter_by(machine_id=early)) == 30.0
+        assert (await session.scalars(select(EarlyCap.machine_id).filter_by(machine_id=early))).all() == []

@@ -2,14 +2,14 @@
 acknowledged."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
 import structlog
-from sqlalchemy import delete, select
+from sqlalchemy import delete, func, select
 from sqlalchemy.dialects.postgresql import insert
 
 from libs.common.auth import Principal, Role
@@ -70,8 +70,11 @@ async def cap(session: Session, event: GuestsThrottled) -> None:
     It is said only when it changes: what is said of a machine that is not known yet waits until it is.
     """
     await session.execute(delete(EarlyCap).where(EarlyCap.at < event.at - EARLY_FOR))
-    known = select(Machine.id).where(Machine.id.in_(event.percent)).order_by(Machine.id)
-    there = (await session.execute(known)).scalars().all()
+    there = await _known(session, event.percent)
+    strange = sorted(event.percent.keys() - there)
+    for machine_id in strange:
+        await _take_turns(session, machine_id)
+    there |= await _known(session, strange)
     for machine_id in sorted(event.percent):
         percent = round(min(FREE_PERCENT, max(0.0, event.percent[machine_id])), 1)
         if machine_id in there:
@@ -86,11 +89,28 @@ async def cap(session: Session, event: GuestsThrottled) -> None:
 
 
 async def take_early_cap(session: Session, machine_id: UUID) -> None:
-    """The machine is known now: what its guest may use holds. At every fact of it: the two may have met unseen."""
+    """The machine is known now: what its guest may use holds."""
+    await _take_turns(session, machine_id)
     mine = delete(EarlyCap).where(EarlyCap.machine_id == machine_id).returning(EarlyCap.percent, EarlyCap.at)
     early = (await session.execute(mine)).first()
     if early is not None:
         await _keep_cap(session, machine_id, early.percent, early.at)
+
+
+async def _known(session: Session, machine_ids: Collection[UUID]) -> set[UUID]:
+    """Which of these machines have been heard of."""
+    if not machine_ids:
+        return set()
+    return set((await session.scalars(select(Machine.id).where(Machine.id.in_(machine_ids)))).all())
+
+
+async def _take_turns(session: Session, machine_id: UUID) -> None:
+    """Whoever learns of a machine and whoever caps it wait for each other: neither may miss what is not committed yet.
+
+    A cap is said when it changes and not again; one that was left would let a guest have all of its processors.
+    """
+    name = func.hashtextextended(f"cap/{machine_id}", 0)
+    await session.execute(select(func.pg_advisory_xact_lock(name)))
 
 
 async def _keep_cap(session: Session, machine_id: UUID, percent: float, at: datetime) -> None:
