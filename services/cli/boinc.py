@@ -8,15 +8,17 @@ from typing import Annotated
 
 import typer
 
-from services.cli import show
+from services.cli import demo_project, show
 from services.cli.access import read_secret
 from services.cli.client import Failed
 
 AGREED_DIGITS = 16
 
 boinc = typer.Typer(
-    no_args_is_help=True, help="Keys: of the BOINC account manager (offline), of accounts at projects."
+    no_args_is_help=True,
+    help="Keys: of the BOINC account manager (offline), of accounts at projects; a project to try things with.",
 )
+boinc.command("project")(demo_project.run_project)
 
 
 @boinc.command("keygen")

@@ -11,13 +11,13 @@ from typing import Any
 
 import yaml
 
+from libs.boinc.demo_project import DemoProject, serving
 from libs.boinc.gui import GuiRpc
 from libs.boinc.manager import ProjectAccount
 from libs.boinc.user_data import AccountManager, render_user_data
 from libs.guest import agent_source
 from tests.boinclab.door import StandInDoor
 from tests.boinclab.manager import Seat, StandInManager
-from tests.boinclab.project import StandInProject
 from tools.parts.boinc import PASSWORD, BoincClient
 
 STAGE = "/etc/tides/boinc/"
@@ -31,11 +31,11 @@ class World:
     manager: StandInManager
     clients: list[BoincClient] = field(default_factory=list)
 
-    async def project(self, **settings: Any) -> StandInProject:
-        """A project that serves."""
-        project = StandInProject(**settings)
-        await project.start()
-        self.stack.push_async_callback(project.close)
+    async def project(self, name: str = "lab", jobs_per_host: int = 0, **settings: Any) -> DemoProject:
+        """A project that serves, and hands out no more than it is told."""
+        settings = {"cpu_s": 600.0, "checkpoint_s": 4.0} | settings
+        project = DemoProject(name=f"Project {name}", jobs_per_host=jobs_per_host, **settings)
+        await self.stack.enter_async_context(serving(project, "127.0.0.1", 0, name))
         return project
 
     async def door(self, **settings: Any) -> StandInDoor:
@@ -55,7 +55,7 @@ class World:
         self.clients.append(client)
         return client
 
-    def account(self, project: StandInProject, weight: float = 100.0, **orders: Any) -> ProjectAccount:
+    def account(self, project: DemoProject, weight: float = 100.0, **orders: Any) -> ProjectAccount:
         """The project as the manager names it, signed with its key."""
         return ProjectAccount(
             project.url, self.manager.key.sign(project.url), project.weak_key, weight, **orders

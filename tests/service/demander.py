@@ -11,13 +11,14 @@ from uuid import UUID, uuid4
 import pytest
 from sqlalchemy import text
 
+from libs.boinc.demo_project import DemoProject, User
 from libs.boinc.web import client, password_hash
 from libs.common.clock import WallClock
 from libs.common.contracts.action import MachineFact, MachineRequested
 from libs.common.contracts.supply import ContributionChanged
 from libs.common.secrets import authenticator_context
 from services.contribution.main import build
-from tests.boinclab.web import StandInWeb, User, serving
+from tests.boinclab.web import serving
 from tests.service.lone_service import Answer, Lone, serve
 from tools.parts import postgres
 
@@ -50,7 +51,7 @@ class World:
     """The service, a project that it knows, and a clock."""
 
     lone: Lone
-    project: StandInWeb
+    project: DemoProject
     clock: Calendar
     project_id: str
     began_at: datetime

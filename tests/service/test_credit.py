@@ -7,10 +7,11 @@ from uuid import UUID, uuid4
 import pytest
 import pytest_asyncio
 
+from libs.boinc.demo_project import Host
 from libs.common.contracts.action import MachineDestroyed
 from services.contribution.usecases import visiting
 from services.contribution.usecases.visiting import LeaseLost, Turn
-from tests.boinclab.web import HTML, Host
+from tests.boinclab.web import HTML
 from tests.service.demander import CPID, EMAIL, Calendar, World, open_service, open_world
 from tests.service.lone_service import THEIRS, Lone
 
@@ -139,7 +140,7 @@ async def test_whom_the_project_deletes_is_deleted_here(world: World) -> None:
     user.hosts = [Host(6, 10.0, created_at=world.born)]
     await world.later(hours=7)
     await world.say(MachineDestroyed)
-    world.project.deleted_hosts, user.hosts = [5, 6], []
+    world.project.books.deleted_hosts, user.hosts = [5, 6], []
     await world.later(hours=25)
     mine = UUID(world.project_id)
     assert await world.sql("select * from granted_host where project_id = :p", p=mine) == []
@@ -147,7 +148,7 @@ async def test_whom_the_project_deletes_is_deleted_here(world: World) -> None:
     assert await world.sql(told, p=mine) == [(0, "")]
     assert await world.granted() == ({str(world.machine_id): 10.0}, 0.0)
 
-    world.project.deleted_users = [user.id]
+    world.project.books.deleted_users = [user.id]
     await world.later(hours=25)
     assert (await world.call("GET", "/v1/accounts")).body["items"] == []
     assert [(event.gone, event.sealed_authenticator == "") for event in await world.told()] == [
@@ -168,7 +169,7 @@ async def test_a_deletion_that_the_project_itself_does_not_mean_is_doubted(world
         def __contains__(self, _: object) -> bool:
             return False
 
-    world.project.deleted_users = Lying([user.id])
+    world.project.books.deleted_users = Lying([user.id])
     await world.later(hours=25)
     assert (await world.account())["state"] == "ready"
 

@@ -10,9 +10,10 @@ import pytest
 from structlog.testing import capture_logs
 
 from libs.boinc.catalogue import LARGEST_CATALOGUE
+from libs.boinc.demo_project import DemoProject
 from libs.common.auth import Role
 from services.contribution.main import build
-from tests.boinclab.web import HTML, StandInWeb, serving
+from tests.boinclab.web import HTML, serving
 from tests.service.lone_service import THEIRS, Answer, Lone, serve
 
 CATALOGUE = b"""<projects>
@@ -31,7 +32,7 @@ async def tides(database_url: str) -> AsyncIterator[Lone]:
 
 
 @pytest.fixture
-async def project() -> AsyncIterator[StandInWeb]:
+async def project() -> AsyncIterator[DemoProject]:
     async with serving() as one:
         yield one
 
@@ -50,7 +51,7 @@ async def added(tides: Lone, url: str) -> dict[str, Any]:
     return found
 
 
-async def test_a_project_says_who_it_is_and_what_it_asks_for(tides: Lone, project: StandInWeb) -> None:
+async def test_a_project_says_who_it_is_and_what_it_asks_for(tides: Lone, project: DemoProject) -> None:
     project.invite_code = "x"
     answer = await check(tides, project.url)
 
@@ -66,7 +67,7 @@ async def test_a_project_says_who_it_is_and_what_it_asks_for(tides: Lone, projec
     assert answer.body["terms_sha256"] == hashlib.sha256(project.terms.encode()).hexdigest()
 
 
-async def test_another_name_and_another_platform_are_seen(tides: Lone, project: StandInWeb) -> None:
+async def test_another_name_and_another_platform_are_seen(tides: Lone, project: DemoProject) -> None:
     project.plan_class, project.master_url = "vbox64", "https://lab.example/"
     answer = await check(tides, project.url)
 
@@ -76,7 +77,7 @@ async def test_another_name_and_another_platform_are_seen(tides: Lone, project: 
 
 @pytest.mark.parametrize(("page", "status"), [(HTML, 200), ("", 200), ("x", 500), ("<a>" * 700_000, 200)])
 async def test_a_project_on_a_bad_day_is_a_503_with_a_reason(
-    tides: Lone, project: StandInWeb, page: str, status: int
+    tides: Lone, project: DemoProject, page: str, status: int
 ) -> None:
     project.page, project.status = page, status
     answer = await check(tides, project.url)
@@ -94,7 +95,7 @@ async def test_a_project_that_is_away_is_a_503_too(tides: Lone) -> None:
 
 
 async def test_a_project_is_kept_under_the_address_that_it_gives_for_itself(
-    tides: Lone, project: StandInWeb
+    tides: Lone, project: DemoProject
 ) -> None:
     project.master_url = "https://lab.example/canonical/"
     kept = await added(tides, project.url.upper().replace("/LAB/", "/lab/"))
@@ -110,7 +111,7 @@ async def test_a_project_is_kept_under_the_address_that_it_gives_for_itself(
 
 
 async def test_who_agreed_to_which_terms_is_kept_and_other_terms_are_told(
-    tides: Lone, project: StandInWeb
+    tides: Lone, project: DemoProject
 ) -> None:
     kept = await added(tides, project.url)
     path = f"/v1/projects/{kept['id']}"

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import structlog
 
+from libs.boinc.demo_project import DemoProject
 from libs.boinc.gui import GuiRpcError, Task
-from tests.boinclab.project import StandInProject
 from tests.boinclab.world import World, agent_of, boinc_world, gui_of, machine_files
 from tests.support import until
 from tools.parts import PartMissing
@@ -20,7 +20,7 @@ TASKS = 3
 CHECKPOINT_S = 8.0
 
 
-async def working(world: World, project: StandInProject, unsaved_s: float) -> BoincClient:
+async def working(world: World, project: DemoProject, unsaved_s: float) -> BoincClient:
     """A client with as many running tasks as it has processors, each this far beyond its checkpoint."""
     try:
         seat = world.manager.seat(world.account(project))

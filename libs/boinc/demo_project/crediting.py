@@ -1,0 +1,29 @@
+"""The demo project's validator: an answer that is right is worth what its task is, whatever the client claims."""
+
+from libs.boinc.credit import claimed_credit
+from libs.boinc.demo_project.books import Job, JobState
+from libs.boinc.demo_project.burner import answer
+from libs.boinc.demo_project.project import DemoProject
+
+FPOPS = 1e9
+"""What a task's second counts as: as in its `rsc_fpops_est`."""
+
+
+def grant_due(project: DemoProject) -> None:
+    """Judge every report whose time has come, and let go of what is long over."""
+    hosts, before = project.hosts, project.now - project.validate_after_s
+    due = [
+        job for job in project.jobs.values() if job.state == JobState.REPORTED and job.reported_at <= before
+    ]
+    for job in due:
+        job.state = JobState.GRANTED if is_right(job) else JobState.INVALID
+        if job.state == JobState.GRANTED and job.host_id in hosts:
+            hosts[job.host_id].credit += claimed_credit(job.cpu_s, FPOPS)
+    if due:
+        project.books.forget_old_jobs()
+        project.keep()
+
+
+def is_right(job: Job) -> bool:
+    """Whether the task went well and answered what it must."""
+    return job.exit_status == 0 and job.output is not None and job.output == answer(job.cpu_s, job.name)
