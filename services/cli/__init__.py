@@ -23,6 +23,7 @@ from services.cli import (
     people,
     projects,
     rules,
+    sites,
     sweeps,
     vsphere,
     watching,
@@ -46,6 +47,7 @@ app.command("backup")(backup.backup)
 app.command("restore")(backup.restore)
 app.command("demo")(demo.demo)
 app.add_typer(clouds.resources, name="resource")
+app.add_typer(sites.sites, name="site")
 app.add_typer(clouds.templates, name="template")
 app.add_typer(rules.policies, name="policy")
 app.add_typer(projects.projects, name="project")

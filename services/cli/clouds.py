@@ -16,6 +16,9 @@ modes.add_to(resources)
 leaving.add_to(resources)
 resources.command("hosts")(sites.list_hosts)
 templates = typer.Typer(no_args_is_help=True, help="Images that machines are made from.")
+DECLARE = typer.Option(
+    help="hosts=6,cores=80,memory_gib=768,gpus=8: what is there, where the cloud shows no hosts."
+)
 Name = Annotated[str, typer.Argument(help="Name or id.")]
 _LARGEST_CA = 262_144
 
@@ -37,6 +40,8 @@ def add_resource(  # noqa: PLR0913, PLR0917 - each option of a command is a para
     probe: Annotated[
         bool, typer.Option("--probe", help="One machine must reach a project before it is lent.")
     ] = False,
+    site: Annotated[str | None, typer.Option(help="Where it stands: the name of a place.")] = None,
+    declare: Annotated[str | None, DECLARE] = None,
 ) -> None:
     """Register a cloud. It is only observed until `tides resource lend`."""
     body = {
@@ -50,7 +55,7 @@ def add_resource(  # noqa: PLR0913, PLR0917 - each option of a command is a para
         "interval_s": interval,
         "requires_probe": probe,
         "password": read_secret(f"Password of {user}", "--password-stdin", password_stdin),
-    }
+    } | sites.to_standing(site, declare)
     added = ask(context, lambda client: client.call("POST", "/v1/resources", body))
     show.say(f"{added['name']} is registered as {added['id']}, mode {added['mode']}: nothing is touched")
     _tell_validation(added["validation"])
@@ -122,14 +127,17 @@ def set_resource(  # noqa: PLR0913, PLR0917 - each option of a command is a para
     probe: Annotated[
         bool | None, typer.Option(help="Whether one machine must reach a project before it is lent.")
     ] = None,
+    site: Annotated[str | None, typer.Option(help="Where it stands; '' takes it away.")] = None,
+    declare: Annotated[str | None, DECLARE] = None,
 ) -> None:
-    """Change what a cloud is called, where it is, or as whom it is asked; what is left out stays."""
+    """Change what a cloud is called, where it is and stands, or as whom it is asked; what is left out stays."""
     if ca_file is not None and thumbprint is not None:
         raise typer.BadParameter("give --ca-file or --thumbprint: one of them is trusted")
     given = {"name": rename, "url": url, "username": user, "interval_s": interval, "requires_probe": probe}
     body: dict[str, Any] = {field: value for field, value in given.items() if value is not None}
     if ca_file is not None or thumbprint is not None:
         body |= {"ca_pem": _read_ca(ca_file), "thumbprint": thumbprint}
+    body |= sites.to_standing(site, declare)
     if password_stdin or body.keys() & {"url", "ca_pem"}:  # the secret is sealed for one address and pin
         body["password"] = read_secret(f"Password for {name}", "--password-stdin", password_stdin)
     if not body:
@@ -180,6 +188,8 @@ def show_resource(context: typer.Context, name: Name, json_: AsJson = False) -> 
     show.say(f"{found['name']} ({found['id']}): {found['provider']} at {found['url']} as {found['username']}")
     since = f" since {show.moment(health['since'])}" if health["since"] else ""
     show.say(f"mode {_mode(found)}; {health['state']}{since} {health['detail'] or ''}".rstrip())
+    if found.get("site"):
+        show.say(f"stands at {found['site']}")
     modes.tell_probe(found)
     if alarm:
         show.say(f"the sweeper waits for a person: {alarm['reason']}")

@@ -35,7 +35,7 @@ def build(runtime: Runtime) -> Service:
             settings=runtime.settings,
             verifier=runtime.verifier,
         ),
-        prefixes=("/v1/resources", "/v1/abandonments"),
+        prefixes=("/v1/resources", "/v1/abandonments", "/v1/sites"),
         hears=(
             Hears(ResourceDegraded, hearing.note_degraded),
             Hears(ResourceRecovered, hearing.note_recovered),

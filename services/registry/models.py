@@ -52,6 +52,10 @@ class Resource(Base):
     ca_pem: Mapped[str | None]
     thumbprint: Mapped[str | None] = mapped_column(String(100))
     interval_s: Mapped[float]
+    site: Mapped[str | None] = mapped_column(String(100))
+    """Where it stands, as its owner calls the place."""
+    declared: Mapped[dict[str, Any] | None] = mapped_column(JSONB(none_as_null=True))
+    """What is there, where the cloud shows no hosts."""
     mode: Mapped[Mode] = mapped_column(_MODE)
     force: Mapped[bool] = mapped_column(default=False)
     deleting: Mapped[bool] = mapped_column(default=False)

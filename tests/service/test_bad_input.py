@@ -157,5 +157,7 @@ async def test_garbage_in_an_address_is_not_found_or_refused(doors: Doors) -> No
             for garbage in GARBAGE:
                 answer = await doors.send(route, doors.body_of(route), ids={parameter: garbage})
 
-                assert answer.status in (404, 422), (route.name, parameter, garbage, answer.body)
-                assert is_problem(answer)
+                # A name may be anything: another test may have given this one.
+                fine = (200, 404, 422) if parameter == "name" else (404, 422)
+                assert answer.status in fine, (route.name, parameter, garbage, answer.body)
+                assert answer.status == 200 or is_problem(answer)

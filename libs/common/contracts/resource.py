@@ -46,6 +46,8 @@ class ResourceChanged(StateEvent):
     abandoned: str = ""
     """With `gone`: why its machines are written off without asking the cloud; empty: there are none."""
     interval_s: float
+    site: str = ""
+    """Where it stands; empty: nobody said."""
     probe_id: UUID | None = None
     """While it observes: one machine may be made for this probe, before anything is lent; None: there is no probe."""
     probe_until: AwareDatetime | None = None

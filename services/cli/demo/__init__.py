@@ -32,6 +32,9 @@ def demo(
     stop: Annotated[
         bool, typer.Option("--stop", help="With --days: give everything back at the end.")
     ] = False,
+    sites: Annotated[
+        bool, typer.Option("--sites", help="Observe the five sites of the BalticLSC network as well.")
+    ] = False,
     folder: Annotated[Path, typer.Option("--dir", help="Where the demo keeps its data.")] = Path(
         ".tides-demo"
     ),
@@ -40,8 +43,10 @@ def demo(
     if days is None:
         if json_ or stop:
             raise typer.BadParameter("--json and --stop belong to --days")
-        _run_open(folder, speed)
+        _run_open(folder, speed, sites)
         return
+    if sites:
+        raise typer.BadParameter("--sites does not go with --days")
     from services.cli.demo.accelerated import run_days
 
     summary = _finish(run_days(days, drain=stop, progress=sys.stderr.isatty()))
@@ -53,11 +58,11 @@ def demo(
         raise Failed(f"{summary['machines_left']} machines are left on the cloud")
 
 
-def _run_open(folder: Path, speed: float) -> None:
+def _run_open(folder: Path, speed: float, sites: bool) -> None:
     from services.cli.demo.open import run_demo
     from services.cli.demo.place import Place
 
-    _finish(run_demo(Place(folder), speed))
+    _finish(run_demo(Place(folder), speed, sites=sites))
     print("stopped; ./dev demo again continues")
 
 

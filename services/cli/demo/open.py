@@ -22,6 +22,7 @@ from services.cli.board import Board, draw, read_board, tell_event, tell_line
 from services.cli.client import Client, Failed, Target, open_client
 from services.cli.demo.furnish import Cloud, await_identity, furnish
 from services.cli.demo.place import Place
+from services.cli.demo.sites import furnish_sites
 from services.cli.run import started
 
 EVERY_S = 1.0
@@ -31,7 +32,7 @@ _FEWEST_EVENTS, _ROWS_ABOVE, _LINES_OF_EVENTS = 4, 21, 40
 Show = Callable[[Board], None]
 
 
-async def run_demo(place: Place, speed: float) -> None:
+async def run_demo(place: Place, speed: float, *, sites: bool = False) -> None:
     """Until cancelled. Raises Failed when the services cannot go on."""
     settings, clock = place.settings(speed), place.clock(speed)
     async with AsyncExitStack() as stack:
@@ -50,6 +51,8 @@ async def run_demo(place: Place, speed: float) -> None:
         client = await stack.enter_async_context(open_client(target))
         await await_identity(client)
         await furnish(client, cloud)
+        if sites:
+            await furnish_sites(client, cloud.password, cloud.interval_s)
         await _watch(client, process, stack, _Pace(place, clock, speed))
 
 

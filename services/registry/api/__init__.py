@@ -16,7 +16,14 @@ from libs.common.repeats import HasOnce
 from libs.common.service import Runtime
 from libs.providers.base import ProviderError
 from services.registry.api.abandonments import Abandonments, AbandonmentShown
-from services.registry.api.probe import ask_cloud, check_endpoint, check_name, explain, failed_validation
+from services.registry.api.probe import (
+    ask_cloud,
+    check_endpoint,
+    check_name,
+    check_site,
+    explain,
+    failed_validation,
+)
 from services.registry.api.shapes import (
     CheckGiven,
     ModeGiven,
@@ -26,6 +33,7 @@ from services.registry.api.shapes import (
     ValidationShown,
     show,
 )
+from services.registry.api.sites import Sites
 from services.registry.api.trials import Trials
 from services.registry.domain import Endpoint, Seen
 from services.registry.models import Resource
@@ -66,7 +74,7 @@ def routers(database: Database, runtime: Runtime, trials: Trials) -> list[APIRou
         responses={200: {"content": {"application/x-ndjson": {}}, "description": "A line for each step."}},
     )(doors.check)
     router.delete("/{resource_id}/alarm", summary="Acknowledge the sweeper's alarm")(doors.clear_alarm)
-    return [router, doors.abandonments.router()]
+    return [router, doors.abandonments.router(), Sites(database).router()]
 
 
 class _Doors:
@@ -84,6 +92,7 @@ class _Doors:
         """Keeps the resource in mode `observe`, unless the cloud refuses it or is registered already."""
         name = check_name(body.name)
         about = {"name": name, "interval_s": body.interval_s, "requires_probe": body.requires_probe}
+        about |= _standing(body)
         given = body.model_dump(include=set(_ENDPOINT))
         endpoint = await check_endpoint(body.provider, given, body.password, "", self._runtime.vault)
         _refuse_unasked(who, validate)
@@ -258,8 +267,18 @@ def _refuse_unasked(who: Principal, validate: bool) -> None:
         raise forbidden("Only an administrator may keep a cloud that was not asked.", "Leave `validate` out.")
 
 
-def _about(body: ResourceChange) -> dict[str, Any]:
+def _standing(body: ResourceGiven | ResourceChange) -> dict[str, Any]:
+    """Where it stands and what is there, as far as that was given; null takes it away."""
     about: dict[str, Any] = {}
+    if "site" in body.model_fields_set:
+        about["site"] = None if body.site is None else check_site(body.site)
+    if "declared" in body.model_fields_set:
+        about["declared"] = None if body.declared is None else body.declared.model_dump()
+    return about
+
+
+def _about(body: ResourceChange) -> dict[str, Any]:
+    about = _standing(body)
     if body.name is not None:
         about["name"] = check_name(body.name)
     if body.interval_s is not None:

@@ -49,8 +49,19 @@ UNSAID = UUID(int=0)
 
 def check_name(name: str) -> str:
     """A resource's name. Raises a 422 Problem."""
+    return _check_word("name", name)
+
+
+def check_site(name: str) -> str:
+    """A site's name, which is part of an address. Raises a 422 Problem."""
+    if "/" in name:
+        raise invalid("site", "The site has a slash in its name.", "Give a name without one.")
+    return _check_word("site", name)
+
+
+def _check_word(field: str, text: str) -> str:
     try:
-        return check_text("name", name, 100)
+        return check_text(field, text, 100)
     except NotAcceptable as error:
         raise invalid(error.field, error.detail, error.remedy) from None
 

@@ -19,6 +19,15 @@ class _Given(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
+class Declared(_Given):
+    """What stands there, where the cloud shows no hosts; hosts that are seen count instead."""
+
+    hosts: int = Field(ge=0, le=100_000)
+    cores: int = Field(ge=0, le=100_000_000)
+    memory_gib: float = Field(ge=0, le=1e9, allow_inf_nan=False)
+    gpus: int | None = Field(default=None, ge=0, le=10_000_000, description="Null: not known.")
+
+
 class ResourceGiven(_Given):
     """A cloud to register. The password is sealed on entry and never shown again."""
 
@@ -34,6 +43,8 @@ class ResourceGiven(_Given):
     requires_probe: bool = Field(
         default=False, description="One machine must reach a project before the resource is lent."
     )
+    site: str | None = Field(default=None, description="Where it stands: the name of a place.")
+    declared: Declared | None = None
 
 
 class ResourceChange(_Given):
@@ -49,6 +60,10 @@ class ResourceChange(_Given):
     interval_s: float | None = Field(default=None, ge=1, le=300)
     requires_probe: bool | None = None
     """False takes it back; for admins."""
+    site: str | None = None
+    """Null takes it away."""
+    declared: Declared | None = None
+    """Null takes it away."""
 
 
 class CheckGiven(_Given):
@@ -201,6 +216,8 @@ class ResourceShown(BaseModel):
     thumbprint: str | None
     settings: dict[str, Any]
     interval_s: float
+    site: str | None
+    declared: Declared | None
     mode: Mode
     force: bool
     deleting: bool
@@ -232,6 +249,8 @@ def show(resource: Resource) -> ResourceShown:
         thumbprint=resource.thumbprint,
         settings=resource.settings,
         interval_s=resource.interval_s,
+        site=resource.site,
+        declared=Declared.model_validate(resource.declared) if resource.declared else None,
         mode=resource.mode,
         force=resource.force,
         deleting=resource.deleting,

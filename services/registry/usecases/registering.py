@@ -222,6 +222,7 @@ def state_of(resource: Resource, *, gone: bool = False, abandoned: str = "") -> 
         force=resource.force,
         abandoned=abandoned,
         interval_s=resource.interval_s,
+        site=resource.site or "",
         probe_id=None if gone else resource.probe_id,
         probe_until=None if gone else resource.probe_until,
         probe_outcome=told(resource),
