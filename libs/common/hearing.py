@@ -19,8 +19,8 @@ from libs.common.service import Hears, Runtime, Service
 log = structlog.get_logger(__name__)
 
 React = Callable[[Message, Event], Awaitable[None]]
-MAY_BE_ITS_OWN = frozenset({None, "out_of_memory", "limit_exceeded"})
-"""Refusals that one message can bring about by itself, by its size; None: the server went away over it."""
+MAY_BE_ITS_OWN = frozenset({"out_of_memory", "limit_exceeded"})
+"""Refusals that one message can bring about by itself, by its size."""
 _STRANGE_WORDS_KEPT = 100
 
 
@@ -85,7 +85,7 @@ def patiently(
                 cause = refusal_of_server(error)
                 if cause is None and await database.answers():
                     raise
-                tries += cause in MAY_BE_ITS_OWN
+                tries += cause in MAY_BE_ITS_OWN or _is_cut(error)
                 if tries >= (patience.alone if taken.count == before else patience.beside_others):
                     raise CannotBeTaken(_why(tries, cause)) from error
                 why = {"error": type(error).__name__, "cause": cause}
@@ -96,6 +96,11 @@ def patiently(
             await _until_it_answers(database)
 
     return handle
+
+
+def _is_cut(error: Exception) -> bool:
+    """Whether the server's process ended in the midst of it; one that cannot be reached at all is nobody's fault."""
+    return refusal_of_server(error) is None and bool(getattr(error, "connection_invalidated", False))
 
 
 def _why(tries: int, cause: str | None) -> str:

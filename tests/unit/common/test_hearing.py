@@ -20,6 +20,7 @@ from libs.common.hearing import CannotBeTaken, Patience, patiently
 from libs.common.metrics import Metrics
 
 AT = datetime(2026, 3, 1, 12, tzinfo=UTC)
+UNREACHED = "no connection to be had"
 
 
 class Refused(Exception):
@@ -28,6 +29,7 @@ class Refused(Exception):
     def __init__(self, sqlstate: str | None) -> None:
         super().__init__(sqlstate)
         self.sqlstate = sqlstate
+        self.connection_invalidated = sqlstate is None
 
 
 class Server:
@@ -50,8 +52,8 @@ class Server:
         if message.id in self.faults:
             self.refusals += 1
             sqlstate = self.faults[message.id]
-            self.is_up = sqlstate is not None
-            raise Refused(sqlstate)
+            self.is_up = sqlstate not in (None, UNREACHED)
+            raise TimeoutError if sqlstate == UNREACHED else Refused(sqlstate)
         self.taken.append(message.id)
 
 
@@ -106,11 +108,12 @@ async def test_where_nothing_else_is_taken_it_has_more_time_and_not_all_the_time
     assert server.refusals == 12
 
 
-async def test_a_full_disk_is_no_messages_fault_however_often_it_is_tried(
-    server: Server, handle: Callable[[Message], Awaitable[None]]
+@pytest.mark.parametrize("sqlstate", ["53100", "57P01", UNREACHED])
+async def test_a_full_disk_or_a_server_out_of_reach_is_no_messages_fault_however_often_it_is_tried(
+    server: Server, handle: Callable[[Message], Awaitable[None]], sqlstate: str
 ) -> None:
     bad = message(1)
-    server.faults[bad.id] = "53100"
+    server.faults[bad.id] = sqlstate
     trying = asyncio.ensure_future(handle(bad))
     while server.refusals < 5:
         await handle(message(2))
