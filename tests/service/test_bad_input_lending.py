@@ -20,6 +20,7 @@ from tests.service.whole_house import Cloudy, open_cloudy
 from tests.support import until
 from tools.parts.vcsim import Vcsim
 
+pytestmark = pytest.mark.timeout(300)
 STEADY = ("-perf-default", "1")
 WRITES = {
     "CreateFolder": "Folder.Create",
@@ -57,6 +58,11 @@ async def are_lent(cloudy: Cloudy, count: int) -> bool:
     """Whether so many machines run, raised to more than the floor."""
     vms = await cloudy.lab.ours()
     return len(vms) == count and all(vm.is_on and vm.limit_mhz > 3000 for vm in vms)
+
+
+async def live(cloudy: Cloudy) -> list[dict[str, Any]]:
+    """Machines that there are; on a slow machine one may have failed before."""
+    return [machine for machine in await cloudy.machines() if machine["state"] not in ("destroyed", "failed")]
 
 
 async def lend(cloudy: Cloudy, count: int, **policy: Any) -> None:
@@ -117,7 +123,7 @@ async def test_rights_that_are_taken_away_later_are_named_and_asked_for_ever_mor
     await asyncio.sleep(7)  # three looks at the inventory
     again = {method: cloudy.proxy.calls[method] - before[method] for method in WRITES}
     assert {method: count for method, count in again.items() if count > 1} == {}
-    (machine,) = await cloudy.machines()
+    (machine,) = await live(cloudy)
     assert "privilege VirtualMachine.Interact.PowerOff" in machine["error"]
     assert len(await cloudy.events("limits_failed")) == 1
 
@@ -133,6 +139,7 @@ async def test_a_cluster_that_vanishes_goes_to_the_floor_and_the_other_goes_on(
     await vcsim.start(clusters=2, hosts=1, vms=1, flags=STEADY)
     async with open_cloudy(database_url, vcsim) as cloudy:
         await lend(cloudy, 2)
+        lent = {machine["id"] for machine in await live(cloudy)}
         known = (await cloudy.whole.ask("GET", f"/v1/resources/{cloudy.id}")).body["clusters"]
         stays, goes = sorted(known, key=lambda one: str(one["name"]))
         cloudy.proxy.rules.hidden = {goes["reference"], *(host["reference"] for host in goes["hosts"])}
@@ -150,7 +157,7 @@ async def test_a_cluster_that_vanishes_goes_to_the_floor_and_the_other_goes_on(
         cloudy.lab.set_owner(0.1)
         await until(lambda: _is_idle(cloudy, goes["name"]), timeout=20, what="its return")
         await until(lambda: are_lent(cloudy, 2), timeout=30, what="both at work again")
-        assert len(await cloudy.machines()) == 2, "the same machines as before"
+        assert {machine["id"] for machine in await live(cloudy)} == lent, "the same machines as before"
 
 
 async def _is_known(cloudy: Cloudy, only: dict[str, Any]) -> bool:
