@@ -1,5 +1,6 @@
 """Identifiers: time-ordered for rows, derived where two processes must agree without talking."""
 
+from functools import lru_cache
 from uuid import UUID, uuid5
 
 import uuid_utils.compat
@@ -14,6 +15,7 @@ def new_id() -> UUID:
     return uuid_utils.compat.uuid7()
 
 
+@lru_cache(maxsize=2**16)  # every sample asks; some 20 MB when it is full
 def cluster_id(resource_id: UUID, cluster_ref: str) -> UUID:
     """The id of a cluster, the same in every service: derived from its resource and the cloud's own reference."""
     return uuid5(_CLUSTERS, f"{resource_id}/{cluster_ref}")

@@ -2,9 +2,10 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from enum import StrEnum
+from operator import attrgetter
+from typing import NamedTuple
 
 from libs.common.contracts.usage import LATER_COLUMNS, Sample
 from libs.harvest.owner import TOLERANCE
@@ -33,6 +34,9 @@ MEASURES = (
     *LATER_COLUMNS,
 )
 """The columns of a sample that are kept of every host."""
+_USED, _OURS = MEASURES.index("cpu_used_mhz"), MEASURES.index("cpu_ours_mhz")
+_columns_of = attrgetter(*MEASURES)
+_Column = Sequence[float | None]
 
 
 class Refused(StrEnum):
@@ -44,8 +48,7 @@ class Refused(StrEnum):
     COLUMNS = "columns"
 
 
-@dataclass(frozen=True, slots=True)
-class HostRow:
+class HostRow(NamedTuple):
     """One host's interval as it is kept; None stands where the measurement was impossible or missing."""
 
     host: str
@@ -64,9 +67,9 @@ def refuse(sample: Sample, now: datetime) -> Refused | None:
         return Refused.IN_THE_FUTURE
     if not (math.isfinite(sample.interval_s) and 0 < sample.interval_s <= LONGEST_INTERVAL_S):
         return Refused.INTERVAL
-    widths = {len(column) for column in _columns(sample)}
-    hosts = [clean_text(host) for host in sample.hosts]
-    if widths != {len(hosts)} or len(set(hosts)) != len(hosts) or len(hosts) > MOST_HOSTS or "" in hosts:
+    hosts = {clean_text(host) for host in sample.hosts}
+    count = len(sample.hosts)
+    if _widths(sample) != {count} or len(hosts) != count or count > MOST_HOSTS or "" in hosts:
         return Refused.COLUMNS
     return None
 
@@ -78,7 +81,14 @@ def at_of(sample: Sample) -> datetime:
 
 def read_hosts(sample: Sample) -> list[HostRow]:
     """The rows of a sample that is not refused."""
-    return [_row(sample, number) for number in range(len(sample.hosts))]
+    count, quality = len(sample.hosts), sample.quality.value
+    columns: list[_Column] = [column or (None,) * count for column in _columns_of(sample)]
+    if not _is_plain(columns):
+        return [_row(sample, number, row) for number, row in enumerate(zip(*columns, strict=True))]
+    return [
+        HostRow(clean_text(host), row, state.value, quality)
+        for host, row, state in zip(sample.hosts, zip(*columns, strict=True), sample.states, strict=True)
+    ]
 
 
 def clean(value: float | None, most: float = _LARGEST) -> float | None:
@@ -90,6 +100,8 @@ def clean(value: float | None, most: float = _LARGEST) -> float | None:
 
 def clean_text(text: str, longest: int = 200) -> str:
     """The text as the database can hold it."""
+    if text.isascii() and "\x00" not in text:  # almost always
+        return text[:longest]
     return text.replace("\x00", "").encode("utf-8", "replace").decode()[:longest]
 
 
@@ -98,16 +110,32 @@ def day_of(at: datetime) -> date:
     return at.astimezone(UTC).date()
 
 
-def _row(sample: Sample, number: int) -> HostRow:
-    given: list[float | None] = [
-        column[number] if (column := getattr(sample, name)) else None for name in MEASURES
-    ]
+def _is_plain(columns: Sequence[_Column]) -> bool:
+    """Whether nothing in these columns is impossible, so that all is kept as it is: a whole column is looked at at
+    once. Where this says no, `_row` tells what may stay."""
+    capacities, used, ours = columns[0], columns[_USED], columns[_OURS]
+    if None in capacities or None in used or None in ours:
+        return False
+    return all(map(_is_possible, columns)) and all(
+        our_mhz <= used_mhz <= capacity_mhz * TURBO  # type: ignore[operator]
+        for capacity_mhz, used_mhz, our_mhz in zip(capacities, used, ours, strict=True)
+    )
+
+
+def _is_possible(column: _Column) -> bool:
+    """Whether `clean` leaves every value of a column as it is."""
+    known = [value for value in column if value is not None]
+    # The least and the greatest of values among which one is no number may be any; their sum is none.
+    return not known or (min(known) >= 0 and max(known) <= _LARGEST and not math.isnan(sum(known)))
+
+
+def _row(sample: Sample, number: int, given: Sequence[float | None]) -> HostRow:
     kept = [clean(value) for value in given]
     capacity_mhz = kept[0]
     if capacity_mhz:
-        for place in (1, 2):
+        for place in (_USED, _OURS):
             kept[place] = clean(kept[place], capacity_mhz * TURBO)
-    kept[2] = _believed(kept[2], kept[1], capacity_mhz or 0.0)
+    kept[_OURS] = _believed(kept[_OURS], kept[_USED], capacity_mhz or 0.0)
     whole = all(value is None or found is not None for value, found in zip(given, kept, strict=True))
     quality = sample.quality.value if whole else IMPOSSIBLE
     return HostRow(clean_text(sample.hosts[number]), tuple(kept), sample.states[number].value, quality)
@@ -120,7 +148,8 @@ def _believed(ours_mhz: float | None, used_mhz: float | None, capacity_mhz: floa
     return ours_mhz
 
 
-def _columns(sample: Sample) -> list[Sequence[object]]:
-    columns = {name: getattr(sample, name) for name in MEASURES}
-    told = [column for name, column in columns.items() if column or name not in LATER_COLUMNS]
-    return [sample.states, *told]
+def _widths(sample: Sample) -> set[int]:
+    """How long the columns are, but for later ones that are empty."""
+    columns = _columns_of(sample)
+    first, later = columns[: -len(LATER_COLUMNS)], columns[-len(LATER_COLUMNS) :]
+    return {len(sample.states), *map(len, first), *(len(column) for column in later if column)}
