@@ -187,6 +187,7 @@ async def _furnish(play: Play) -> str:
 LEASES = (
     "update monitor.replica set alive_until = now()",
     "update monitor.resource set lease_until = now() where lease_until > now()",
+    "update workload.replica set alive_until = now()",
     "update workload.resource set lease_until = now() where lease_until > now()",
     "update bus.message set visible_at = now() where dead_at is null and visible_at > now()",
 )
