@@ -41,14 +41,21 @@ class Link:
                 raise BusUnavailable("the bus is closed")
             # `is_closed` would only tell of our own closing.
             if self._connection is None or not self._connection.connected.is_set():
-                self._connection = await aio_pika.connect(
-                    self._url,
-                    timeout=CONNECT_TIMEOUT_S,
-                    heartbeat=HEARTBEAT_S,
-                    client_properties={"connection_name": self._name},
-                )
+                self._connection = await self._connect()
                 log.info("bus.connected", connection=self._name)
             return self._connection
+
+    async def _connect(self) -> AbstractConnection:
+        """A new one. Raises one of LOST, also where the broker hangs up in the middle of a greeting."""
+        try:
+            return await aio_pika.connect(
+                self._url,
+                timeout=CONNECT_TIMEOUT_S,
+                heartbeat=HEARTBEAT_S,
+                client_properties={"connection_name": self._name},
+            )
+        except (StopAsyncIteration, EOFError) as error:  # what aiormq's reader of frames ends with
+            raise ConnectionAbortedError("the broker hung up before it had greeted") from error
 
     async def open_channel(self, *, confirms: bool) -> AbstractChannel:
         """A new channel. Raises one of LOST."""
