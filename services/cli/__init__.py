@@ -14,6 +14,7 @@ from services.cli import (
     accounts,
     backup,
     boinc,
+    chaos,
     clouds,
     demo,
     floor,
@@ -46,6 +47,7 @@ watching.add_to(app)
 app.command("backup")(backup.backup)
 app.command("restore")(backup.restore)
 app.command("demo")(demo.demo)
+app.command("chaos")(chaos.chaos)
 app.add_typer(clouds.resources, name="resource")
 app.add_typer(sites.sites, name="site")
 app.add_typer(clouds.templates, name="template")

@@ -44,6 +44,11 @@ def say(text: str) -> None:
     print(plain(text))
 
 
+def note(text: str) -> None:
+    """A line on standard error: how it goes, beside what was asked for."""
+    print(plain(text), file=sys.stderr, flush=True)
+
+
 def moment(text: str | None, form: str = "%Y-%m-%d %H:%M:%S") -> str:
     """A time of the API as people read it, in UTC; empty for none."""
     return datetime.fromisoformat(text).strftime(form) if text else ""
