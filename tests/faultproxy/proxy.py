@@ -22,6 +22,8 @@ from tools.parts.vcsim import PASSWORD, USERNAME, Vcsim
 
 _METHOD = re.compile(rb"Body>\s*<(?:\w+:)?(\w+)")
 V = TypeVar("V")
+MOST_TOLD = 64
+"""Answers that are remembered, for the day when they are stale."""
 _PASSED_ON = ("Cookie", "SOAPAction", "Content-Type")
 
 
@@ -42,6 +44,7 @@ class FaultProxy:
         self._identity = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self._identity.load_cert_chain(cert_file, key_file)
         self._pages: dict[str, list[str]] = {}
+        self._told: dict[bytes, str] = {}
         self.sessions = Sessions()
         self.tasks = Tasks(self._ask, self._own_cookie)
         self._strict = Strictness(self._ask, self.tasks.holder)
@@ -195,7 +198,7 @@ class FaultProxy:
             self.disks.note(method, body.decode())
             if self.listener is not None:
                 self.listener(method, body.decode())
-            text = self._change(method, text, body)
+            text = self._change(method, self._as_before(method, text, body), body)
         mine = _xml(text, status)
         if self.rules.mutate is not None:
             mine.body = self.rules.mutate(method, text)
@@ -205,6 +208,18 @@ class FaultProxy:
             self.sessions.begin(cookie)
             mine.headers.add("Set-Cookie", cookie)
         return mine
+
+    def _as_before(self, method: str, text: str, body: bytes) -> str:
+        """What was answered to the same question before, while answers are stale."""
+        if method != "RetrievePropertiesEx":
+            return text
+        if self.rules.is_stale:
+            return self._told.get(body, text)
+        self._told.pop(body, None)
+        self._told[body] = text
+        if len(self._told) > MOST_TOLD:
+            del self._told[next(iter(self._told))]
+        return text
 
     def _change(self, method: str, text: str, body: bytes) -> str:
         """What the rules make of an answer."""

@@ -76,6 +76,8 @@ class Rules:
     """Privileges that HasPrivilegeOnEntities denies."""
     hidden: set[str] = field(default_factory=set)
     """Objects by id that RetrievePropertiesEx leaves out, as for an account that may not see them."""
+    is_stale: bool = False
+    """RetrievePropertiesEx answers as it did when it was last asked the same before."""
     page_size: int | None = None
     """RetrievePropertiesEx answers in pages of so many objects."""
     csv: bool = False

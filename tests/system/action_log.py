@@ -5,8 +5,8 @@ from typing import Any
 
 ONCE = ("requested", "deployed", "destroyed", "failed")
 """What happens once in a machine's life."""
-OPEN = ("limits_requested", "limits_failed")
-"""Last words of limits that are no outcome."""
+ENDS = ("limits_applied", "limits_superseded")
+"""The outcomes of limits: one each."""
 
 Told = dict[str, Any]
 
@@ -30,6 +30,22 @@ def said_twice(events: list[Told]) -> list[str]:
 
 
 def without_outcome(events: list[Told]) -> list[str]:
-    """The last words of acts that neither were applied nor superseded."""
-    last = {event["body"]["action_id"]: word_of(event) for event in events if "action_id" in event["body"]}
-    return [word for word in last.values() if word in OPEN]
+    """What was said of acts that neither were applied nor superseded.
+
+    The log's order is that of transactions, which need not be that of one act: a transaction that began sooner may
+    have ended later. So it is looked for an end anywhere.
+    """
+    words: dict[str, list[str]] = {}
+    for event in events:
+        if "action_id" in event["body"]:
+            words.setdefault(event["body"]["action_id"], []).append(word_of(event))
+    return [f"{act}: {', '.join(said)}" for act, said in words.items() if not {*said} & {*ENDS}]
+
+
+def ended_twice(events: list[Told]) -> list[str]:
+    """Outcomes of acts that have more than one."""
+    outcomes: dict[str, list[str]] = {}
+    for event in events:
+        if "action_id" in event["body"] and word_of(event) in ENDS:
+            outcomes.setdefault(event["body"]["action_id"], []).append(word_of(event))
+    return [" and ".join(words) for words in outcomes.values() if len(words) > 1]

@@ -13,11 +13,13 @@ from tests.faultproxy import FaultProxy
 from tests.support import until
 from tests.system.accounts import Witness, rows_are_the_cloud
 from tests.system.installing import POLICY, PROCESSES, Installed, install
-from tests.system.lab import Lab, owners
+from tests.system.lab import TICK_S, Lab, owners
 from tests.system.processes import Deployment
+from tools.parts.faketime import OwnClock, find_library
 from tools.parts.postgres import PostgresServer
 from tools.parts.rabbitmq import RabbitNode
 from tools.parts.vcsim import Vcsim
+from tools.parts.wire import Wire
 
 FORGETFUL: dict[str, Any] = {**POLICY, "sigma": 1.0}
 """A busy spell is sooner forgotten."""
@@ -26,6 +28,21 @@ MOST_AHEAD_S = 50 * 60
 FLOOR_MHZ = 2 * 200
 TICK_REAL_S = 1.5
 """Slower than elsewhere: stats refuses what is more than an hour ahead of its own clock."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where one process stands: how it reaches the database and the bus, and the clock on its wall."""
+
+    database: Wire
+    bus: Wire
+    clock: OwnClock
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What its process is told."""
+        wires = {"TIDES_DATABASE_URL": self.database.url, "TIDES_BUS_URL": self.bus.url}
+        return {**wires, **self.clock.environment}
 
 
 @dataclass
@@ -38,6 +55,7 @@ class House:
     rabbit: RabbitNode
     postgres: PostgresServer
     witness: Witness
+    places: dict[str, Place]
 
     async def kill(self, name: str, ticks: int = 2) -> None:
         """kill -9 in the midst of things, and start again."""
@@ -46,10 +64,20 @@ class House:
         await self.ticks(ticks)
         await process.start()
 
+    def calm(self) -> None:
+        """The cloud and the network are well, and clocks are right."""
+        self.proxy.rules.heal()
+        for place in self.places.values():
+            for wire in (place.database, place.bus):
+                wire.mend()
+                wire.delay_s = 0.0
+            place.clock.step(0)
+
     async def ticks(self, count: int) -> None:
         """Let so many samples come and go."""
         seen = self.lab.ticks
-        await until(lambda: self.lab.ticks >= seen + count, timeout=60, what="the cloud's time")
+        within_s = 60 + count * TICK_S  # at the latest then the cloud's time passes as ours
+        await until(lambda: self.lab.ticks >= seen + count, timeout=within_s, what="the cloud's time")
 
 
 @asynccontextmanager
@@ -71,13 +99,26 @@ async def open_house(
         lab = await stack.enter_async_context(owners(vcsim))
         proxy = await stack.enter_async_context(FaultProxy.before(vcsim))
         lab.second_s, lab.most_ahead_s = tick_s, MOST_AHEAD_S
+        places = await _places(stack, folder, database_url, rabbit.url)
+        deployment.particular = {name: place.environment for name, place in places.items()}
         stack.push_async_callback(deployment.stop)
         stack.callback(proxy.rules.heal)
         await deployment.start_all(PROCESSES)
         installed = await install(deployment, lab, policy=FORGETFUL, url=proxy.url)
         await installed.set_mode("lend")
         await until(lambda: all_run(lab, 3), timeout=90, what="three machines")
-        yield House(installed, lab, proxy, rabbit, postgres, witness)
+        house = House(installed, lab, proxy, rabbit, postgres, witness, places)
+        stack.callback(house.calm)
+        yield house
+
+
+async def _places(stack: AsyncExitStack, folder: Path, database_url: str, bus_url: str) -> dict[str, Place]:
+    library, found = find_library(), {}
+    for name in PROCESSES:
+        database = await stack.enter_async_context(Wire.before(database_url))
+        bus = await stack.enter_async_context(Wire.before(bus_url))
+        found[name] = Place(database, bus, OwnClock(library, folder / f"{name}.clock"))
+    return found
 
 
 async def unrest(house: House) -> None:

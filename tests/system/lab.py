@@ -77,9 +77,13 @@ class Lab:
                 await self._measure(ref, int(mhz), 1024)
             await self._measure(host, int(owner + sum(used.values())), HOST_MEMORY_KIB)
         if jump:
-            await self._post("/lab/ahead", {"seconds": TICK_S})
-            self.ahead_s += TICK_S
+            await self.step(TICK_S)
         self.ticks += 1
+
+    async def step(self, seconds: int) -> None:
+        """Put the cloud's clock forward, or back."""
+        await self._post("/lab/ahead", {"seconds": seconds})
+        self.ahead_s += seconds
 
     async def _measure(self, ref: str, mhz: int, memory_kib: int) -> None:
         counters = dict(zip(self.counters, (mhz, memory_kib, 0), strict=True))

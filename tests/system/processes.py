@@ -52,6 +52,7 @@ class Process:
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=sink,
                 stderr=sink,
+                start_new_session=True,  # of a machine that shares by sessions, each gets its own share
             )
         await until(self.is_ready, timeout=READY_WITHIN_S, what=f"{self.name} ready; its log is {self.log}")
 
@@ -109,6 +110,8 @@ class Deployment:
     code: Path | None = None
     """The program that new processes run; None: this one."""
     processes: dict[str, Process] = field(default_factory=dict)
+    particular: dict[str, dict[str, str]] = field(default_factory=dict)
+    """What single processes are told otherwise than all."""
     installation_id: str = field(default_factory=lambda: str(uuid4()))
     organisation_id: Any = field(default_factory=uuid4)
 
@@ -136,7 +139,8 @@ class Deployment:
     async def start(self, name: str, *services: str) -> Process:
         """Start a process that runs these services (by default the one it is named after)."""
         log = self.folder / f"{name}.log"
-        process = Process(name, services or (name,), self.environment, log, self.code)
+        environment = {**self.environment, **self.particular.get(name, {})}
+        process = Process(name, services or (name,), environment, log, self.code)
         self.processes[name] = process
         await process.start()
         return process

@@ -1,112 +1,95 @@
-"""Weather by seed: processes die with exponential gaps, parts go away, the cloud lies, messages come again."""
+"""Weather by seed: whatever an installation stands on dies, hangs, lies or loses its place in time.
+
+Two streams of blows cross each other: processes die, and everything else goes wrong. Both are planned beforehand from
+the seed alone, so a storm that broke something blows again.
+"""
 
 import asyncio
 import random
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from functools import partial
 
-import aio_pika
-
-from libs.common.bus.rabbit.wire import INTERNAL
-from libs.common.contracts.usage import UsageSampled
+from services.cli.chaos.blows import Hand, Weather, deal, plan
+from tests.system.gusts import BLOWS
 from tests.system.house import House
-from tests.system.processes import Process
 
 GAP_S = 10.0
-"""Mean time from one blow to the next."""
+"""Mean time from one blow to the next, in each of the two streams."""
 DOWN_S = 4.0
 """Mean time that what was taken away stays away."""
-LOST = ("CloneVM_Task", "ReconfigVM_Task", "PowerOnVM_Task", "PowerOffVM_Task", "Destroy_Task")
+
+
+@dataclass(frozen=True, slots=True)
+class Gust:
+    """Something other than a process fails."""
+
+    at_s: float
+    what: str
+    """A name of BLOWS."""
+    pause_s: float
+    """How long it stays so."""
+    seed: int
+    """Of whatever else chance decides."""
+
+
+def forecast(seconds: float, seed: int) -> list[Gust]:
+    """Every gust beforehand, the same for the same seed; none comes again before each has come."""
+    chance = random.Random(f"gusts of {seed}")
+    turns, found = deal(sorted(BLOWS), chance), []
+    at_s = chance.expovariate(1 / GAP_S)
+    while at_s < seconds:
+        pause_s = min(15.0, chance.expovariate(1 / DOWN_S))
+        found.append(Gust(at_s, next(turns), pause_s, chance.randrange(2**32)))
+        at_s += chance.expovariate(1 / GAP_S)
+    return found
 
 
 @dataclass
 class Storm:
-    """What happens to a house. The same seed blows the same things in the same order, if not at the same instant."""
+    """What happens to a house."""
 
     house: House
     seed: int
+    fraction: float = 0.3
+    """Of the processes, so many die at a time."""
     count: Counter[str] = field(default_factory=Counter)
+    said: Callable[[str], None] = lambda line: None
+    """Is told of every blow when it falls."""
 
     def __post_init__(self) -> None:
-        self._chance = random.Random(self.seed)
-        blows: dict[Callable[[], Awaitable[None]], int] = {
-            self.processes_die: 10,
-            self.the_cloud_is_ill: 4,
-            self.messages_come_again: 3,
-            self.the_broker_restarts: 1,
-            self.the_database_restarts: 1,
-        }
-        self._blows = [blow for blow, weight in blows.items() for _ in range(weight)]
+        self.unhurt = set(self.house.installed.deployment.processes)
+        """Processes that have not died yet."""
+        self._locks = {subject: asyncio.Lock() for subject, _ in BLOWS.values()}
+        self._hand = Hand(self.house.installed.deployment.processes)
 
     async def rage(self, seconds: float) -> None:
-        """For so long; at the end everything is up and well again."""
-        loop = asyncio.get_running_loop()
-        end = loop.time() + seconds
+        """For so long; at the end everything is up and well again, if it can be."""
+        weather = Weather(GAP_S, self.fraction, away_s=DOWN_S)
+        blows = plan(list(self._hand.victims), weather, seconds, self.seed)
+        began = asyncio.get_running_loop().time()
         try:
-            while (gap_s := self._chance.expovariate(1 / GAP_S)) < end - loop.time():
-                await asyncio.sleep(gap_s)
-                await self._chance.choice(self._blows)()
+            async with asyncio.TaskGroup() as group:
+                for blow in blows:
+                    names = ", ".join(fall.name for fall in blow.falls)
+                    self.unhurt -= {fall.name for fall in blow.falls}
+                    group.create_task(self._at(began + blow.at_s, names, partial(self._hand.deal, blow)))
+                for gust in forecast(seconds, self.seed):
+                    group.create_task(self._at(began + gust.at_s, gust.what, partial(self._blow, gust)))
         finally:
-            self.house.proxy.rules.heal()
+            self.count += self._hand.count
+            self.house.calm()
 
-    async def processes_die(self) -> None:
-        """A fraction of them at a time, half by force, half asked to stop."""
-        everybody = list(self.house.installed.deployment.processes.values())
-        victims = self._chance.sample(everybody, self._chance.choice((1, 1, 1, 2, 3, 5)))
-        plans = [(victim, self._chance.random() < 0.5, self._pause_s()) for victim in victims]
-        await asyncio.gather(*(self._take_away(*plan) for plan in plans))
+    async def _at(self, when: float, what: str, happen: Callable[[], Awaitable[None]]) -> None:
+        loop = asyncio.get_running_loop()
+        await asyncio.sleep(when - loop.time())
+        self.said(what)
+        await happen()
 
-    async def _take_away(self, process: Process, by_force: bool, pause_s: float) -> None:
-        self.count["killed" if by_force else "stopped"] += 1
-        await (process.kill() if by_force else process.stop())
-        await asyncio.sleep(pause_s)
-        await process.start()
-
-    async def the_cloud_is_ill(self) -> None:
-        """It is slow, answers 503, loses answers, or is not there."""
-        rules, kind = self.house.proxy.rules, self._chance.choice(("slow", "503", "lost", "down"))
-        self.count[f"cloud {kind}"] += 1
-        if kind == "slow":
-            rules.delay_s = {"*": 0.3}
-        elif kind == "503":
-            rules.status = {"*": 503}
-        elif kind == "lost":
-            rules.reset_after = Counter(dict.fromkeys(LOST, 1))
-        else:
-            rules.down = True
-        await asyncio.sleep(2 * self._pause_s())
-        rules.heal()
-
-    async def messages_come_again(self) -> None:
-        """Samples of long ago, twice, late and out of order."""
-        await self.house.witness.read()
-        packets = self.house.witness.kept
-        again = self._chance.sample(packets, min(20, len(packets)))
-        async with (
-            await aio_pika.connect(self.house.rabbit.url) as connection,
-            connection.channel() as channel,
-        ):
-            exchange = await channel.get_exchange(INTERNAL)
-            for packet in again * 2:
-                await exchange.publish(packet, UsageSampled.key)
-        self.count["repeated samples"] += 2 * len(again)
-
-    async def the_broker_restarts(self) -> None:
-        """By force, half the time."""
-        self.count["broker"] += 1
-        rabbit = self.house.rabbit
-        await (rabbit.kill() if self._chance.random() < 0.5 else rabbit.stop())
-        await asyncio.sleep(self._pause_s())
-        await rabbit.start()
-
-    async def the_database_restarts(self) -> None:
-        """In order: the servers of tests do not wait for the disk, and would forget by force what they promised."""
-        self.count["database"] += 1
-        postgres = self.house.postgres
-        await postgres.stop()
-        await asyncio.sleep(self._pause_s() / 2)
-        await postgres.start()
-
-    def _pause_s(self) -> float:
-        return min(15.0, self._chance.expovariate(1 / DOWN_S))
+    async def _blow(self, gust: Gust) -> None:
+        """One thing has one trouble at a time."""
+        subject, blow = BLOWS[gust.what]
+        async with self._locks[subject]:
+            self.count[gust.what] += 1
+            await blow(self.house, random.Random(gust.seed), gust.pause_s)

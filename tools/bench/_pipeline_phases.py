@@ -13,7 +13,7 @@ from libs.common.bus.messages import to_message
 from libs.common.ids import cluster_id
 from tests.support import until
 from tools.bench._pipeline_house import SERVICES, SOURCE, Installation
-from tools.bench._slow_wire import SlowWire
+from tools.parts.wire import Wire
 
 GIVE_UP_S = 900.0
 TTL_S = 60.0
@@ -126,7 +126,7 @@ async def outage(inn: Installation, ticks: range) -> Figures:
 async def slow_database(inn: Installation, ticks: range, delay_s: float, for_s: float) -> Figures:
     """Every answer of the database comes late while rounds wait: how much memory that takes, at most."""
     processes, stored = inn.deployment.processes, await inn.stored()
-    async with SlowWire.before(inn.deployment.database_url) as wire:
+    async with Wire.before(inn.deployment.database_url) as wire:
         for name in SERVICES:
             await processes[name].stop()
             processes[name].environment["TIDES_DATABASE_URL"] = wire.url

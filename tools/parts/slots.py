@@ -113,9 +113,14 @@ def kill_session(process: "subprocess.Popen[bytes]") -> None:
 
 
 def free_port() -> int:
-    """A port below the ephemeral range, so that no outgoing connection takes it while a server restarts."""
+    """A port below the ephemeral range, so that no outgoing connection takes it while a server restarts.
+
+    Nobody else who asks here gets it for as long as this process lives: a server may be down for a while.
+    """
     for _ in range(500):
         port = random.randrange(20_000, 32_000)
+        if not _reserve(port):
+            continue
         with socket.socket() as probe:
             try:
                 probe.bind(("127.0.0.1", port))
@@ -123,6 +128,19 @@ def free_port() -> int:
                 continue
             return port
     raise PartMissing("No port between 20000 and 32000 is free on 127.0.0.1.")
+
+
+def _reserve(port: int) -> bool:
+    """Whether nobody had it; the lock ends with this process."""
+    folder = Path(tempfile.gettempdir()) / f"tides-ports-{os.geteuid()}"
+    folder.mkdir(exist_ok=True)
+    lock = os.open(folder / str(port), os.O_CREAT | os.O_RDWR, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(lock)
+        return False
+    return True
 
 
 def _open_slot(folder: Path, lock: IO[str], account: pwd.struct_passwd | None) -> Slot:
