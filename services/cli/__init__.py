@@ -24,6 +24,7 @@ from services.cli import (
     people,
     projects,
     rules,
+    simulated,
     sites,
     sweeps,
     vsphere,
@@ -64,6 +65,7 @@ app.add_typer(people.users, name="user")
 app.add_typer(people.tokens, name="token")
 app.add_typer(vsphere.vsphere, name="vsphere")
 app.add_typer(boinc.boinc, name="boinc")
+app.add_typer(simulated.simulated, name="simulated")
 
 
 @app.callback()
