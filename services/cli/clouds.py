@@ -15,6 +15,7 @@ resources = typer.Typer(no_args_is_help=True, help="Clouds: register, look, lend
 modes.add_to(resources)
 leaving.add_to(resources)
 resources.command("hosts")(sites.list_hosts)
+resources.command("sizes")(sites.list_sizes)
 templates = typer.Typer(no_args_is_help=True, help="Images that machines are made from.")
 DECLARE = typer.Option(
     help="hosts=6,cores=80,memory_gib=768,gpus=8: what is there, where the cloud shows no hosts."

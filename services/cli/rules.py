@@ -80,6 +80,8 @@ def presets(
     print(yaml.safe_dump(documents[name], sort_keys=False), end="")
     print("# What one machine is made of, and from which template:")
     print("machine: {template: boinc-worker, vcpus: 16, memory_mib: 32768, disk_gib: 20}")
+    print("# or a part of a host, as `tides resource sizes` lists them:")
+    print("# machine: {template: boinc-worker, size: half, disk_gib: 20}")
 
 
 @policies.command("assign")

@@ -104,6 +104,29 @@ def list_hosts(context: typer.Context, name: Name, json_: AsJson = False) -> Non
         show.say("? is not known: the cloud does not say, or not to this account")
 
 
+def list_sizes(context: typer.Context, name: Name, json_: AsJson = False) -> None:
+    """Sizes of machines that a policy may name (`machine: {size: quarter}`), by the hosts of a cloud."""
+
+    async def read(client: Client) -> Any:
+        known = await find(client, RESOURCE, name)
+        return await client.call("GET", f"/v1/resources/{known['id']}/sizes")
+
+    found = ask(context, read)
+    if json_:
+        show.as_json(found)
+        return
+    scopes = [("every cluster", found["items"])]
+    scopes += [(cluster["name"], cluster["items"]) for cluster in found["clusters"]]
+    rows = [
+        [scope, one["name"], one["vcpus"], f"{one['memory_mib'] / 1024:g}", show.ghz(one["cpu_mhz"])]
+        for scope, items in scopes
+        for one in items
+    ]
+    show.table(["fits", "size", "vCPUs ", "GiB ", "cores are worth "], rows)
+    if not rows:
+        show.say("no size is known: the cloud has not told what its hosts are made of")
+
+
 def _row(cluster: dict[str, Any], host: dict[str, Any]) -> list[object]:
     clock = f"{host['cpu_mhz'] / host['cores'] / 1000:.2f}" if host["cores"] else "?"
     made_of = [_known(host[one]) for one in ("cores", "threads", "numa_nodes")]

@@ -13,7 +13,7 @@ from libs.common.clock import Clock
 from libs.common.contracts.supply import Scope
 from libs.common.contracts.usage import Sample
 from libs.common.db import Database
-from libs.common.errors import Problem
+from libs.common.errors import Problem, invalid
 from libs.common.paging import Cursor, IfMatch, Limit, Page, page_of, read_cursor, set_etag
 from libs.common.repeats import HasOnce
 from libs.harvest.document import PRESETS
@@ -21,7 +21,9 @@ from libs.harvest.reading import LARGEST_DOCUMENT_BYTES, Unreadable, read_docume
 from libs.harvest.types import MachineFact
 from services.policy import usecases
 from services.policy.domain.rehearsal import MOST_SAMPLES, Given, rehearse
+from services.policy.domain.sized import fill, size_of
 from services.policy.models import Assignment, Policy
+from services.policy.usecases.sizing import find_numbers
 
 router = APIRouter(prefix="/v1/policies", tags=["policies"])
 
@@ -158,7 +160,8 @@ async def list_presets(_who: Viewer) -> dict[str, Any]:
 @router.post("/validate", openapi_extra=_BODY)
 async def validate_document(_who: Viewer, request: Request) -> Checked:
     """Whether a document is a policy; 422 names the field."""
-    return Checked(name=usecases.read(await _document(request)).name)
+    rules, _ = usecases.read(await _document(request))
+    return Checked(name=rules.name)
 
 
 @router.post("", status_code=201, openapi_extra=_BODY)
@@ -263,8 +266,14 @@ async def unassign_policy(
 async def rehearse_policy(who: Viewer, policy_id: UUID, asked: RehearsalRequest, database: Db) -> Rehearsal:
     """What the policy would have decided on these samples; nothing is stored."""
     async with database.transaction() as session:
-        document = await usecases.document_of(session, await usecases.find(session, who, policy_id))
-    rules = usecases.read(document)
+        policy = await usecases.find(session, who, policy_id)
+        document = await usecases.document_of(session, policy)
+        numbers = await find_numbers(session, policy)
+    if size_of(document) is not None and numbers is None:
+        raise invalid(
+            "machine.size", "What this size is, depends on where the policy is.", "Assign it first."
+        )
+    rules, _ = usecases.read(fill(document, numbers))
     machines = None if asked.facts is None else asked.facts.machines
     facts = asked.facts or FactsRequest()
     given = Given(machines, facts.granted_machines, facts.paused, facts.draining)

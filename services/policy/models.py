@@ -54,6 +54,8 @@ class Assignment(Base):
     resource_id: Mapped[UUID | None] = mapped_column(index=True)
     """Whose end is the assignment's: also where the cluster has left the inventory before."""
     revision: Mapped[int]
+    size: Mapped[dict[str, int] | None] = mapped_column(JSONB(none_as_null=True))
+    """What the policy's size by name stands for here: `vcpus` and `memory_mib`; None: it gives numbers itself."""
     assigned_at: Mapped[datetime] = mapped_column(Utc)
 
 
@@ -77,3 +79,5 @@ class KnownCluster(Base):
     cluster_id: Mapped[UUID] = mapped_column(primary_key=True)
     resource_id: Mapped[UUID] = mapped_column(index=True)
     name: Mapped[str] = mapped_column(String(400))
+    hosts: Mapped[list[dict[str, Any]]] = mapped_column(JSONB, default=list, server_default="[]")
+    """What each has, for sizes by name."""

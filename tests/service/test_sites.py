@@ -86,6 +86,15 @@ async def test_what_is_seen_counts_and_else_what_is_declared(registry: Lone, url
     async def sites(**who: Any) -> Any:
         return (await registry.ask("GET", "/v1/sites", **who)).body
 
+    sizes = (await registry.ask("GET", f"/v1/resources/{other['id']}/sizes", role=Role.VIEWER)).body
+    assert sizes["items"] == sizes["clusters"][0]["items"]
+    assert [(one["name"], one["vcpus"], one["cpu_mhz"]) for one in sizes["items"]] == [
+        ("whole", 7, 18_200.0),
+        ("half", 4, 10_400.0),
+        ("quarter", 2, 5_200.0),
+        ("eighth", 1, 2_600.0),
+    ]
+
     graz, wien = (await sites(role=Role.VIEWER))["items"]
     assert (wien["name"], wien["resources"], wien["hosts"], wien["cores"]) == ("Wien Süd", 2, 3, 24)
     assert (wien["memory_gib"], wien["gpus"], wien["classes"]) == (96.5, 2, {})

@@ -34,6 +34,7 @@ from services.registry.api.shapes import (
     show,
 )
 from services.registry.api.sites import Sites
+from services.registry.api.sizes import SizesShown, show_sizes
 from services.registry.api.trials import Trials
 from services.registry.domain import Endpoint, Seen
 from services.registry.models import Resource
@@ -61,6 +62,7 @@ def routers(database: Database, runtime: Runtime, trials: Trials) -> list[APIRou
     router.post("", status_code=201, summary="Register a cloud")(doors.create)
     router.get("", summary="List resources")(doors.list)
     router.get("/{resource_id}", summary="Read a resource")(doors.read)
+    router.get("/{resource_id}/sizes", summary="List the sizes of machines that fit its hosts")(doors.sizes)
     router.patch("/{resource_id}", summary="Change a resource")(doors.change)
     router.delete("/{resource_id}", status_code=202, summary="Drain a resource, then forget it")(doors.delete)
     router.post("/{resource_id}/mode", summary="Say how far Tides may go")(doors.set_mode)
@@ -156,6 +158,11 @@ class _Doors:
                 session, who, (known.id, known.revision), wanted, self._runtime.clock.now()
             )
         return _shown(resource, response)
+
+    async def sizes(self, resource_id: UUID, who: Viewer) -> SizesShown:
+        """Parts of a host, in whole cores that cross no NUMA node, with memory in proportion."""
+        async with self._database.transaction() as session:
+            return show_sizes(await registering.find(session, who, resource_id))
 
     async def delete(
         self,

@@ -13,29 +13,32 @@ from libs.common.auth import Principal, Role
 from libs.common.contracts.resource import InventoryChanged, ResourceChanged
 from libs.common.contracts.supply import PolicyAssigned, Scope
 from libs.common.db import Session
-from libs.common.errors import conflict, invalid, not_found
+from libs.common.errors import Problem, conflict, invalid, not_found
 from libs.common.ids import new_id, state_id
 from libs.common.paging import require_match
 from libs.harvest.document import InvalidPolicy, dump, for_older, parse
 from libs.harvest.types import Policy as EnginePolicy
+from services.policy.domain.sized import fill, put_size, take_size, to_row
 from services.policy.models import Assignment, KnownCluster, KnownResource, Policy, Revision
+from services.policy.usecases import sizing
 
 BATCH = 100
 Place = tuple[str, UUID]
 """Of an assignment: its scope and the id there."""
 
 
-def read(document: dict[str, Any]) -> EnginePolicy:
-    """The policy of a document. Raises a 422 Problem that names the field."""
+def read(document: dict[str, Any]) -> tuple[EnginePolicy, str | None]:
+    """The policy of a document, and its machines' size by name. Raises a 422 Problem that names the field."""
     try:
-        return parse(document)
+        with_numbers, size = take_size(document)
+        return parse(with_numbers), size
     except InvalidPolicy as error:
         raise invalid(error.field or "body", str(error)) from None
 
 
 async def create(session: Session, who: Principal, document: dict[str, Any], now: datetime) -> Policy:
     """Keep a new policy as revision 1. Raises 422 naming the field, 409 when the name is taken."""
-    rules = read(document)
+    rules, size = read(document)
     policy = Policy(
         id=new_id(),
         organisation_id=who.organisation_id,
@@ -46,7 +49,7 @@ async def create(session: Session, who: Principal, document: dict[str, Any], now
     )
     session.add(policy)
     await _flush_name(session)
-    session.add(_revision(policy, rules, who, now))
+    session.add(_revision(policy, put_size(dump(rules), size), who, now))
     return policy
 
 
@@ -61,12 +64,12 @@ async def revise(
     """Add a revision and put it in force wherever the policy is assigned. Raises 412, 422, 428."""
     policy = await _locked(session, who, policy_id)
     require_match(if_match, policy.revision)
-    rules = read(document)
+    rules, size = read(document)
     policy.name = rules.name
     policy.revision += 1
     policy.updated_at = now
     await _flush_name(session)
-    revision = _revision(policy, rules, who, now)
+    revision = _revision(policy, put_size(dump(rules), size), who, now)
     session.add(revision)
     moved = await session.scalars(
         update(Assignment)
@@ -75,6 +78,9 @@ async def revise(
         .returning(Assignment)
     )
     for assignment in moved.all():
+        assignment.size = await sizing.resolve(
+            session, revision.document, assignment.scope, assignment.scope_id
+        )
         session.emit(_assigned(assignment, policy, revision.document, now))
     return policy
 
@@ -133,9 +139,11 @@ async def assign(
 ) -> Assignment:
     """Put the policy in force for a resource or cluster, instead of any other. Raises 422."""
     policy = await _locked(session, who, policy_id)
+    document = await document_of(session, policy)
     values = {
         "policy_id": policy_id,
         "resource_id": await _resource_of(session, who, scope, scope_id),
+        "size": await sizing.resolve(session, document, scope, scope_id),
         "assigned_at": now,
     }
     row = insert(Assignment).values(scope=scope.value, scope_id=scope_id, revision=1, **values)
@@ -148,7 +156,7 @@ async def assign(
             execution_options={"populate_existing": True},
         )
     ).one()
-    session.emit(_assigned(assignment, policy, await document_of(session, policy), now))
+    session.emit(_assigned(assignment, policy, document, now))
     return assignment
 
 
@@ -233,9 +241,37 @@ async def learn_inventory(session: Session, event: InventoryChanged) -> None:
     for cluster in event.clusters if not event.gone else ():
         await session.execute(
             insert(KnownCluster)
-            .values(cluster_id=cluster.cluster_id, resource_id=event.resource_id, name=cluster.name[:400])
+            .values(
+                cluster_id=cluster.cluster_id,
+                resource_id=event.resource_id,
+                name=cluster.name[:400],
+                hosts=[to_row(host) for host in cluster.hosts],
+            )
             .on_conflict_do_nothing()
         )
+    await _follow_sizes(session, event)
+
+
+async def _follow_sizes(session: Session, event: InventoryChanged) -> None:
+    """Hosts came or went: a size by name may stand for other numbers. Where it stands for none any more it stays."""
+    sized = (Assignment.resource_id == event.resource_id) & Assignment.size.is_not(None)
+    places = select(Assignment.policy_id, Assignment.scope, Assignment.scope_id)
+    query = places.where(sized, Assignment.policy_id.is_not(None)).order_by(Assignment.policy_id)
+    for policy_id, scope, scope_id in (await session.execute(query)).all():
+        assignment = await session.get_one(Assignment, (scope, scope_id), with_for_update=True)
+        # Read after the lock: who revises the policy waits for this assignment, or was waited for here.
+        policy = await session.get(Policy, policy_id, populate_existing=True)
+        if policy is None or assignment.policy_id != policy_id:
+            continue
+        document = await document_of(session, policy)
+        try:
+            size = await sizing.resolve(session, document, scope, scope_id)
+        except Problem:
+            continue
+        if size != assignment.size:
+            assignment.size = size
+            assignment.revision += 1
+            session.emit(_assigned(assignment, policy, document, event.at))
 
 
 async def _end_everything_on(session: Session, resource_id: UUID, now: datetime) -> None:
@@ -288,12 +324,12 @@ def _may_see(who: Principal, organisation_id: UUID) -> bool:
     return who.role is Role.ADMIN or who.organisation_id == organisation_id
 
 
-def _revision(policy: Policy, rules: EnginePolicy, who: Principal, now: datetime) -> Revision:
+def _revision(policy: Policy, document: dict[str, Any], who: Principal, now: datetime) -> Revision:
     # Whole, with today's defaults: a revision says the same for ever.
     return Revision(
         policy_id=policy.id,
         revision=policy.revision,
-        document=dump(rules),
+        document=document,
         created_at=now,
         created_by=who.name[:200],
     )
@@ -312,7 +348,7 @@ def _assigned(
         policy_id=policy.id,
         policy_name=policy.name,
         policy_revision=policy.revision,
-        document=for_older(document),
+        document=for_older(fill(document, assignment.size)),
     )
 
 
