@@ -54,17 +54,22 @@ class Order:
     reason: str
 
 
-async def follow(session: Session, order: Order, machines: Sequence[Machine], now: datetime) -> None:
-    """Write down what is wanted now. Where a resource only observes and has nothing of ours, nothing is wanted."""
+async def follow(session: Session, order: Order, machines: Sequence[Machine], now: datetime) -> bool:
+    """Write down what is wanted now; whether machines were asked for that there were not.
+
+    Where a resource only observes and has nothing of ours, nothing is wanted.
+    """
     if order.resource.mode == Mode.OBSERVE and not machines:
-        return
+        return False
     _want_limits(session, order, machines, now)
     plan = plan_machines(order.decision, [_now(machine) for machine in machines])
     for machine in machines:
         if machine.id in plan.wanted:
             machine.wanted, machine.reason = plan.wanted[machine.id], order.reason
-    if order.resource.mode == Mode.LEND and order.template and order.policy and plan.create_on:
-        await _request_machines(session, order, plan.create_on, now)
+    if not (order.resource.mode == Mode.LEND and order.template and order.policy and plan.create_on):
+        return False
+    await _request_machines(session, order, plan.create_on, now)
+    return True
 
 
 def hold(session: Session, order: Order, machines: Sequence[Machine], now: datetime) -> None:

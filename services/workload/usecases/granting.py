@@ -5,7 +5,7 @@ Clusters are locked first, an organisation after them. An owner never waits for 
 judges all the same, and makes nothing new.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import NamedTuple
@@ -30,7 +30,7 @@ from services.workload.domain.quotas import (
 )
 from services.workload.domain.states import COUNTED, LIVE
 from services.workload.models import Cluster, Contribution, Machine, Resource
-from services.workload.usecases.rules import Rulebook, Rules
+from services.workload.usecases.rules import Rulebook, Rules, Taken
 
 log = structlog.get_logger(__name__)
 
@@ -45,28 +45,34 @@ class Grant(NamedTuple):
     """The rules of a cluster within all quotas, and the priority of whom each machine works for."""
 
     rules: Rules
-    priorities: dict[UUID, int]
+    priorities: Mapping[UUID, int]
     """Empty where every machine works for every project."""
 
 
 async def grant(
     session: Session, rulebook: Rulebook, cluster: Cluster, rules: Rules, now: datetime, *, apart: bool
 ) -> Grant:
-    """What a cluster may have of all that is shared. `apart`: each machine can be told its projects by itself."""
+    """What a cluster may have of all that is shared. `apart`: each machine can be told its projects by itself.
+
+    The organisation's machines are read once for the clusters of a rulebook, while nobody else can add any.
+    """
     demands = [_demand(row) for row in rulebook.contributions]
     shares_out = not is_trivial([demand.asking for demand in demands])
     if not rulebook.quotas and not shares_out:
         return Grant(rules, {})
-    is_first = await _lock(session, rulebook)
-    held = await _read_held(session, rulebook.resource.organisation_id, now)
-    priorities = rank(demands, held, apart=apart) if shares_out else {}
+    if not any(taken.is_ours for taken in rulebook.taken):
+        is_ours = await _lock(session, rulebook)
+        held = await _read_held(session, rulebook.resource.organisation_id, now)
+        priorities = rank(demands, held, apart=apart) if shares_out else {}
+        rulebook.taken[:] = [Taken(is_ours, held, priorities)]
+    [taken] = rulebook.taken
     place = _place(cluster, rules)
     bounds = [
-        bound_by_organisation(rulebook.quotas, held, priorities, rulebook.longest_life_s, place),
-        bound_by_projects(demands, held, place, apart=apart) if shares_out else None,
-        None if is_first else _nothing_new(held, cluster),
+        bound_by_organisation(rulebook.quotas, taken.held, taken.priorities, rulebook.longest_life_s, place),
+        bound_by_projects(demands, taken.held, place, apart=apart) if shares_out else None,
+        None if taken.is_ours else _nothing_new(taken.held, cluster),
     ]
-    return Grant(_within(rules, [bound for bound in bounds if bound is not None]), priorities)
+    return Grant(_within(rules, [bound for bound in bounds if bound is not None]), taken.priorities)
 
 
 def _within(rules: Rules, bounds: Sequence[Bound]) -> Rules:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 from uuid import UUID
 
 import structlog
@@ -15,7 +15,7 @@ from sqlalchemy import select
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError
 from sqlalchemy.orm import defer
 
-from libs.common.alike import add_alike, write_alike
+from libs.common.alike import write_alike
 from libs.common.contracts.resource import Mode
 from libs.common.contracts.usage import Sample, UsageSampled
 from libs.common.db import Json, Session, among
@@ -29,16 +29,19 @@ from libs.harvest.words import explain
 from services.workload.domain.plan import give_everything_back, hold_at_floor
 from services.workload.domain.states import LIVE, MachineState, Wanted
 from services.workload.domain.words import replace_cause
-from services.workload.models import Cluster, DecisionRecord, Machine, Resource
+from services.workload.models import Cluster, Machine, Resource
 from services.workload.usecases.facts import Clocks, Granted, facts_of, why_draining
 from services.workload.usecases.following import Means, Order, follow, hold, is_limited
 from services.workload.usecases.granting import grant, name_bound
 from services.workload.usecases.projections import ensure_cluster
 from services.workload.usecases.rules import Rulebook, Rules, open_rulebook
 from services.workload.usecases.stored import (
+    Told,
     decision_as_json,
     differs,
     facts_as_json,
+    keep,
+    log_decided,
     observation_as_json,
 )
 
@@ -53,18 +56,6 @@ _JUDGED = (
     Cluster.floor_mhz_per_vcpu, Cluster.drain_grace_s,
 )  # fmt: skip
 """What a sample may change in a cluster."""
-_KEPT = (
-    DecisionRecord.id, DecisionRecord.cluster_id, DecisionRecord.at, DecisionRecord.policy_id,
-    DecisionRecord.policy_revision, DecisionRecord.state_before, DecisionRecord.observation, DecisionRecord.facts,
-    DecisionRecord.decision, DecisionRecord.reason,
-)  # fmt: skip
-
-
-class _Told(NamedTuple):
-    """A decision in which something moved: what is kept of it, and what the log is to say."""
-
-    kept: Mapping[str, Any]
-    said: Mapping[str, object]
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,12 +202,12 @@ async def _judge_all(session: Session, due: Sequence[tuple[_Case, Observation]])
         async with session.savepoint():
             told = [await _decide(session, case, observation) for case, observation in due]
             await write_alike(session, [case.cluster for case, _ in due if case.heard], _JUDGED)
-            await _keep(session, told)
+            await keep(session, told)
     except Exception as error:
         _raise_if_of_database(error)
         await _judge_apart(session, due)
         return
-    _log_decided(told)
+    log_decided(told)
 
 
 async def _judge_apart(session: Session, due: Sequence[tuple[_Case, Observation]]) -> None:
@@ -237,8 +228,8 @@ async def _judge(session: Session, case: _Case, observation: Observation) -> Non
     try:
         async with session.savepoint():
             told = [await _decide(session, case, observation)]
-            await _keep(session, told)
-        _log_decided(told)
+            await keep(session, told)
+        log_decided(told)
         return
     except InvalidPolicy as error:
         why = f"the policy cannot be read: {error}"
@@ -246,6 +237,7 @@ async def _judge(session: Session, case: _Case, observation: Observation) -> Non
         _raise_if_of_database(error)
         log.exception("cluster.not_judged", **about)
         why = f"judging failed with {type(error).__name__}"
+    case.rulebook.taken.clear()  # also the lock went with what was undone
     case.means.instruments.decided()
     try:
         async with session.savepoint():
@@ -302,22 +294,11 @@ def _give_up_revoked(rulebook: Rulebook, machines: Sequence[Machine]) -> None:
         why = rulebook.revoked.get(machine.template_version_id)
         if why is not None and not machine.wanted_by_hand:
             machine.wanted, machine.wanted_by_hand, machine.reason = Wanted.GONE, True, why
-
-
-async def _keep(session: Session, told: Sequence[_Told | None]) -> None:
-    """Store the decisions in which something moved."""
-    await add_alike(session, [one.kept for one in told if one is not None], _KEPT)
-
-
-def _log_decided(told: Sequence[_Told | None]) -> None:
-    """Say what was decided, once it cannot be rolled back alone any more."""
-    for one in told:
-        if one is not None:
-            log.info("cluster.decided", **one.said)
+            rulebook.taken.clear()
 
 
 @as_part("decide")
-async def _decide(session: Session, case: _Case, observation: Observation) -> _Told | None:
+async def _decide(session: Session, case: _Case, observation: Observation) -> Told | None:
     """Decide about one cluster and write down what follows; what is to be kept of it, where something moved."""
     seen = observation_as_json(observation)
     _note(case, observation, seen)
@@ -345,7 +326,7 @@ async def _decide(session: Session, case: _Case, observation: Observation) -> _T
             "facts": facts_as_json(facts), "decision": {**decided, **trace} if trace else decided,
             "reason": _with_hand(case, reason),
         }  # fmt: skip
-        told = _Told(kept, {
+        told = Told(kept, {
             "resource": case.rulebook.resource.name, "cluster": cluster.name, "rung": decision.rung.name,
             "wanted": decision.wanted, "reason": kept["reason"],
         })  # fmt: skip
@@ -355,7 +336,8 @@ async def _decide(session: Session, case: _Case, observation: Observation) -> _T
     cluster.floor_mhz_per_vcpu = rules.policy.floor_mhz_per_vcpu
     cluster.drain_grace_s = rules.policy.ladder.drain_grace_s
     order = Order(case.means, case.rulebook.resource, cluster, decision, rules.policy, rules.template, reason)
-    await follow(session, order, machines, case.now)
+    if await follow(session, order, machines, case.now):
+        case.rulebook.taken.clear()
     return told
 
 

@@ -1,13 +1,13 @@
 """The rules in force for a resource's clusters: policies, templates, contributions, and the machines there are."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import lru_cache
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, or_, select
+from sqlalchemy import ColumnElement, exists, or_, select
 
 from libs.common.contracts.resource import Mode
 from libs.common.contracts.supply import TemplateState
@@ -15,6 +15,7 @@ from libs.common.db import Session, among
 from libs.harvest.document import parse
 from libs.harvest.quota import Quota, read_quota
 from libs.harvest.types import Policy
+from services.workload.domain.quotas import Held
 from services.workload.domain.renewal import MOST_FAILURES, NEVER_WORKED, why_starved
 from services.workload.domain.states import COUNTED, LIVE, MachineState
 from services.workload.domain.words import bound_by_hand, revoked
@@ -34,6 +35,17 @@ class Rules:
     why: str
     is_shared: bool = False
     """Whether `why` speaks of a quota that the cluster shares with others."""
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """What an organisation's machines take of its quotas, as a transaction read it for all of a rulebook's clusters."""
+
+    is_ours: bool
+    """Whether the organisation's lock is ours: nobody but this transaction adds a machine."""
+    held: Sequence[Held]
+    priorities: Mapping[UUID, int]
+    """Of whom each machine works for; empty where every one works for every project."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +69,8 @@ class Rulebook:
     """The longest least life in those policies."""
     policies: dict[UUID, Policy] = field(default_factory=dict)
     """What was read of the assignments' documents so far, by scope."""
+    taken: list[Taken] = field(default_factory=list)
+    """What was read of the organisation's machines, at most one; empty: nothing was, or it holds no more."""
 
     @property
     def lends(self) -> bool:
@@ -176,6 +190,8 @@ def _lends(row: Contribution, resource: Resource) -> bool:
 
 def _is_quota_of(organisation_id: UUID) -> ColumnElement[bool]:
     """Whether an assignment holds a quota for the organisation, wherever it is."""
-    ours = select(Resource.id).where(Resource.organisation_id == organisation_id, Resource.gone.is_(False))
-    clusters = select(Cluster.id).where(Cluster.resource_id.in_(ours))
-    return Assignment.quota.is_not(None) & (Assignment.scope_id.in_(ours) | Assignment.scope_id.in_(clusters))
+    ours = (Resource.organisation_id == organisation_id) & Resource.gone.is_(False)
+    # Looked up by the few quotas there are: an organisation may have a hundred thousand clusters.
+    of_resource = exists().where(Resource.id == Assignment.scope_id, ours)
+    of_cluster = exists().where(Cluster.id == Assignment.scope_id, Cluster.resource_id == Resource.id, ours)
+    return Assignment.quota.is_not(None) & (of_resource | of_cluster)

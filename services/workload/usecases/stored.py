@@ -1,13 +1,18 @@
 """Samples and decisions as they are stored: JSON, NaN as text, so that PostgreSQL keeps what the cloud said."""
 
-from collections.abc import Mapping
-from typing import Any, TypeVar
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, TypeVar
 
+import structlog
 from pydantic import BaseModel, ConfigDict, TypeAdapter
 
+from libs.common.alike import add_alike
 from libs.common.contracts.usage import Sample
-from libs.common.db import Json
+from libs.common.db import Json, Session
 from libs.harvest.types import Decision, Facts, Missing, Observation
+from services.workload.models import DecisionRecord
+
+log = structlog.get_logger(__name__)
 
 _CONFIG = ConfigDict(ser_json_inf_nan="strings")
 T = TypeVar("T")
@@ -66,3 +71,29 @@ def _essence_of_stored(decision: Mapping[str, Any]) -> object:
     what = [decision[name] for name in ("verdict", "rung", "wanted", "running", "cap_mhz")]
     budgets = [(budget["host"], budget["budget_mhz"]) for budget in decision["budgets"]]
     return (what, decision.get("suspend") or [], decision["reason"]["code"], budgets)
+
+
+_KEPT = (
+    DecisionRecord.id, DecisionRecord.cluster_id, DecisionRecord.at, DecisionRecord.policy_id,
+    DecisionRecord.policy_revision, DecisionRecord.state_before, DecisionRecord.observation, DecisionRecord.facts,
+    DecisionRecord.decision, DecisionRecord.reason,
+)  # fmt: skip
+
+
+class Told(NamedTuple):
+    """A decision in which something moved: what is kept of it, and what the log is to say."""
+
+    kept: Mapping[str, Any]
+    said: Mapping[str, object]
+
+
+async def keep(session: Session, told: Sequence[Told | None]) -> None:
+    """Store the decisions in which something moved."""
+    await add_alike(session, [one.kept for one in told if one is not None], _KEPT)
+
+
+def log_decided(told: Sequence[Told | None]) -> None:
+    """Say what was decided, once it cannot be rolled back alone any more."""
+    for one in told:
+        if one is not None:
+            log.info("cluster.decided", **one.said)
