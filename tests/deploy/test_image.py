@@ -40,13 +40,13 @@ def composed() -> dict[str, Any]:
 
 
 def test_every_container_is_shut_in(composed: dict[str, Any]) -> None:
-    assert set(composed["services"]) == {*SERVICES, "postgres", "rabbitmq", "tides"}
+    assert set(composed["services"]) == {*SERVICES, "postgres", "rabbitmq", "tides", "demo-boinc"}
     for name, service in composed["services"].items():
         assert service["user"] not in ("", "0", "root"), name
         assert service["read_only"] is True, name
         assert service["cap_drop"] == ["ALL"], name
         assert service["security_opt"] == ["no-new-privileges:true"], name
-        assert service["secrets"], name
+        assert bool(service.get("secrets")) == (name != "demo-boinc"), name
         assert all(port["host_ip"] == "127.0.0.1" for port in service.get("ports", [])), name
         if name in SERVICES:
             gates = {part: needs["condition"] for part, needs in service["depends_on"].items()}
@@ -54,6 +54,9 @@ def test_every_container_is_shut_in(composed: dict[str, Any]) -> None:
     for name in ("postgres", "rabbitmq"):
         assert composed["services"][name]["healthcheck"]["test"], name
         assert [volume["type"] for volume in composed["services"][name]["volumes"]] == ["volume"], name
+    demo = composed["services"]["demo-boinc"]
+    assert (demo["profiles"], demo.get("environment") or {}) == (["demo-boinc"], {})
+    assert [volume["source"] for volume in demo["volumes"]] == ["demo-boinc"]
     for name in ("monitor", "workload"):
         assert "ports" not in composed["services"][name], f"{name} could not be scaled"
 
@@ -67,7 +70,7 @@ def test_secrets_are_files_and_only_identity_signs(composed: dict[str, Any]) -> 
             if key.startswith("TIDES_")
         }
         files = {key: value for key, value in told.items() if value.startswith("/run/secrets/")}
-        given = {secret["source"] for secret in service["secrets"]}
+        given = {secret["source"] for secret in service.get("secrets") or []}
         assert {value.removeprefix("/run/secrets/") for value in files.values()} <= given, name
         urls = {key for key in told if key.startswith("TIDES_URL") or key == "TIDES_TOKEN_FILE"}
         assert {key.removesuffix("_FILE") for key in told.keys() - urls} <= known, name

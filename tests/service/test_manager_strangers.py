@@ -30,8 +30,14 @@ async def test_who_comes_too_often_is_told_to_wait_and_a_client_of_ours_hears_of
     for _ in range(int(STRANGER_BURST)):
         assert await house.refused("guessed")
 
-    reply = await house.come(token)
-    assert (reply.accounts, reply.authenticator, reply.repeat_s) == ((), None, REPEAT_S)
+    kept = "<vm_uuid>4211aa00-0000-0000-0000-000000000002</vm_uuid>"
+    for opaque, echoed in ((kept, kept), ("", ""), ("x" * 600, ""), ("<b", ""), ("\N{OGHAM SPACE MARK}", "")):
+        said = render_request(ManagerRequest(authenticator=token, opaque="-")).replace(
+            b"-\n", opaque.encode(), 1
+        )
+        reply = parse_reply(await house.post(said))
+        assert (reply.accounts, reply.authenticator, reply.repeat_s) == ((), None, REPEAT_S)
+        assert reply.opaque == echoed
     body = render_request(ManagerRequest(authenticator="guessed"))
     async with house.lone.http.post(f"{house.lone.run.url}/boinc/rpc.php", data=body) as answer:
         assert (answer.status, answer.headers["Retry-After"]) == (429, "1")

@@ -33,6 +33,7 @@ _XML = "text/xml; charset=us-ascii"
 _TOKEN = re.compile(rb"<authenticator>\s*([^<>]{0,200}?)\s*</authenticator>")
 _TOKEN_WITHIN = 4096
 """A client writes its token first."""
+_OPAQUE, _OPAQUE_WITHIN = b"<opaque>", 512
 _BAD_PASSWORD, _BAD_XML = -206, -112
 
 boinc = APIRouter(prefix="/boinc", tags=["boinc"], dependencies=[Depends(public)])
@@ -51,7 +52,7 @@ async def contact(request: Request, door: HasDoor) -> Response:
     body, address = await request.body(), address_of(request)
     token = _token_in(body)
     if (verdict := await may_come(door, token, address)).wait_s:
-        return _later(door, manager, verdict)
+        return _later(door, manager, verdict, body)
     try:
         asked = (
             await asyncio.to_thread(parse_request, body) if len(body) > _IN_A_THREAD else parse_request(body)
@@ -61,7 +62,7 @@ async def contact(request: Request, door: HasDoor) -> Response:
         return Response(render_error(_BAD_XML, str(error)), media_type=_XML)
     is_other = asked.authenticator != token  # written as no client does
     if is_other and (verdict := await may_come(door, asked.authenticator, address)).wait_s:
-        return _later(door, manager, verdict)
+        return _later(door, manager, verdict, body)
     said, is_known = await _answer(door, manager, asked)
     door.limits.note(asked.authenticator, address, known=is_known)
     return Response(said, media_type=_XML)
@@ -73,16 +74,25 @@ def _token_in(body: bytes) -> str:
     return unescape(found[1].decode("utf-8", "replace")) if found else ""
 
 
-def _later(door: Door, manager: Manager, verdict: Verdict) -> Response:
+def _opaque_in(body: bytes) -> str:
+    """What the client was given to keep, of a request that nobody reads: in time linear in its length."""
+    begin = body.find(_OPAQUE) + len(_OPAQUE)
+    end = body.find(b"</opaque>", begin, begin + _OPAQUE_WITHIN)
+    return body[begin:end].decode("utf-8", "replace").strip() if begin >= len(_OPAQUE) and end > 0 else ""
+
+
+def _later(door: Door, manager: Manager, verdict: Verdict, body: bytes) -> Response:
     """What is answered to who comes too often.
 
     An error would silence a client of ours for hours: unless it is known for a stranger, it goes on as it is, and
-    comes later.
+    comes later. It is handed back what it keeps for us, which it would lose with a reply that has none.
     """
     door.contacts.ended.labels("too often").inc()
     if verdict.is_known is False:
         return answer(too_often(verdict.wait_s))
-    return Response(render_reply(managing.change_nothing(manager, None, REPEAT_S)), media_type=_XML)
+    return Response(
+        render_reply(managing.change_nothing(manager, _opaque_in(body), REPEAT_S)), media_type=_XML
+    )
 
 
 async def _answer(door: Door, manager: Manager, asked: ManagerRequest) -> tuple[bytes, bool | None]:
@@ -99,7 +109,7 @@ async def _answer(door: Door, manager: Manager, asked: ManagerRequest) -> tuple[
     except Exception as error:
         # The text of a database's error may quote what was written.
         log.error("boinc.contact_failed", error=type(error).__name__)
-        said, end = render_reply(managing.change_nothing(manager, asked)), "trouble"
+        said, end = render_reply(managing.change_nothing(manager, asked.opaque)), "trouble"
     door.contacts.ended.labels(end).inc()
     return said, known
 

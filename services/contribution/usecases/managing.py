@@ -95,15 +95,13 @@ async def answer(
     )
 
 
-def change_nothing(
-    manager: Manager, asked: ManagerRequest | None, repeat_s: int = TROUBLE_REPEAT_S
-) -> ManagerReply:
+def change_nothing(manager: Manager, opaque: str, repeat_s: int = TROUBLE_REPEAT_S) -> ManagerReply:
     """What is answered in trouble: a client goes on as it is, where an error would silence it for hours.
 
-    `asked` is None where the request was not read.
+    `opaque` is what it sent, which no other client is given.
     """
     try:
-        return ManagerReply(manager.name, manager.key, repeat_s, opaque=asked.opaque if asked else "")
+        return ManagerReply(manager.name, manager.key, repeat_s, opaque=opaque)
     except ValueError:
         return ManagerReply(manager.name, manager.key, repeat_s)
 
