@@ -1,9 +1,11 @@
 """Clients, projects and a manager together, put away at the end of a test."""
 
 import asyncio
+import base64
+import gzip
 import json
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -98,10 +100,18 @@ async def agent_of(
     client: BoincClient, door: StandInDoor, folder: Path, **settings: Any
 ) -> AsyncIterator[Path]:
     """The agent as a process beside the client; the answer is the file that says that it shut the machine down."""
+    told = {"door": door.url, "token": door.token} | settings
+    async with agent_running(client, folder, agent_source(), told) as off:
+        yield off
+
+
+@asynccontextmanager
+async def agent_running(
+    client: BoincClient, folder: Path, source: str, told: Mapping[str, Any]
+) -> AsyncIterator[Path]:
+    """An agent that was told this, and for the rest finds things where a test has them."""
     off = folder / "powered-off"
-    given = {
-        "door": door.url,
-        "token": door.token,
+    here = {
         "state": str(folder / "state" / "agent.json"),
         "heard": str(folder / "heard"),
         "data": str(client.data),
@@ -110,8 +120,8 @@ async def agent_of(
         "start_boinc": ["true"],
     }
     config, program = folder / "agent.json", folder / "agent.py"
-    config.write_text(json.dumps(given | settings))
-    program.write_text(agent_source())
+    config.write_text(json.dumps(here | dict(told)))
+    program.write_text(source)
     with (folder / "agent.log").open("ab") as log:
         process = await asyncio.create_subprocess_exec(
             sys.executable, str(program), "run", str(config), stdout=log, stderr=log
@@ -121,3 +131,23 @@ async def agent_of(
         finally:
             process.kill()
             await process.wait()
+
+
+@asynccontextmanager
+async def machine_of(world: World, user_data: str, url: str, folder: Path) -> AsyncIterator[BoincClient]:
+    """A machine with this user-data: a real client and the agent that is in it, which find Tides at another address.
+
+    Machines insist on https; a test has no certificate.
+    """
+    files = {file["path"]: file for file in yaml.safe_load(user_data)["write_files"]}
+    told = json.loads(files["/etc/tides/agent.json"]["content"])
+    packed = base64.b64decode(files["/usr/local/sbin/tides-agent"]["content"])
+    known = told["door"].removesuffix("guests/")
+    mine = {name: text.replace(known, f"{url}/") for name, text in boinc_files(user_data).items()}
+    client = await world.client(mine)
+    folder.mkdir()
+    told["door"] = told["door"].replace(known, f"{url}/")
+    async with agent_running(client, folder, gzip.decompress(packed).decode(), told):
+        await client.start()
+        yield client
+        await client.kill()

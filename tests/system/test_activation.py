@@ -1,14 +1,13 @@
-"""Activation on the simulated cloud, every service in one process: one machine is made while nothing is lent, and with
-what its agent and its client do, whom a test plays, the resource is lent."""
+"""Activation on the simulated cloud, every service in one process: a resource is lent when one machine of it works for
+a project. The machine is a real client of Debian's and our agent with its user-data, the project the demo's."""
 
-import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import pytest
 
-from libs.boinc.manager import ManagerRequest, ReportedProject, parse_reply, render_request
 from libs.boinc.signing import SigningKey
 from libs.common.auth import Role
 from libs.providers.simulated import (
@@ -19,10 +18,11 @@ from libs.providers.simulated import (
     create_cloud,
     driver,
 )
+from tests.boinclab.world import boinc_world, gui_of, machine_of
 from tests.service.whole_house import PASSWORD, POLICY, WEAK_KEY, Whole, open_whole
 from tests.support import until
+from tools.parts.boinc import BoincClient
 
-PROJECT = "https://p.example/"
 KEY = SigningKey.generate()
 SETTINGS = {"boinc_url": "https://tides.example/boinc/", "boinc_signing_key": KEY.public.text}
 
@@ -36,8 +36,8 @@ def cloud() -> Iterator[Cloud]:
     driver.forget_cloud(address)
 
 
-async def furnish(whole: Whole, cloud: Cloud) -> str:
-    """Everything that a machine needs; the path of the resource, which must be probed."""
+async def furnish(whole: Whole, cloud: Cloud, url: str) -> tuple[str, str]:
+    """Everything that a machine needs; the paths of the resource, which must be probed, and of the contribution."""
     given = {
         "name": "Lab", "provider": "simulated", "url": cloud.url, "username": "tides", "password": PASSWORD,
         "interval_s": 1, "requires_probe": True,
@@ -49,12 +49,12 @@ async def furnish(whole: Whole, cloud: Cloud) -> str:
     rules = await whole.made("/v1/policies", POLICY)
     where = {"scope": "resource", "scope_id": resource_id}
     await whole.made(f"/v1/policies/{rules['id']}/assignments", where)
-    project = await whole.made("/v1/projects", {"name": "P", "url": PROJECT})
-    signature = {"url_signature": KEY.sign(PROJECT)}
+    project = await whole.made("/v1/projects", {"name": "P", "url": url})
+    signature = {"url_signature": KEY.sign(url)}
     assert (await whole.ask("PATCH", f"/v1/projects/{project['id']}", signature)).status == 200
     lent = {"project_id": project["id"], "weight": 1, "authenticator": WEAK_KEY}
-    await whole.made("/v1/contributions", lent)
-    return f"/v1/resources/{resource_id}"
+    lending = await whole.made("/v1/contributions", lent)
+    return f"/v1/resources/{resource_id}", f"/v1/contributions/{lending['id']}"
 
 
 async def shown(whole: Whole, path: str) -> dict[str, Any]:
@@ -62,50 +62,87 @@ async def shown(whole: Whole, path: str) -> dict[str, Any]:
     return found
 
 
-async def probe(whole: Whole, path: str) -> tuple[str, str, str]:
-    found = await shown(whole, path)
-    return found["mode"], found["probe"]["outcome"], found["probe"]["step"]
+async def reach(whole: Whole, path: str, *wanted: str) -> dict[str, Any]:
+    """The probe, once the resource's mode, the probe's outcome and its step are these."""
 
-
-async def reach(whole: Whole, path: str, wanted: tuple[str, str, str]) -> None:
     async def is_there() -> bool:
-        return await probe(whole, path) == wanted
+        found = await shown(whole, path)
+        return (found["mode"], found["probe"]["outcome"], found["probe"]["step"]) == wanted
 
     try:
         await until(is_there, timeout=60, what=f"a probe that is {wanted}")
     except AssertionError as late:
         raise AssertionError(f"{late}: {(await shown(whole, path))['probe']}") from None
+    probe: dict[str, Any] = (await shown(whole, path))["probe"]
+    return probe
 
 
-async def come(whole: Whole, token: str, *projects: ReportedProject) -> str:
-    """One contact of the client; its token from then on."""
-    body = render_request(ManagerRequest(authenticator=token, projects=projects))
-    async with whole.http.post(f"{whole.run.url}/boinc/rpc.php", data=body) as answer:
-        return parse_reply(await answer.read()).authenticator or token
+async def begun(whole: Whole, cloud: Cloud, path: str) -> str:
+    """A probe is asked for; the user-data of its machine, once that runs."""
+    opened = await whole.ask("POST", f"{path}/mode", {"mode": "lend"}, role=Role.OPERATOR)
+    assert (opened.status, opened.body["mode"]) == (200, "observe")
+    await reach(whole, path, "observe", "open", "running")
+    [machine] = cloud.truth().machines
+    return machine.user_data
 
 
-async def test_a_resource_is_lent_as_soon_as_one_machine_of_it_works_for_a_project(
-    database_url: str, cloud: Cloud
+async def give_up(whole: Whole, cloud: Cloud, path: str, step: str) -> str:
+    """The probe's hour is over; why it failed. Its machine goes."""
+    await whole.fetch("UPDATE registry.resource SET probe_until = now()")
+    failed = await reach(whole, path, "observe", "failed", step)
+    await until(lambda: not cloud.truth().machines, timeout=60, what="the probe's machine is taken away")
+    return str(failed["why"])
+
+
+async def told_ends(whole: Whole, wanted: list[str]) -> bool:
+    """Whether the events of probes that were closed are these."""
+    bodies = [event["body"] for event in await whole.items("/v1/events?order=newest&limit=100")]
+    return sorted(body["reason"] for body in bodies if body.get("step") == "closed") == wanted
+
+
+async def come(client: BoincClient) -> None:
+    """Let the client come to Tides now."""
+    async with await gui_of(client) as gui:
+        await gui.sync_manager()
+
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
+
+
+async def test_a_resource_is_lent_when_a_real_machine_of_it_is_taken_by_a_project(
+    database_url: str, cloud: Cloud, tmp_path: Path
 ) -> None:
-    async with open_whole(database_url, **SETTINGS) as whole:
-        path = await furnish(whole, cloud)
-        asked = {"mode": "lend"}
-        opened = await whole.ask("POST", f"{path}/mode", asked, role=Role.OPERATOR)
-        assert (opened.status, opened.body["mode"]) == (200, "observe")
-        await reach(whole, path, ("observe", "open", "running"))
-        [machine] = cloud.truth().machines
-        [token] = set(re.findall(r"token[\"':\s=]+([A-Za-z0-9_-]{43})", machine.user_data))
-        secret = {"token": token, "secret": "drawn-by-the-machine-itself-0123456789"}
-        assert (await whole.ask("POST", "/guests/enrol", secret, role=None)).status == 200
-        await reach(whole, path, ("observe", "open", "enrolled"))
-        client = await come(whole, token)
-        await reach(whole, path, ("observe", "open", "contacted"))
-        assert len(cloud.truth().machines) == 1
-        await come(whole, client, ReportedProject(url=PROJECT, host_id=7))
-        await reach(whole, path, ("lend", "passed", "attached"))
+    async with boinc_world() as world, open_whole(database_url, **SETTINGS) as whole:
+        project = await world.project(jobs_per_host=8)
+        path, lent = await furnish(whole, cloud, project.url)
 
-        await until(lambda: len(cloud.truth().machines) == 2, timeout=60, what="a second machine")
-        assert machine.name in {one.name for one in cloud.truth().machines}
-        told = [event["body"] for event in await whole.items("/v1/events?order=newest&limit=100")]
-        closed = [event["reason"] for event in told if event.get("step") == "closed"]
-        assert closed == ["passed: its machine works for a project"]
+        await begun(whole, cloud, path)
+        silent = await give_up(whole, cloud, path, "running")
+        assert "its guest was never heard of" in silent
+
+        told = await begun(whole, cloud, path)
+        async with machine_of(world, told, whole.run.url, tmp_path / "refused") as client:
+            await until(lambda: project.faults, timeout=60, what="the project refuses the key")
+            await come(client)
+            await reach(whole, path, "observe", "open", "contacted")
+            assert len(cloud.truth().machines) == 1
+        refused = await give_up(whole, cloud, path, "contacted")
+        assert "no project took it" in refused
+        assert {fault.partition(".")[0] for fault in project.faults} == {"Invalid or missing account key"}
+
+        fixed = await whole.ask("PATCH", lent, {"authenticator": project.weak_key})
+        assert fixed.status == 200
+        told = await begun(whole, cloud, path)
+        [probed] = cloud.truth().machines
+        async with machine_of(world, told, whole.run.url, tmp_path / "taken") as client:
+            answered = "Scheduler request completed"
+            await until(lambda: answered in client.log, timeout=60, what="the project takes it")
+            await come(client)
+            await reach(whole, path, "lend", "passed", "attached")
+            assert [host.contacts > 0 for host in project.hosts.values()] == [True]
+            assert probed.name in {machine.name for machine in cloud.truth().machines}
+        passed = "passed: its machine works for a project"
+        ends = sorted([f"failed: {silent}", f"failed: {refused}", passed])
+        await until(lambda: told_ends(whole, ends), timeout=60, what="each probe's end is an event")
+        assert (await whole.ask("POST", f"{path}/mode", {"mode": "draining"})).status == 200
+        await until(lambda: not cloud.truth().machines, timeout=60, what="all is given back")

@@ -55,6 +55,7 @@ def _answer(project: DemoProject, body: bytes) -> str:
         raise _Refusal("This project doesn't support computers of this type.")
     if project.stopped:
         raise _Refusal("Project is temporarily shut down for maintenance", 3600.0)
+    known = project.hosts.keys()
     host, message = _host_of(project, user, asked)
     acks = "".join(
         f"<result_ack>\n<name>{shown(name)}</name>\n</result_ack>\n"
@@ -64,7 +65,8 @@ def _answer(project: DemoProject, body: bytes) -> str:
     wants_s = asked.number("work_req_seconds")
     work = _hand_out(project, host, wants_s) if wants_s > 0 else ""
     project.keep()
-    return _reply(_head(project, user, host) + message + _code_key(project, asked) + acks + work)
+    head = _head(project, user, host, is_new=host.id not in known)
+    return _reply(head + message + _code_key(project, asked) + acks + work)
 
 
 def _host_of(project: DemoProject, user: User, asked: Node) -> tuple[Host, str]:
@@ -125,7 +127,8 @@ def _make_job(project: DemoProject, host: Host) -> Job:
     return job
 
 
-def _head(project: DemoProject, user: User, host: Host) -> str:
+def _head(project: DemoProject, user: User, host: Host, *, is_new: bool) -> str:
+    """A client that is told a host id, and has one, begins anew: it takes itself for a copy."""
     rows = {
         "scheduler_version": 716,
         "master_url": project.url,
@@ -134,7 +137,7 @@ def _head(project: DemoProject, user: User, host: Host) -> str:
         "user_name": shown(user.name),
         "user_total_credit": f"{sum(each.credit for each in user.hosts):f}",
         "userid": user.id,
-        "hostid": host.id,
+        **({"hostid": host.id} if is_new else {}),
         "host_total_credit": f"{host.credit:f}",
     }
     return "".join(f"<{tag}>{value}</{tag}>\n" for tag, value in rows.items())

@@ -104,6 +104,7 @@ async def test_what_real_projects_refuse_is_refused() -> None:
     assert "Can't find host record" in unknown
     assert "<hostid>1</hostid>" in unknown
     task = task_in(unknown)
+    assert "hostid" not in schedule(project, request(weak, 1, 1, wants_s=0))
     assert "<hostid>2</hostid>" in schedule(project, request(weak, 1, 0))
     stranger = schedule(project, request(weak, 2, 9, report(task) + report("never sent"), wants_s=0))
     assert stranger.count("<result_ack>") == 2
