@@ -8,6 +8,7 @@ another (`docs/harvest.md`).
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple
 
 from libs.harvest.owner import HostLoad
@@ -71,8 +72,9 @@ class Weights(NamedTuple):
     plain: float
 
     @classmethod
+    @lru_cache(maxsize=256)
     def over(cls, elapsed_s: float) -> "Weights":
-        """Of a sample this long after the one before it."""
+        """Of a sample this long after the one before it. Remembered: all clusters of a round ask for the same."""
         memories_s = (_LEVEL_S, _FAST_S, _SLOW_S, _PEAK_S, _PLAIN_S)
         return cls(*(1.0 - math.exp(-max(0.0, elapsed_s) / memory_s) for memory_s in memories_s))
 

@@ -161,7 +161,7 @@ def _forget_future(state: State, now: datetime) -> State:
         value = getattr(state, name)
         if value is not None and value > latest:
             ahead[name] = None if name == "sampled_at" else now
-    return replace(state, **ahead) if ahead else state
+    return state._replace(**ahead) if ahead else state
 
 
 def _later(time: datetime, by_s: float) -> datetime:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -106,8 +106,7 @@ def hear(policy: Policy, state: State, sample: Sample, facts: Facts) -> tuple[St
         reserved=reserve(facts.coming, facts.now),
         floored=judged.rung >= Rung.FLOOR,
     )
-    judged = replace(
-        judged,
+    judged = judged._replace(
         sampled_at=sample.at,
         steering=steering,
         hosts=_remember(policy, known, scene, sample),
@@ -120,7 +119,7 @@ def hear(policy: Policy, state: State, sample: Sample, facts: Facts) -> tuple[St
         share, kind = scene.reserved[EVERYWHERE]
         reason = Reason(ReasonCode.ANNOUNCED, kind.value, round(share, 4))
     if reason is not None:
-        return replace(judged, reason=reason), room
+        return judged._replace(reason=reason), room
     grown = _grow(policy, judged, facts, scene, room)
     return _name_host_announced(grown, scene), room
 
@@ -132,7 +131,7 @@ def _name_host_announced(state: State, scene: Scene) -> State:
         return state
     share, host = max(named)
     kind = scene.reserved[host][1].value
-    return replace(state, reason=Reason(ReasonCode.ANNOUNCED, kind, round(share, 4), host=host))
+    return state._replace(reason=Reason(ReasonCode.ANNOUNCED, kind, round(share, 4), host=host))
 
 
 def hear_nothing(policy: Policy, state: State, facts: Facts, reason: Reason | None) -> State:
@@ -142,15 +141,15 @@ def hear_nothing(policy: Policy, state: State, facts: Facts, reason: Reason | No
     short and only what the facts and the clock force is changed.
     """
     before = _adopt(policy, state, facts)
-    judged = before if reason is None else replace(forget_verdict(before, facts.now), reason=reason)
+    judged = before if reason is None else forget_verdict(before, facts.now)._replace(reason=reason)
     push = read_push(policy, judged, facts, facts.now, fresh=False)
     judged = climb_or_descend(policy, judged, push, facts.now)
     if judged.rung >= Rung.FLOOR:
-        judged = replace(judged, hosts=_fall_to_floor(policy, judged, facts))
+        judged = judged._replace(hosts=_fall_to_floor(policy, judged, facts))
     elif facts.coming:
-        judged = replace(judged, hosts=_step_back(policy, judged, facts))
+        judged = judged._replace(hosts=_step_back(policy, judged, facts))
     if reason is None and push.closed:
-        judged = replace(judged, reason=Reason(ReasonCode.WINDOW))
+        judged = judged._replace(reason=Reason(ReasonCode.WINDOW))
     return _retreat(policy, before, judged, facts, facts.now)
 
 
@@ -158,8 +157,8 @@ def _adopt(policy: Policy, state: State, facts: Facts) -> State:
     """A state that never judged wants the machines it finds: losing the state is no reason to destroy."""
     if state.rung_since is not None:
         return state
-    return replace(
-        state, wanted=bound_wanted(policy, facts, sum(is_kept(machine) for machine in facts.machines))
+    return state._replace(
+        wanted=bound_wanted(policy, facts, sum(is_kept(machine) for machine in facts.machines))
     )
 
 
@@ -337,7 +336,7 @@ def _retreat(policy: Policy, before: State, state: State, facts: Facts, at: date
     grown_at = at if retreated else state.grown_at
     if wanted == state.wanted and grown_at == state.grown_at:
         return state
-    return replace(state, wanted=wanted, grown_at=grown_at)
+    return state._replace(wanted=wanted, grown_at=grown_at)
 
 
 def _let_go(policy: Policy, state: State, scene: Scene, room: Room) -> State:
@@ -345,22 +344,22 @@ def _let_go(policy: Policy, state: State, scene: Scene, room: Room) -> State:
     stuck = [name for name in room.stuck if name not in find_young(policy, scene.fleet)] if room.stuck else []
     if stuck and has_dwelt(state.stuck_since, policy.cooldown_s, scene.at):
         wanted = max(0, min(state.wanted, room.kept - len(stuck)))
-        return replace(state, wanted=wanted, grown_at=scene.at, stuck_since=None)
+        return state._replace(wanted=wanted, grown_at=scene.at, stuck_since=None)
     lends = state.verdict is Verdict.IDLE and state.rung is Rung.LEND and scene.pace.may_rise
     stuck_since = (state.stuck_since or scene.at) if lends and stuck else None
-    return state if stuck_since == state.stuck_since else replace(state, stuck_since=stuck_since)
+    return state if stuck_since == state.stuck_since else state._replace(stuck_since=stuck_since)
 
 
 def _grow(policy: Policy, state: State, facts: Facts, scene: Scene, room: Room) -> State:
     """One step more where everything allows it."""
     if not scene.pace.may_rise or state.verdict is not Verdict.IDLE or state.rung is not Rung.LEND:
-        return replace(state, reason=Reason(ReasonCode.LENDING))
+        return state._replace(reason=Reason(ReasonCode.LENDING))
     wanted, reason = grow(policy, state, facts, room)
     if wanted == state.wanted:
-        return replace(state, reason=reason)
+        return state._replace(reason=reason)
     if not has_cooled_down(policy, state, scene.at):
         rested_s = (scene.at - state.grown_at).total_seconds() if state.grown_at else 0.0
-        return replace(
-            state, reason=Reason(ReasonCode.COOLING_DOWN, "rest", round(rested_s, 1), policy.cooldown_s)
+        return state._replace(
+            reason=Reason(ReasonCode.COOLING_DOWN, "rest", round(rested_s, 1), policy.cooldown_s)
         )
-    return replace(state, wanted=wanted, grown_at=scene.at, reason=reason)
+    return state._replace(wanted=wanted, grown_at=scene.at, reason=reason)

@@ -1,6 +1,6 @@
 """The ladder of giving back: up with dwell while something presses, down one rung at a time afterwards."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 
 from libs.harvest.types import Facts, Policy, Rung, State, Verdict
@@ -54,16 +54,16 @@ def can_suspend(policy: Policy, datastore_short: bool) -> bool:
 def climb_or_descend(policy: Policy, state: State, push: Push, at: datetime) -> State:
     """The state on its next rung."""
     if push.presses and state.pressed_since is None:
-        state = replace(state, pressed_since=at)
+        state = state._replace(pressed_since=at)
     elif not push.presses and not push.unknown and state.pressed_since is not None:
-        state = replace(state, pressed_since=None)
+        state = state._replace(pressed_since=None)
     rung = max(_climb(policy, state, at), _least(policy, state, push, at))
     if rung is state.rung and push.may_descend and not push.presses:
         rung = max(_descend(policy, state, push), _least(policy, state, push, at))
     since = state.rung_since if rung is state.rung and state.rung_since else at
     if rung is state.rung and since == state.rung_since:
         return state
-    return replace(state, rung=rung, rung_since=since)
+    return state._replace(rung=rung, rung_since=since)
 
 
 def _least(policy: Policy, state: State, push: Push, at: datetime) -> Rung:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -109,7 +109,7 @@ def judge(policy: Policy, state: State, signals: Sequence[Signal], at: datetime,
     After a gap an owner who was busy before it is so until load below `stop_new` is seen.
     """
     if not signals:
-        return forget_verdict(replace(state, **noted), at)
+        return forget_verdict(state._replace(**noted), at)
     busy = any(signal.is_busy for signal in signals)
     stop = any(signal.stops_new for signal in signals)
     idle = all(signal.is_idle for signal in signals)
@@ -127,15 +127,15 @@ def judge(policy: Policy, state: State, signals: Sequence[Signal], at: datetime,
     else:
         verdict = Verdict.NORMAL
     since = state.verdict_since if verdict is state.verdict and state.verdict_since else at
-    return replace(
-        state, verdict=verdict, verdict_since=since, idle_since=idle_since, busy_since=busy_since, **noted
+    return state._replace(
+        verdict=verdict, verdict_since=since, idle_since=idle_since, busy_since=busy_since, **noted
     )
 
 
 def forget_verdict(state: State, at: datetime) -> State:
     """The state of a cluster about which nothing is known: idleness starts again, a busy owner stays busy."""
     since = state.verdict_since if state.verdict is Verdict.UNKNOWN and state.verdict_since else at
-    return replace(state, verdict=Verdict.UNKNOWN, verdict_since=since, idle_since=None, stuck_since=None)
+    return state._replace(verdict=Verdict.UNKNOWN, verdict_since=since, idle_since=None, stuck_since=None)
 
 
 def has_dwelt(since: datetime | None, dwell_s: float, at: datetime) -> bool:

@@ -112,7 +112,7 @@ def test_only_what_runs_is_suspended_and_it_counts_as_kept_and_not_as_running(
     policy, state, facts = history
     full = tuple((host, memory._replace(full_s=1e5)) for host, memory in state.hosts)
     heard = data.draw(good_samples(facts.now))
-    _, decision = decide(policy, replace(state, hosts=full), heard, facts)
+    _, decision = decide(policy, state._replace(hosts=full), heard, facts)
     running = {each.machine for each in facts.machines if each.state == "running"}
     assert set(decision.suspend) <= running
     assert len(decision.suspend) == len(set(decision.suspend))

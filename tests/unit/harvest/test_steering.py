@@ -106,7 +106,7 @@ def test_a_leading_shadow_sets_the_budgets() -> None:
         for tick in range(60):
             story.hear([0.2 + 0.2 * (tick % 2)])
     assert plain.state.steering is not None
-    plain.state = replace(plain.state, steering=replace(plain.state.steering, plain_leads=True))
+    plain.state = plain.state._replace(steering=replace(plain.state.steering, plain_leads=True))
     known = dict(plain.state.hosts)["a"]
     decision = plain.hear_for(2000, [0.2])
     own_decision = own.hear_for(2000, [0.2])
