@@ -9,6 +9,7 @@ from typing import Any
 from rich.text import Text
 
 from services.cli.client import Client, Failed, plain
+from services.cli.modes import probe_words
 from services.cli.show import counts, ghz, moment, percent
 
 BAR = 20
@@ -28,6 +29,8 @@ class Board:
     """By cluster id; empty while stats does not answer."""
     events: Sequence[dict[str, Any]] = ()
     """Oldest first."""
+    probes: Sequence[str] = ()
+    """A line for each cloud that a probe decides on."""
 
     def name_of(self, cluster_id: str | None) -> str:
         """A cluster's name; empty where there is none."""
@@ -41,7 +44,21 @@ async def read_board(client: Client, events: int = 0, resource_id: str | None = 
     if events:
         page = await client.call("GET", "/v1/events", params={"order": "newest", "limit": 3 * events})
         last = [event for event in page["items"] if event["key"] not in _PRELUDES][-events:]
-    return Board(clusters, await _core_hours(client, clusters), last)
+    return Board(clusters, await _core_hours(client, clusters), last, await _probes(client))
+
+
+async def _probes(client: Client) -> list[str]:
+    """A line for each cloud that a probe decides on, or that is not lent since one failed."""
+    try:
+        resources = await client.pages("/v1/resources")
+    except Failed:
+        return []
+    probed = [(one, one.get("probe") or {}) for one in resources if one["mode"] == "observe"]
+    return [
+        f"probe of {plain(one['name'])}: {probe_words(probe)}"
+        for one, probe in probed
+        if probe.get("outcome") in ("open", "failed")
+    ]
 
 
 async def _core_hours(client: Client, clusters: Sequence[dict[str, Any]]) -> dict[str, float]:
@@ -58,11 +75,11 @@ async def _core_hours(client: Client, clusters: Sequence[dict[str, Any]]) -> dic
 
 def draw(board: Board, width: int) -> Text:
     """Clusters, then events, at most `width` columns wide."""
-    if not board.clusters:
-        return Text("no cluster has been seen yet\n")
-    drawn = Text()
+    drawn = Text() if board.clusters else Text("no cluster has been seen yet\n")
     for cluster in board.clusters:
         drawn.append(draw_cluster(cluster, board.core_hours.get(cluster["id"]), width))
+    for probe in board.probes:
+        drawn.append(f"{probe}\n")
     if board.events:
         drawn.append("\nlast actions\n", style="bold")
     for event in board.events:

@@ -25,12 +25,19 @@ def tell_probe(resource: dict[str, Any]) -> None:
         if resource.get("requires_probe") and not resource["activated_at"]:
             show.say("a machine must reach a project before it is lent")
         return
+    show.say(f"probe {probe_words(probe)}")
     if probe["outcome"] != "open":
-        show.say(f"probe {probe['outcome']} ({show.moment(probe['ended_at'])}): {plain(probe['why'])}")
         return
-    reason = f": {plain(probe['reason'])}" if probe["reason"] else ""
-    show.say(f"probe {plain(probe['step'])}, until {show.moment(probe['until'])}{reason}")
     show.say("it is lent as soon as that machine works for a project; tides resource show says how far it is")
+
+
+def probe_words(probe: dict[str, Any]) -> str:
+    """How far a probe is, since when and until when, and why no further; or how it ended, and why."""
+    if probe["outcome"] != "open":
+        return f"{plain(probe['outcome'])} ({show.moment(probe['ended_at'])}): {plain(probe['why'])}"
+    reason = f": {plain(probe['reason'])}" if probe["reason"] else ""
+    since, until = show.moment(probe["asked_at"]), show.moment(probe["until"])
+    return f"{plain(probe['step'])}, since {since}, until {until}{reason}"
 
 
 def _set_mode(context: typer.Context, name: str, mode: str, **more: Any) -> None:
