@@ -8,6 +8,8 @@ import structlog
 from libs.common.bus import open_bus
 from libs.common.bus.base import Bus, BusUnavailable
 from libs.common.bus.retry import CONNECT_WITHIN_S, until_deadline
+from libs.common.db import refusal_of_server
+from libs.common.migrate import migrate
 from libs.common.settings import Settings, variable_of
 
 log = structlog.get_logger(__name__)
@@ -20,6 +22,7 @@ _WORDS = {
     "TimeoutError": "no answer",
     "ProbableAuthenticationError": "it refuses the login; check user name and password",
 }
+_MIGRATE_TIMES = 10
 _FINAL = (asyncpg.InvalidAuthorizationSpecificationError, asyncpg.InvalidCatalogNameError)
 """What waiting does not mend: a wrong user or password, a database that is not there."""
 
@@ -58,6 +61,31 @@ async def reach_database(settings: Settings, within_s: float = CONNECT_WITHIN_S)
         is_login = isinstance(final[0], asyncpg.InvalidAuthorizationSpecificationError)
         why = _WORDS["ProbableAuthenticationError"] if is_login else "it has no database of this name"
         raise _unreachable("database_url", "PostgreSQL", url, why)
+
+
+async def migrate_reached(settings: Settings, schema: str, scripts: str) -> None:
+    """`migrate`, begun again where the server goes away in the midst of it: all of it is one transaction.
+
+    Raises ServerUnreachable, and whatever the migration itself raises.
+    """
+    for is_last in (False,) * (_MIGRATE_TIMES - 1) + (True,):
+        try:
+            await migrate(settings.database_dsn, schema, scripts)
+            return
+        except Exception as error:
+            if is_last or not _is_outage(error):
+                raise
+            log.warning("schema.interrupted", schema=schema, error=type(error).__name__)
+        await reach_database(settings)
+
+
+def _is_outage(error: Exception) -> bool:
+    """Whether the server went away, or says that it is about to."""
+    return (
+        isinstance(error, OSError | asyncpg.PostgresConnectionError | asyncpg.InterfaceError)
+        or refusal_of_server(error) == "shutting_down"
+        or bool(getattr(error, "connection_invalidated", False))
+    )
 
 
 async def reach_bus(settings: Settings, url: str | None = None) -> Bus:

@@ -23,10 +23,9 @@ from libs.common.figures import READ_EVERY_S, Gauge, measuring
 from libs.common.hearing import handler
 from libs.common.inbox import prune, remember_revoked, revoked_tokens
 from libs.common.metrics import Metrics
-from libs.common.migrate import migrate
 from libs.common.outbox import FIGURES as OUTBOX
 from libs.common.outbox import relay
-from libs.common.reaching import reach_bus, reach_database
+from libs.common.reaching import migrate_reached, reach_bus, reach_database
 from libs.common.readiness import Readiness
 from libs.common.replay import ASK_EVERY_S, answering, asking, state_keys
 from libs.common.rotation import RESEAL_EVERY_S, resealing
@@ -91,7 +90,7 @@ async def running(
         for database, _ in composition.databases:
             stack.push_async_callback(database.dispose)
         for service in services:
-            await migrate(settings.database_dsn, service.name, service.migrations)
+            await migrate_reached(settings, service.name, service.migrations)
         registry = composition.runtime.registry
         metrics = composition.runtime.metrics
         services = tuple(_with_doors(service, composition, metrics) for service in services)

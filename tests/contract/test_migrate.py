@@ -9,15 +9,23 @@ from typing import Any
 
 import asyncpg
 import pytest
+from pydantic import SecretStr
 from sqlalchemy.exc import DBAPIError
 from structlog.testing import capture_logs
 
 from libs.common.migrate import migrate
+from libs.common.reaching import migrate_reached
+from libs.common.settings import load_settings
 from tests.contract.tiny import MIGRATIONS
+from tests.support import until
 from tools.parts.postgres import PostgresServer
 
 HISTORY = Path(__file__).parent / "tiny_history"
 ROOT = Path(__file__).parents[2]
+_CUT = """
+select pg_terminate_backend(pid) from pg_stat_activity
+where datname = current_database() and pid <> pg_backend_pid() and wait_event = 'advisory'
+"""
 _MIGRATE = "import asyncio, sys; from libs.common.migrate import migrate; asyncio.run(migrate(*sys.argv[1:]))"
 
 
@@ -74,6 +82,19 @@ async def test_three_processes_at_once_are_one_migration(database_url: str) -> N
         "outbox",
         "revoked_token",
     ]
+
+
+async def test_a_migration_whose_server_goes_away_begins_again(database_url: str) -> None:
+    """Seen in a storm: a database that restarted just then ended every process that was starting."""
+    holder = await asyncpg.connect(database_url)
+    await holder.execute("begin; select pg_advisory_xact_lock(hashtext('tides.migrate'))")
+    settings = load_settings(database_url=SecretStr(database_url))
+    migrating = asyncio.create_task(migrate_reached(settings, "tiny", MIGRATIONS))
+    for _ in range(2):
+        await until(lambda: _fetch(database_url, _CUT), what="a migration that is cut off")
+    await holder.close()
+    await migrating
+    assert await _fetch(database_url, "select to_regclass('tiny.outbox') is not null") == [(True,)]
 
 
 async def test_services_of_one_process_and_of_many_have_schemas_of_their_own(database_url: str) -> None:

@@ -7,7 +7,7 @@ from uuid import uuid4
 import pytest
 
 from libs.common.auth import Role
-from libs.common.contracts.action import MachineRequested, SweepAllowed, SweepStopped
+from libs.common.contracts.action import MachineRequested, ResourceReleased, SweepAllowed, SweepStopped
 from libs.common.contracts.resource import Mode
 from libs.providers.simulated import ClusterDefinition, OwnerProfile
 from tests.service.lone_service import THEIRS, Answer
@@ -182,6 +182,26 @@ async def test_an_empty_database_before_a_cloud_full_of_our_machines_stops_and_a
         assert names(house) == strangers
         assert len(house.heard(SweepStopped)) == 1
         assert "sweeper waits" in (await house.cluster())["reason"]
+
+
+async def test_of_a_cloud_that_the_database_forgot_not_even_a_pool_is_left(database_url: str) -> None:
+    async with open_house(database_url, replicas=0) as house:
+        async with house.replica():
+            await house.lend()
+            await house.run(40)
+        forgotten = names(house)
+        await house.fetch("delete from machine returning id")
+        await house.fetch("update cluster set occupied = false returning id")
+        async with house.replica():
+            await house.change_resource(mode=Mode.PAUSED)
+            await house.run(20)
+            await allow(house, *forgotten)
+            await house.run(40)
+            assert names(house) == set()
+            await house.change_resource(mode=Mode.DRAINING, force=True)
+            await house.run(60)
+        assert len(house.heard(ResourceReleased)) == 1
+        assert house.cloud.state().clusters[0].cap[-1][1] is None, "a pool is left"
 
 
 async def test_what_is_not_ours_is_never_touched(database_url: str) -> None:

@@ -187,6 +187,13 @@ async def _samples(installed: Installed, witness: Witness) -> list[str]:
             at = datetime.fromisoformat(point["at"]).astimezone(UTC) + timedelta(seconds=TICK_S)
             kept[at] += point["samples"]
         since = till
+    hours = {"from": (ats[0] - timedelta(hours=1)).isoformat(), "to": (end + timedelta(hours=1)).isoformat()}
+    text = "&".join(f"{name}={value}" for name, value in hours.items()).replace("+", "%2B")
+    summary = await installed.deployment.ask("stats", "GET", f"/v1/stats/summary?{text}")
+    if summary["samples"] != len(witness.samples):
+        return [
+            f"{len(witness.samples)} published, {summary['samples']} counted, {summary['refused']} refused"
+        ]
     said = Counter(ats)
     wrong = [f"{at:%H:%M:%S} published {said[at]}, kept {kept[at]}" for at in {*said, *kept}]
     return sorted(each for each, at in zip(wrong, {*said, *kept}, strict=True) if said[at] != kept[at])

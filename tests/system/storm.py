@@ -8,15 +8,18 @@ import asyncio
 import random
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 
 from services.cli.chaos.blows import Hand, Weather, deal, plan
 from tests.system.gusts import BLOWS
 from tests.system.house import House
+from tests.system.processes import Process
 
 GAP_S = 10.0
 """Mean time from one blow to the next, in each of the two streams."""
+STARTS = 5
 DOWN_S = 4.0
 """Mean time that what was taken away stays away."""
 
@@ -46,6 +49,33 @@ def forecast(seconds: float, seed: int) -> list[Gust]:
     return found
 
 
+@dataclass(frozen=True)
+class Supervised:
+    """A process that is started again where it gave up waiting for its servers, as systemd or Compose would."""
+
+    process: Process
+    count: Counter[str]
+
+    async def kill(self) -> None:
+        """By force."""
+        await self.process.kill()
+
+    async def stop(self) -> None:
+        """In order."""
+        await self.process.stop()
+
+    async def start(self) -> None:
+        """Until it is ready. It may end for no other reason than a server that cannot be reached."""
+        for _ in range(STARTS):
+            with suppress(AssertionError):
+                return await self.process.start()
+            last = self.process.tail().strip().splitlines()[-1]
+            assert not self.process.is_running, f"{self.process.name} is not ready: {last}"
+            assert last.startswith("tides: "), f"{self.process.name} ended: {self.process.tail()}"
+            self.count["gave up starting"] += 1
+        raise AssertionError(f"{self.process.name} did not start {STARTS} times")
+
+
 @dataclass
 class Storm:
     """What happens to a house."""
@@ -62,7 +92,8 @@ class Storm:
         self.unhurt = set(self.house.installed.deployment.processes)
         """Processes that have not died yet."""
         self._locks = {subject: asyncio.Lock() for subject, _ in BLOWS.values()}
-        self._hand = Hand(self.house.installed.deployment.processes)
+        processes = self.house.installed.deployment.processes
+        self._hand = Hand({name: Supervised(each, self.count) for name, each in processes.items()})
 
     async def rage(self, seconds: float) -> None:
         """For so long; at the end everything is up and well again, if it can be."""

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.support import until
-from tests.system.action_log import ended_twice
+from tests.system.action_log import ended_twice, without_outcome
 from tests.system.gusts import BLOWS
 from tests.system.storm import forecast
 from tools.parts.faketime import OwnClock, find_library
@@ -87,10 +87,13 @@ async def _date() -> bytes:
     return (await process.communicate())[0]
 
 
-def test_an_act_that_ended_twice_is_found() -> None:
+def test_an_act_that_ended_twice_or_never_is_found() -> None:
     def event(word: str, act: str) -> dict[str, Any]:
         return {"key": f"action.limits_{word}.v1", "machine_id": None, "body": {"action_id": act}}
 
     once = [event("requested", "a"), event("failed", "a"), event("applied", "a"), event("superseded", "b")]
     assert ended_twice(once) == []
+    assert without_outcome(once) == []
+    assert without_outcome(once[::-1]) == [], "the log's order is that of transactions"
+    assert without_outcome(once[:2]) == ["a: limits_requested, limits_failed"]
     assert ended_twice([*once, event("superseded", "a")]) == ["limits_applied and limits_superseded"]

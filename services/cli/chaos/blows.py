@@ -114,6 +114,6 @@ class Hand:
         self.fallen.discard(fall.name)
 
     async def raise_all(self) -> None:
-        """Start whoever was left lying when the blows were interrupted."""
-        await asyncio.gather(*(self.victims[name].start() for name in sorted(self.fallen)))
+        """Start whoever lies: the blows were interrupted, or somebody gave up while what it needs was away."""
+        await asyncio.gather(*(victim.start() for victim in self.victims.values()))
         self.fallen.clear()

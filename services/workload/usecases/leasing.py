@@ -166,7 +166,8 @@ async def read_claims(
             tuple(ref for ref, _ in clusters.get(row.id, ())),
             tuple(ref for ref, occupied in clusters.get(row.id, ()) if occupied),
             has_machines=machines.get(row.id, (False, True))[0],
-            is_untouched=row.id not in machines,
+            is_untouched=row.id not in machines
+            and not any(occupied for _, occupied in clusters.get(row.id, ())),
             is_settled=machines.get(row.id, (False, True))[1],
             is_probed=row.probe_id is not None,
             is_resting=row.retry_at is not None and row.retry_at > now,

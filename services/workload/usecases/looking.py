@@ -168,12 +168,21 @@ async def settle_look(
         Stray(name, names.get(shown[name].cluster, shown[name].cluster), shown[name])
         for name in sorted(set(shown) - {machine.name for machine in machines})
     ]
+    _note_occupied(clusters, strays)
     for stray, why in await sweep(session, resource, strays, len(machines), now):
         look.due.append(Due(Act.DELETE, None, stray.name, stray.cluster, why))
     look.live = sum(machine.state is not MachineState.DESTROYED for machine in machines) + len(strays)
     resource.failures, resource.retry_at = 0, None
     resource.refused_cause = resource.refused_detail = resource.failing_since = None
     return look
+
+
+def _note_occupied(clusters: Sequence[Cluster], strays: Sequence[Stray]) -> None:
+    """Where somebody bears our mark a pool and a folder of ours are, too, whether or not these rows remember it."""
+    refs = {stray.seen.cluster for stray in strays}
+    for cluster in clusters:
+        if cluster.ref in refs and not cluster.occupied:
+            cluster.occupied = True
 
 
 def _note_blank(scene: _Scene, machines: Sequence[Machine], seen: Sequence[MachineSeen]) -> None:
