@@ -33,9 +33,11 @@ async def run_tests(arguments: Sequence[str]) -> int:
             if any(given.startswith(("-n", "--numprocesses", "--pdb")) for given in arguments)
             else ["-n", str(WORKERS)]
         )
+        # A whole run says what took longest: where to look when it takes too long.
+        told = [] if arguments else ["--durations=25", "--durations-min=5"]
         process = await asyncio.create_subprocess_exec(
             sys.executable,
-            *("-m", "pytest", "--dist", "loadgroup", *workers, *arguments),
+            *("-m", "pytest", "--dist", "loadgroup", *workers, *told, *arguments),
             cwd=ROOT,
             env=os.environ | environment,
         )
