@@ -14,13 +14,18 @@ from libs.harvest.owner import HostLoad, number
 from libs.harvest.types import Policy
 
 
-def find_room_mib(policy: Policy, sample: Sample, loads: Sequence[HostLoad], fleet: Fleet) -> int | None:
-    """Memory that all of ours together may hold; None where HA keeps none, or none that is known.
+def find_room_mib(
+    policy: Policy, sample: Sample, loads: Sequence[HostLoad], fleet: Fleet, before: int | None
+) -> int | None:
+    """Memory that all of ours together may hold; None where HA keeps none.
 
-    A host whose owner cannot be measured counts as full, and one of no known size leaves nothing anywhere.
+    A sample that does not tell leaves it as it was `before`: what could not be read for once has not been given up. A
+    host whose owner cannot be measured counts as full, and one of no known size leaves nothing anywhere.
     """
     kept_mib = number(sample.ha_reserve_memory_mib)
-    if kept_mib is None or kept_mib <= 0.0:
+    if kept_mib is None:
+        return before
+    if kept_mib <= 0.0:
         return None
     connected = [load for load in loads if load.connected]
     if any(load.memory_capacity_mib <= 0.0 for load in connected):

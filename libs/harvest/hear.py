@@ -110,7 +110,7 @@ def hear(policy: Policy, state: State, sample: Sample, facts: Facts) -> tuple[St
         sampled_at=sample.at,
         steering=steering,
         hosts=_remember(policy, known, scene, sample),
-        room_mib=find_room_mib(policy, sample, loads, fleet),
+        room_mib=find_room_mib(policy, sample, loads, fleet, judged.room_mib),
     )
     room = find_room(policy, judged, dict(judged.hosts), fleet)
     judged = _let_go(policy, _retreat(policy, state, judged, facts, sample.at), scene, room)

@@ -36,14 +36,16 @@ class Reserve:
 
 
 class ReserveWatch:
-    """What is kept free; a cluster whose configuration cannot be read keeps nothing that is known."""
+    """What is kept free; a cluster whose configuration cannot be read any more keeps what was known last."""
 
     def __init__(self, session: Session) -> None:
+        self._known: dict[str, Reserve] = {}
         self._kept: Seldom[dict[str, Reserve]] = Seldom(session, "what HA keeps free", {})
 
     async def look(self, clusters: Sequence[Cluster], now: datetime) -> dict[str, Reserve]:
         """By cluster id."""
-        return await self._kept.look(partial(_read, clusters), now)
+        self._known |= await self._kept.look(partial(_read, clusters), now)
+        return self._known
 
 
 def _read(clusters: Sequence[Cluster], api: Api) -> dict[str, Reserve]:

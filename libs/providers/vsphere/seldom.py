@@ -1,4 +1,4 @@
-"""What an administrator seldom changes: read now and then, and a refusal costs nothing but that it is not known."""
+"""What an administrator seldom changes: read now and then, and what was read last holds while it cannot be read."""
 
 from collections.abc import Callable
 from datetime import datetime, timedelta
@@ -16,21 +16,20 @@ log = structlog.get_logger()
 
 
 class Seldom(Generic[T]):
-    """Remembers what was read last; `nothing` before the first time, and after a refusal until the next."""
+    """Remembers what was read last; `nothing` before the first time."""
 
     def __init__(self, session: Session, what: str, nothing: T) -> None:
         self._session = session
         self._what = what
-        self._nothing = self._known = nothing
+        self._known = nothing
         self._read_at: datetime | None = None
 
     async def look(self, read: Callable[[Api], T], now: datetime) -> T:
-        """As it was five minutes ago at most."""
+        """As it was five minutes ago at most; after a refusal as it was before, until the next look."""
         if self._read_at is None or not timedelta() <= now - self._read_at < READ_EVERY:
             self._read_at = now
             try:
                 self._known = await self._session.call(read, f"reading {self._what}")
             except ProviderError as refusal:
                 log.info("vsphere.unread", what=self._what, cause=refusal.cause)
-                self._known = self._nothing
         return self._known

@@ -112,6 +112,18 @@ def test_an_idle_cluster_lends_what_the_owner_and_ha_leave_and_never_more(
     assert wanted[0][1] >= wanted[1][1]
 
 
+def test_a_reserve_that_could_not_be_read_for_once_is_not_lent() -> None:
+    story = grown(ha_reserve_memory_mib=MEMORY_MIB)
+    for kept in (None, float("nan"), None, None):
+        story.hear([0.1] * 4, ha_reserve_memory_mib=kept)
+        story.obey()
+    assert len(story.machines) == 11
+    for _ in range(4):
+        story.hear([0.1] * 4, ha_reserve_memory_mib=0.0)
+        story.obey()
+    assert len(story.machines) == 16, "and one that is given up is"
+
+
 @every
 @given(histories(), st.data(), st.floats(0.0, 4.0 * MEMORY_MIB), st.floats(0.0, 4.0 * MEMORY_MIB))
 def test_more_that_ha_keeps_free_never_allows_more_machines(
@@ -119,7 +131,7 @@ def test_more_that_ha_keeps_free_never_allows_more_machines(
 ) -> None:
     policy, state, facts = history
     heard = data.draw(good_samples(facts.now))
-    reserves = [None, 0.0, *sorted([one, other])]
+    reserves = [0.0, *sorted([one, other])]
     kept = [decide(policy, state, replace(heard, ha_reserve_memory_mib=each), facts)[1] for each in reserves]
     for less, more in itertools.pairwise(reversed(kept)):
         assert at_most(less, more)
