@@ -10,6 +10,8 @@ from pydantic import TypeAdapter, ValidationError
 
 from libs.boinc.signing import SigningKey
 
+LATE_S = 86_400.0
+"""So long after its deadline a report is still taken."""
 MOST_OVER = 2_000
 """So many tasks that are over are remembered; who reports an older one is told that it is not known."""
 
@@ -38,6 +40,10 @@ class Job:
     exit_status: int | None = None
     reported_at: float = 0.0
     claimed_cpu_s: float = 0.0
+
+    def is_over(self, now: float) -> bool:
+        """Whether it has been judged, or is so late that its host is gone."""
+        return self.state in (JobState.GRANTED, JobState.INVALID) or now > self.deadline_at + LATE_S
 
     @property
     def file_name(self) -> str:
@@ -100,9 +106,9 @@ class Books:
             return SigningKey.generate()
         return SigningKey.from_pem(self.code_key_pem.encode())
 
-    def forget_old_jobs(self) -> None:
-        """Let go of the oldest tasks that are over."""
-        over = [name for name, job in self.jobs.items() if job.state in (JobState.GRANTED, JobState.INVALID)]
+    def forget_old_jobs(self, now: float) -> None:
+        """Let go of the oldest tasks that are over, be it that nobody ever reported them."""
+        over = [name for name, job in self.jobs.items() if job.is_over(now)]
         for name in over[:-MOST_OVER]:
             del self.jobs[name]
 
@@ -128,6 +134,11 @@ def save(books: Books, path: Path) -> None:
         file.flush()
         os.fsync(file.fileno())
     fresh.replace(path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)  # else a power cut could undo the renaming
+    finally:
+        os.close(folder)
 
 
 def md5(text: str) -> str:

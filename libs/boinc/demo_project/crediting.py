@@ -20,7 +20,7 @@ def grant_due(project: DemoProject) -> None:
         if job.state == JobState.GRANTED and job.host_id in hosts:
             hosts[job.host_id].credit += claimed_credit(job.cpu_s, FPOPS)
     if due:
-        project.books.forget_old_jobs()
+        project.books.forget_old_jobs(project.now)
         project.keep()
 
 

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from libs.boinc.credit import claimed_credit
 from libs.boinc.demo_project import DemoProject, serving
+from libs.boinc.demo_project.books import LATE_S, MOST_OVER, Books, Job
 from libs.boinc.demo_project.burner import answer
 from libs.boinc.demo_project.scheduling import schedule
 from libs.boinc.demo_project.uploading import upload
@@ -86,6 +87,16 @@ async def test_an_answer_that_is_right_is_credited_and_a_restart_forgets_nothing
             assert got.status == 304
     with pytest.raises(ValueError, match="never changes"):
         DemoProject("http://other.example/demo/", path=project.path)
+
+
+def test_tasks_that_nobody_ever_reported_are_let_go() -> None:
+    books = Books(jobs={f"t{n}": Job(f"t{n}", 1, 1.0, 0.0, 100.0) for n in range(MOST_OVER + 50)})
+    books.jobs["new"] = Job("new", 1, 1.0, 0.0, LATE_S)
+    books.forget_old_jobs(100.0 + LATE_S)
+    assert len(books.jobs) == MOST_OVER + 51, "a late report is still taken"
+    books.forget_old_jobs(101.0 + LATE_S)
+    assert "t49" not in books.jobs
+    assert len(books.jobs) == MOST_OVER + 1
 
 
 async def test_what_real_projects_refuse_is_refused() -> None:
