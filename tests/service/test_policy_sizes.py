@@ -11,7 +11,7 @@ from libs.common.contracts.supply import PolicyAssigned
 from libs.common.ids import cluster_id
 from libs.harvest.document import parse
 from services.policy.main import build
-from tests.service.lone_service import Lone, serve
+from tests.service.lone_service import Lone, as_an_older_process_left_it, serve
 from tests.service.test_policy import CLUSTER, DOCUMENT, NOW, RESOURCE, assign, create, resource
 
 SIZED = {"template": "boinc-worker", "size": "quarter", "disk_gib": 20}
@@ -111,3 +111,15 @@ async def test_a_dry_run_takes_the_numbers_of_where_the_policy_is(policy: Lone) 
     await policy.tell(resource(), inventory(1, WIDE, other=(SMALL,)))
     assert (await assign(policy, made["id"], "resource", RESOURCE)).status == 201
     assert (await policy.ask("POST", path, {"samples": [sample]})).status == 200
+
+
+async def test_an_inventory_that_an_older_process_took_is_taken_again(
+    policy: Lone, database_url: str
+) -> None:
+    await policy.tell(resource(), inventory(1, WIDE, other=(SMALL,)))
+    await as_an_older_process_left_it(database_url, "update policy.known_cluster set hosts = '[]'")
+    made = await create(policy, machine=SIZED)
+    refused = await assign(policy, made["id"], "cluster", CLUSTER)
+    assert (refused.status, refused.field) == (422, "machine.size")
+    await policy.tell(inventory(1, WIDE, other=(SMALL,)))
+    assert (await assign(policy, made["id"], "cluster", CLUSTER)).status == 201

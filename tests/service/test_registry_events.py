@@ -25,7 +25,7 @@ from libs.common.settings import Settings
 from libs.providers.base import sealing_context
 from libs.providers.simulated import create_cloud, driver
 from services.registry.main import build
-from tests.service.lone_service import Lone, _listening, serve
+from tests.service.lone_service import Lone, _listening, as_an_older_process_left_it, serve
 
 PASSWORD = "correct horse"
 NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
@@ -71,7 +71,7 @@ async def test_outages_and_their_ends_are_shown_in_the_order_of_their_times(regi
     await registry.tell(ResourceDegraded(at=NOW, resource_id=uuid4(), cause="tls", detail="a stranger"))
 
 
-async def test_the_newest_inventory_is_shown(registry: Lone, url: str) -> None:
+async def test_the_newest_inventory_is_shown(registry: Lone, url: str, database_url: str) -> None:
     resource_id = await register(registry, url)
 
     def inventory(revision: int, hosts: int) -> InventoryChanged:
@@ -97,6 +97,15 @@ async def test_the_newest_inventory_is_shown(registry: Lone, url: str) -> None:
     other = cluster["hosts"][1]
     assert (other["threads"], other["numa_nodes"], other["gpus"]) == (16, 2, 1)
     assert (other["gpu_models"], other["host_class"]) == (["A40"], "medium_gpu")
+
+    without = "update registry.resource set inventory = (inventory #- '{0,hosts,1,gpus}')"
+    await as_an_older_process_left_it(database_url, without)
+    await registry.tell(inventory(2, 3))
+    shown = (await registry.ask("GET", f"/v1/resources/{resource_id}")).body
+    assert shown["clusters"][0]["hosts"][1]["gpus"] == 1
+    await registry.tell(inventory(2, 1))
+    shown = (await registry.ask("GET", f"/v1/resources/{resource_id}")).body
+    assert len(shown["clusters"][0]["hosts"]) == 3, "else the same revision is the same"
     assert shown["health"]["state"] == "ok"
     assert shown["revision"] == 1
 

@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import delete, func, literal, select, tuple_, update
+from sqlalchemy import delete, exists, func, literal, or_, select, tuple_, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import IntegrityError
 
@@ -224,15 +224,22 @@ async def learn_resource(session: Session, event: ResourceChanged) -> None:
 
 
 async def learn_inventory(session: Session, event: InventoryChanged) -> None:
-    """Remember the clusters of a resource; those that left the newest inventory are forgotten."""
+    """Remember the clusters of a resource; those that left the newest inventory are forgotten.
+
+    The same one is taken again where a process of before took it, which passed over the hosts (decision 0049).
+    """
     row = insert(KnownResource).values(
         resource_id=event.resource_id, revision=-1, inventory_revision=event.revision, gone=False
     )
+    without_hosts = exists().where(
+        KnownCluster.resource_id == event.resource_id, func.jsonb_array_length(KnownCluster.hosts) == 0
+    )
+    is_same = (KnownResource.inventory_revision == event.revision) & without_hosts
     taken = await session.scalar(
         row.on_conflict_do_update(
             index_elements=["resource_id"],
             set_={"inventory_revision": event.revision},
-            where=KnownResource.inventory_revision < event.revision,
+            where=or_(KnownResource.inventory_revision < event.revision, is_same),
         ).returning(KnownResource.resource_id)
     )
     if taken is None:

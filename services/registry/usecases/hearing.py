@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
 import structlog
@@ -38,12 +39,19 @@ async def note_recovered(session: Session, event: ResourceRecovered) -> None:
 async def note_inventory(session: Session, event: InventoryChanged) -> None:
     """Take the newest inventory; who has an inventory answers."""
     resource = await _locked(session, event.resource_id)
-    if resource is None or event.revision <= resource.inventory_revision:
+    if resource is None or event.revision < resource.inventory_revision:
+        return
+    if event.revision == resource.inventory_revision and not _was_read_by_an_older(resource.inventory):
         return
     resource.inventory = event.model_dump(mode="json")["clusters"]
     resource.inventory_revision = event.revision
     if resource.health is Health.UNKNOWN:
         resource.health, resource.health_at = Health.OK, event.at
+
+
+def _was_read_by_an_older(inventory: Sequence[dict[str, Any]]) -> bool:
+    """Whether a process of before took it, which passed over what hosts are made of (decision 0049)."""
+    return any("gpus" not in host for cluster in inventory for host in cluster["hosts"])
 
 
 async def note_sweep_stopped(session: Session, event: SweepStopped) -> None:
