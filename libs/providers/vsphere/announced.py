@@ -19,7 +19,7 @@ from libs.providers.vsphere.inventory import Cluster, Host
 from libs.providers.vsphere.scheduled import Planned, kind_of, read_schedule
 from libs.providers.vsphere.seldom import Seldom
 from libs.providers.vsphere.session import Session
-from libs.providers.vsphere.soap import Found, Garbled, Line, Ref, Step, parse_time, write_start
+from libs.providers.vsphere.soap import PAGE, Found, Garbled, Line, Ref, Step, parse_time, write_start
 
 LOOK_WITHIN_S = 5.0
 MOST_MACHINES = 100
@@ -66,7 +66,8 @@ class ComingWatch:
         self._rounds = 0
         self._looked: dict[str, int] = {}
         """In which round a task that runs was last looked at."""
-        self._is_flooded = False
+        self._floods: set[str] = set()
+        """Warnings that hold: of these there is more than is read."""
         self._told: dict[tuple[str, Coming], Announced] = {}
         """By machine and kind: who starts again and again is told once."""
         self._plan: Seldom[Sequence[Planned]] = Seldom(session, "what is scheduled", ())
@@ -117,10 +118,13 @@ class ComingWatch:
         now: datetime,
     ) -> list[Announced]:
         """Take up what has begun; returns what is scheduled."""
-        acts = [act for act in await read_acts(line) if act.machine.id not in ours]
-        news = self._choose(acts)
+        acts, is_whole = await read_acts(line)
+        self._warn("vsphere.recent_tasks_too_many", PAGE, 0 if is_whole else None)
+        news = self._choose([act for act in acts if act.machine.id not in ours])
         about = [act.machine for act in news] + [each.about for each in plan]
-        machines = await _read_machines(line, [ref for ref in about if ref.kind == "VirtualMachine"])
+        refs = list(dict.fromkeys(ref for ref in about if ref.kind == "VirtualMachine"))
+        self._warn("vsphere.planned_too_many", 2 * MOST_MACHINES, max(0, len(refs) - 2 * MOST_MACHINES))
+        machines = await _read_machines(line, refs[: 2 * MOST_MACHINES])
         moving = any(act.kind is Coming.MIGRATION and not act.has_ended for act in news)
         moves = await _read_moves(line, now - KEEP) if moving else {}
         for act in sorted(reversed(news), key=lambda act: act.state != "error"):
@@ -134,7 +138,7 @@ class ComingWatch:
         # The list begins with the oldest: what runs for long must not hide what has just begun.
         open_ = [act for act in reversed(acts) if act.task not in known]
         news = sorted(open_, key=lambda act: self._looked.get(act.task, 0))[:MOST_MACHINES]
-        self._warn(len(open_) - len(news))
+        self._warn("vsphere.tasks_too_many", MOST_MACHINES, len(open_) - len(news))
         self._rounds += 1
         present = {act.task for act in open_}
         self._looked = {task: at for task, at in self._looked.items() if task in present}
@@ -142,11 +146,13 @@ class ComingWatch:
         self._known = known | {act.task for act in news if act.has_ended}
         return news
 
-    def _warn(self, left_out: int) -> None:
-        """Once, when there begins to be more than is looked at in a round."""
-        if left_out > 0 and not self._is_flooded:
-            log.warning("vsphere.tasks_too_many", looked_at=MOST_MACHINES, left_for_later=left_out)
-        self._is_flooded = left_out > 0
+    def _warn(self, event: str, most: int, left_out: int | None) -> None:
+        """Once, when there begins to be more than is looked at in a round; None: nobody knows how much more."""
+        if left_out == 0:
+            self._floods.discard(event)
+        elif event not in self._floods:
+            self._floods.add(event)
+            log.warning(event, looked_at=most, left_out=left_out)
 
     def _take(
         self,
@@ -172,13 +178,17 @@ async def _read_moves(line: Line, since: datetime) -> Mapping[str, str]:
     return moves.to
 
 
-async def read_acts(line: Line) -> list[Act]:
-    """Tasks that bring load and that vCenter shows as recent, of at most a page. Raises what a Line raises."""
+async def read_acts(line: Line) -> tuple[list[Act], bool]:
+    """Tasks that bring load of those that vCenter shows as recent, and whether a page held all of these.
+
+    Raises what a Line raises.
+    """
     if line.access.tasks is None:
-        return []
+        return [], True
     start = write_start(line.access.tasks, [Step("TaskManager", "recentTask")])
-    acts = (_read_act(found) for found in await line.retrieve("coming", [start], _TASKS, pages=1))
-    return [act for act in acts if act is not None]
+    found = await line.retrieve("coming", [start], _TASKS, pages=1)
+    acts = (_read_act(each) for each in found)
+    return [act for act in acts if act is not None], len(found) < PAGE
 
 
 def _read_act(found: Found) -> Act | None:
@@ -193,8 +203,7 @@ def _read_act(found: Found) -> Act | None:
 
 
 async def _read_machines(line: Line, refs: Iterable[Ref]) -> dict[str, Found]:
-    starts = [write_start(ref) for ref in dict.fromkeys(refs)]
-    found = await line.retrieve("coming", starts[: 2 * MOST_MACHINES], _MACHINES)
+    found = await line.retrieve("coming", [write_start(ref) for ref in refs], _MACHINES)
     return {each.ref.id: each for each in found}
 
 

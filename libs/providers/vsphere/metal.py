@@ -6,7 +6,7 @@ read once an hour. What an account may not read is not known; it is never none.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
 
@@ -20,6 +20,7 @@ from libs.providers.vsphere.session import Session
 
 AT_ONCE = 64
 """Hosts that one look reads."""
+_NEVER = datetime.min.replace(tzinfo=UTC)
 _KEPT = timedelta(days=1)
 _KEPT_UNKNOWN = timedelta(hours=1)
 _THREADS, _NODES = "hardware.cpuInfo.numCpuThreads", "hardware.numaInfo.numNodes"
@@ -45,10 +46,13 @@ class MetalWatch:
         hosts = [host for cluster in clusters for host in cluster.hosts]
         there = {host.id for host in hosts}
         self._known = {host: known for host, known in self._known.items() if host in there}
-        due = [host for host in hosts if self._is_due(host, now)][:AT_ONCE]
+        due = sorted((host for host in hosts if self._is_due(host, now)), key=self._read_at)[:AT_ONCE]
         if due:
             await self._seldom.look(partial(self._read, due, now), now)
         return [self._describe(host) for host in hosts]
+
+    def _read_at(self, host: Host) -> datetime:
+        return self._known[host.id][0] if host.id in self._known else _NEVER
 
     def _is_due(self, host: Host, now: datetime) -> bool:
         if host.id not in self._known:

@@ -90,7 +90,9 @@ async def test_others_go_on_while_a_vendors_library_is_loaded(
     )
 
     async def somebody_else() -> None:
-        await until(lambda: "slow_library" in sys.modules, what="the library began to load")
+        await until(
+            lambda: hasattr(sys.modules.get("slow_library"), "loaded"), what="the library began to load"
+        )
         sys.modules["slow_library"].loaded.set()
 
     opened, _ = await asyncio.gather(sessions.get("slow", connect(vault, script.password)), somebody_else())

@@ -19,7 +19,7 @@ from libs.providers.vsphere.announced import ComingWatch, on_clock_of
 from libs.providers.vsphere.faults import Refused
 from libs.providers.vsphere.inventory import Cluster, Host
 from libs.providers.vsphere.scheduled import Planned, kind_of, plan_of
-from libs.providers.vsphere.soap import Access, Found, Ref
+from libs.providers.vsphere.soap import PAGE, Access, Found, Ref
 from libs.providers.vsphere.soap.answer import Answer
 from libs.providers.vsphere.soap.events import Moves
 from tests.unit.providers import soap_writing as soap
@@ -240,6 +240,22 @@ async def test_tasks_that_run_for_long_hide_nothing_that_begins_later(
     assert [kind for kind, *_ in told].count(Coming.SNAPSHOT) == announced.MOST_TOLD
     assert {ahead_s for *_, ahead_s in told} <= {0, -20, -40, -60}
     assert [(line["event"], line["looked_at"]) for line in logs] == [("vsphere.tasks_too_many", 100)]
+
+
+async def test_what_lies_beyond_a_bound_is_told_once_in_a_warning(line: FakeLine) -> None:
+    plan = [
+        Planned(Coming.SNAPSHOT, LATER, Ref("VirtualMachine", f"vm-{number}"))
+        for number in range(2 * announced.MOST_MACHINES + 7)
+    ]
+    watch = watch_of(*plan)
+    for number in range(PAGE):
+        line.begin(f"task-{number}", "VirtualMachine.powerOn", "vm-1", "success")
+    with capture_logs() as logs:
+        for seconds in (20, 40):
+            await look(watch, line, NOW + timedelta(seconds=seconds))
+    told = {(each["event"], each["looked_at"], each["left_out"]) for each in logs}
+    assert told == {("vsphere.recent_tasks_too_many", 1000, None), ("vsphere.planned_too_many", 200, 7)}
+    assert len(logs) == 2
 
 
 async def test_a_schedule_that_is_not_read_in_time_costs_nothing_that_has_begun(

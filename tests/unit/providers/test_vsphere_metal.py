@@ -102,3 +102,22 @@ async def test_few_hosts_are_read_at_once_and_what_is_known_lasts_a_day(
         seen.append(sum(one.gpus == 1 for one in found))
     assert rooms.asked == [64, 36, 64, 36]
     assert seen == [0, 64, 100, 100, 100, 100, 100]
+
+
+async def test_hosts_that_do_not_tell_their_gpus_keep_no_other_from_being_read(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rooms, hosts = Rooms(), [host(number) for number in range(1000)]
+    cluster = cast(Cluster, type("Cluster", (), {"hosts": hosts}))
+    asked: set[str] = set()
+
+    def read(api: Any, consumer: str, refs: list[Any], paths: Any) -> list[Any]:
+        asked.update(ref._GetMoId() for ref in refs)
+        return []
+
+    monkeypatch.setattr(metal, "read_objects", read)
+    rooms.answer = lambda api: api
+    watch = MetalWatch(cast(Any, rooms))
+    for look in range(20):
+        await watch.look([cluster], NOW + look * timedelta(minutes=6))
+    assert len(asked) == 1000

@@ -2,7 +2,7 @@
 
 from libs.providers.vsphere.soap.answer import Garbled
 from libs.providers.vsphere.soap.envelope import Ref, Step, write_start
-from libs.providers.vsphere.soap.line import MOST_METRICS, Access, Line, Paths, Question, View
+from libs.providers.vsphere.soap.line import MOST_METRICS, PAGE, Access, Line, Paths, Question, View
 from libs.providers.vsphere.soap.metrics import Readings, Series
 from libs.providers.vsphere.soap.pace import Pace
 from libs.providers.vsphere.soap.updates import TaskNews, TaskWatch
@@ -11,6 +11,7 @@ from libs.providers.vsphere.soap.wire import Wire
 
 __all__ = [
     "MOST_METRICS",
+    "PAGE",
     "Access",
     "Found",
     "Garbled",
