@@ -21,6 +21,7 @@ from libs.boinc.gui import Operation
 from libs.boinc.manager import ManagerRequest, render_request
 from libs.boinc.signing import SigningKey
 from libs.boinc.user_data import AccountManager, render_user_data
+from libs.boinc.web import password_hash
 from libs.common.contracts.action import MachineDraining, MachineFact, MachineRequested
 from services.contribution.main import build
 from tests.boinclab.manager import Seat
@@ -32,6 +33,9 @@ from tools.parts.boinc import BoincClient
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
 ATTACH_S = 30.0
+CREDIT = 2 * claimed_credit(16.0, 1e9)
+"""Of two tasks, as the demo project counts."""
+EMAIL, PASSWORD = "lab@example.com", "secret-password"
 
 
 async def started(world: World, seat: Seat, **files: str) -> BoincClient:
@@ -113,10 +117,10 @@ async def test_a_machine_attaches_works_obeys_and_leaves(database_url: str) -> N
             await tides.ask("DELETE", lent)
             await contact(client)
             await until(lambda: idle(client), 60, "its work is done and reported")
+            assert await granted(tides) == {str(machine_id): pytest.approx(CREDIT, abs=1e-3)}
             await contact(client)
             await until(lambda: gone(client), 10, "it leaves")
             assert sorted(job.exit_status or 0 for job in project.reported) == [0, 0, 203, 203]
-            assert [host.credit for host in project.hosts.values()] == [2 * claimed_credit(16.0, 1e9)]
             assert 20 < await claimed_cpu_s(tides) < 2 * (time.monotonic() - began)
             assert project.faults == []
 
@@ -134,11 +138,15 @@ async def idle(client: BoincClient) -> bool:
 
 
 async def lend(tides: Lone, project: DemoProject, key: SigningKey, weight: float) -> str:
-    """The path of a contribution to the project, which is signed."""
-    made = await tides.ask("POST", "/v1/projects", {"name": "Lab", "url": project.url})
+    """The path of a contribution to the project, which is signed, with an account that is kept here."""
+    made = await tides.ask("POST", "/v1/projects", {"name": "Lab", "url": project.url, "verify": True})
     path = f"/v1/projects/{made.body['id']}"
     assert (await tides.ask("PATCH", path, {"url_signature": key.sign(project.url)})).status == 200
-    body = {"project_id": made.body["id"], "weight": weight, "authenticator": project.weak_key}
+    project.user(EMAIL, password_hash(PASSWORD, EMAIL))
+    login = {"project_id": made.body["id"], "email": EMAIL, "password": PASSWORD}
+    account = (await tides.ask("POST", "/v1/accounts", login)).body
+    await tides.settle()
+    body = {"project_id": made.body["id"], "weight": weight, "account_id": account["id"]}
     return f"/v1/contributions/{(await tides.ask('POST', '/v1/contributions', body)).body['id']}"
 
 
@@ -164,6 +172,20 @@ async def tables_away(tides: Lone) -> AsyncIterator[None]:
 async def claimed_cpu_s(tides: Lone) -> float:
     async with tides.run.services[0].database.transaction() as session:
         return float((await session.execute(text("SELECT sum(cpu_s) FROM claimed"))).scalar_one())
+
+
+async def granted(tides: Lone) -> dict[str, float]:
+    """Credit by machine, as the project says when it is asked now."""
+    async with tides.run.services[0].database.transaction() as session:
+        await session.execute(text("UPDATE visit SET due_at = now()"))
+    tides.run.services[0].app.state.door.visits_due.set()
+    found = await until(lambda: grants(tides), 30, "the project was asked, and granted credit")
+    return {item["of"]: item["credit"] for item in found}
+
+
+async def grants(tides: Lone) -> list[dict[str, Any]]:
+    items: list[dict[str, Any]] = (await tides.ask("GET", "/v1/grants?by=machine")).body["items"]
+    return items
 
 
 async def gone(client: BoincClient) -> bool:
