@@ -14,7 +14,7 @@ from libs.common.log import configure
 from services.cli import show
 from services.cli.access import ask
 from services.cli.chaos import targets
-from services.cli.chaos.audit import Auditor
+from services.cli.chaos.audit import Account, Auditor
 from services.cli.chaos.blows import Blow, Hand, Victim, Weather, plan
 from services.cli.client import Client, Failed
 from services.cli.watching import AsJson
@@ -131,11 +131,14 @@ async def _endure(client: Client, hand: Hand, blows: list[Blow], settle_s: float
     before = {event["id"] for event in await client.pages("/v1/events")}
     since = clock.now()
     try:
-        await _deal_all(hand, blows)
+        failed = await deal_all(hand, blows)
     finally:
         await hand.raise_all()
     show.note("everything runs again; looking whether all accounts agree")
-    accounts = await Auditor(client, since, clock.now(), before).settle(settle_s)
+    accounts = [
+        Account("falls", f"{hand.count.total()} falls", tuple(failed)),
+        *await Auditor(client, since, clock.now(), before).settle(settle_s),
+    ]
     return {
         "ok": not any(account.wrong for account in accounts),
         "minutes": round((clock.now() - since).total_seconds() / 60, 1),
@@ -146,8 +149,9 @@ async def _endure(client: Client, hand: Hand, blows: list[Blow], settle_s: float
     }
 
 
-async def _deal_all(hand: Hand, blows: list[Blow]) -> None:
-    """Each at its time; one that lasts does not hold up the next."""
+async def deal_all(hand: Hand, blows: list[Blow]) -> list[str]:
+    """Each at its time; one that lasts does not hold up the next, nor does one that fails. Tells what failed."""
+    failed: list[str] = []
     loop = asyncio.get_running_loop()
     began = loop.time()
     async with asyncio.TaskGroup() as group:
@@ -155,7 +159,16 @@ async def _deal_all(hand: Hand, blows: list[Blow]) -> None:
             await asyncio.sleep(began + blow.at_s - loop.time())
             falls = (f"{fall.name} {'killed' if fall.by_force else 'stopped'}" for fall in blow.falls)
             show.note(f"{blow.at_s:7.1f} s  {', '.join(falls)}")
-            group.create_task(hand.deal(blow))
+            group.create_task(_deal(hand, blow, failed))
+    return failed
+
+
+async def _deal(hand: Hand, blow: Blow, failed: list[str]) -> None:
+    try:
+        await hand.deal(blow)
+    except Failed as error:
+        show.note(str(error))
+        failed.append(str(error))
 
 
 def _show(told: dict[str, Any], *, as_json: bool) -> None:

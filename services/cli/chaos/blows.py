@@ -3,7 +3,7 @@
 import asyncio
 import random
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -95,25 +95,45 @@ class Hand:
     victims: Mapping[str, Victim]
     count: Counter[str] = field(default_factory=Counter)
     """How many were killed and stopped."""
-    fallen: set[str] = field(default_factory=set)
-    """Who lies just now."""
+    fallen: dict[str, asyncio.Task[None]] = field(default_factory=dict)
+    """Who lies just now, and the end that was asked for."""
 
     async def deal(self, blow: Blow) -> None:
-        """Until all of them run again."""
-        await asyncio.gather(*(self._fell(fall) for fall in blow.falls))
+        """Until all of them run again. Raises what failed first once all others do; who failed lies on."""
+        await _every(self._fell(fall) for fall in blow.falls)
 
     async def _fell(self, fall: Fall) -> None:
         if fall.name in self.fallen:
             return
         victim = self.victims[fall.name]
-        self.fallen.add(fall.name)
+        ending = asyncio.create_task(_end(victim, by_force=fall.by_force))
+        self.fallen[fall.name] = ending
         self.count["killed" if fall.by_force else "stopped"] += 1
-        await (victim.kill() if fall.by_force else victim.stop())
+        await asyncio.shield(ending)  # it cannot be called back: a start amid it would find the process alive
         await asyncio.sleep(fall.away_s)
         await victim.start()
-        self.fallen.discard(fall.name)
+        del self.fallen[fall.name]
 
     async def raise_all(self) -> None:
-        """Start whoever lies: the blows were interrupted, or somebody gave up while what it needs was away."""
-        await asyncio.gather(*(victim.start() for victim in self.victims.values()))
-        self.fallen.clear()
+        """Start whoever lies: the blows were interrupted, or somebody gave up while what it needs was away.
+
+        Raises what failed first, once all others run.
+        """
+        await _every(self._raise(name, victim) for name, victim in self.victims.items())
+
+    async def _raise(self, name: str, victim: Victim) -> None:
+        if name in self.fallen:
+            await asyncio.wait([self.fallen[name]])
+        await victim.start()
+        self.fallen.pop(name, None)
+
+
+async def _end(victim: Victim, *, by_force: bool) -> None:
+    await (victim.kill() if by_force else victim.stop())
+
+
+async def _every(acts: Iterable[Awaitable[None]]) -> None:
+    """All of them to their end, whichever fails."""
+    for outcome in await asyncio.gather(*acts, return_exceptions=True):
+        if outcome is not None:
+            raise outcome

@@ -58,15 +58,20 @@ class ByPid:
     async def start(self) -> None:
         """Unless somebody has done so."""
         await asyncio.sleep(SUPERVISED_WITHIN_S)
-        if self._lives():
+        if self._living() is not None:
             return
         words = ("sh", "-c", _LAUNCH, "sh", self.folder, *map(_sink, self.outputs), *self.argv)
         pid = (await run(words, environment=self.environment)).strip()
-        self.file.write_text(f"{pid}\n", encoding="ascii")
+        try:
+            self.file.write_text(f"{pid}\n", encoding="ascii")
+        except OSError as error:
+            raise Failed(f"{self.file}: {error.strerror}; process {pid} was started") from None
 
     async def _end(self, number: signal.Signals) -> None:
+        process = self._living()
+        if process is None:
+            return
         with suppress(psutil.NoSuchProcess):
-            process = self._process()
             process.send_signal(number)
             try:
                 async with asyncio.timeout(STOP_WITHIN_S):
@@ -78,11 +83,13 @@ class ByPid:
     def _process(self) -> psutil.Process:
         return psutil.Process(int(self.file.read_text(encoding="ascii")))
 
-    def _lives(self) -> bool:
+    def _living(self) -> psutil.Process | None:
+        """Who has the file's number, if that is still what was remembered: numbers are given to others."""
         with suppress(psutil.Error, OSError, ValueError):
             found = self._process()
-            return not _has_ended(found) and found.cmdline() == self.argv
-        return False
+            if not _has_ended(found) and found.cmdline() == self.argv:
+                return found
+        return None
 
 
 def _has_ended(process: psutil.Process) -> bool:

@@ -54,6 +54,31 @@ async def test_a_process_by_its_pid_file_is_started_again_as_it_was(pids: Path, 
     assert "kept" not in repr(victim), "an environment holds secrets"
 
 
+@pytest.fixture
+def stranger() -> Iterator[subprocess.Popen[bytes]]:
+    """A process that is not ours."""
+    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"]) as process:
+        yield process
+        process.kill()
+
+
+async def test_who_has_been_given_the_number_of_a_process_that_ended_is_not_hit(
+    pids: Path, stranger: subprocess.Popen[bytes]
+) -> None:
+    (victim,) = (await by_pid_files(pids)).values()
+    await victim.kill()
+    (pids / "monitor-1.pid").write_text(f"{stranger.pid}\n")
+    await victim.kill()
+    await victim.stop()
+    assert stranger.poll() is None
+    (pids / "monitor-1.pid").unlink()
+    await victim.stop()
+    await victim.start()
+    assert psutil.pid_exists(int((pids / "monitor-1.pid").read_text())), (
+        "a file that went away is written anew"
+    )
+
+
 async def test_a_file_that_names_no_tides_is_refused_before_anything_is_hit(tmp_path: Path) -> None:
     file = tmp_path / "other.pid"
     file.write_text(str(psutil.Process().pid))

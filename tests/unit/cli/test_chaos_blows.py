@@ -3,10 +3,14 @@
 import asyncio
 from dataclasses import dataclass, field
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from services.cli.chaos import deal_all
 from services.cli.chaos.blows import LONGEST_S, Blow, Fall, Hand, Victim, Weather, plan
+from services.cli.client import Failed
+from tests.support import until
 
 NAMES = ("monitor-1", "monitor-2", "registry", "stats", "workload-1")
 HASTY = Weather(mean_s=1.0, away_s=0.001)
@@ -18,17 +22,26 @@ class Recorded:
 
     told: list[str] = field(default_factory=list)
     hangs: bool = False
+    fails: bool = False
+    may_end: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def __post_init__(self) -> None:
+        self.may_end.set()
 
     async def kill(self) -> None:
         self.told.append("killed")
 
     async def stop(self) -> None:
+        await self.may_end.wait()
         self.told.append("stopped")
 
     async def start(self) -> None:
         if self.hangs:
             self.hangs = False
             await asyncio.Event().wait()
+        if self.fails:
+            self.fails = False
+            raise Failed("it does not start")
         self.told.append("started")
 
 
@@ -88,3 +101,45 @@ async def test_who_lies_when_the_blows_are_interrupted_is_started_again() -> Non
     await hand.raise_all()
     assert victims["monitor"].told == ["killed", "started"]
     assert victims["workload"].told == ["stopped", "started", "started"], "to start again is no harm"
+
+
+async def test_who_is_stopping_when_the_blows_are_interrupted_is_started_after_its_end() -> None:
+    victim = Recorded()
+    victim.may_end.clear()
+    hand = Hand({"monitor": victim})
+    dealing = asyncio.create_task(hand.deal(Blow(0, (Fall("monitor", False, 0.0),))))
+    await until(lambda: bool(hand.fallen), what="a stop that was asked for")
+    dealing.cancel()
+    await asyncio.gather(dealing, return_exceptions=True)
+    raising = asyncio.create_task(hand.raise_all())
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert victim.told == [], "it would be found alive"
+    victim.may_end.set()
+    await raising
+    assert victim.told == ["stopped", "started"]
+
+
+async def test_one_that_does_not_start_holds_up_nobody_and_is_told_and_tried_again() -> None:
+    victims = {"monitor": Recorded(fails=True), "stats": Recorded(), "workload": Recorded()}
+    hand = Hand(dict[str, Victim](victims))
+    falls = {name: Fall(name, True, 0.05 if name == "stats" else 0.0) for name in victims}
+    first, second = Blow(0, (falls["monitor"], falls["stats"])), Blow(0.1, (falls["workload"],))
+    assert await deal_all(hand, [first, second]) == ["it does not start"]
+    assert victims["stats"].told == victims["workload"].told == ["killed", "started"]
+    assert victims["monitor"].told == ["killed"]
+    await hand.raise_all()
+    assert victims["monitor"].told == ["killed", "started"]
+
+
+async def test_whoever_can_be_started_at_the_end_is_before_a_failure_is_told() -> None:
+    victims = {"monitor": Recorded(hangs=True, fails=True), "workload": Recorded(hangs=True)}
+    hand = Hand(dict[str, Victim](victims))
+    dealing = asyncio.create_task(hand.deal(Blow(0, tuple(Fall(name, True, 0.0) for name in victims))))
+    await until(lambda: not any(each.hangs for each in victims.values()), what="starts that hang")
+    dealing.cancel()
+    await asyncio.gather(dealing, return_exceptions=True)
+    with pytest.raises(Failed, match="it does not start"):
+        await hand.raise_all()
+    assert victims["workload"].told == ["killed", "started"]
+    assert list(hand.fallen) == ["monitor"]
