@@ -14,7 +14,7 @@ from libs.common.log import configure
 from services.cli import show
 from services.cli.access import ask
 from services.cli.chaos import targets
-from services.cli.chaos.audit import Account, Auditor
+from services.cli.chaos.audit import Account, Acts, Auditor
 from services.cli.chaos.blows import Blow, Hand, Victim, Weather, plan
 from services.cli.client import Client, Failed
 from services.cli.watching import AsJson
@@ -128,7 +128,8 @@ async def _insist(
 async def _endure(client: Client, hand: Hand, blows: list[Blow], settle_s: float) -> dict[str, Any]:
     """The blows, and the accounts afterwards."""
     clock = WallClock()
-    before = {event["id"] for event in await client.pages("/v1/events")}
+    log = Acts(client)
+    await log.read(is_fresh=False)
     since = clock.now()
     try:
         failed = await deal_all(hand, blows)
@@ -137,7 +138,7 @@ async def _endure(client: Client, hand: Hand, blows: list[Blow], settle_s: float
     show.note("everything runs again; looking whether all accounts agree")
     accounts = [
         Account("falls", f"{hand.count.total()} falls", tuple(failed)),
-        *await Auditor(client, since, clock.now(), before).settle(settle_s),
+        *await Auditor(client, since, clock.now(), log).settle(settle_s),
     ]
     return {
         "ok": not any(account.wrong for account in accounts),

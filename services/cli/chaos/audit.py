@@ -11,7 +11,7 @@ from typing import Any
 
 from libs.common.embedded import EmbeddedPostgresFailed
 from libs.common.settings import InvalidSettings, load_settings
-from services.cli.client import Client, Failed
+from services.cli.client import PAGE, Client, Failed
 from services.cli.doctor import stores, wires
 from services.cli.doctor.findings import Grade, examine
 from services.cli.doctor.installation import NothingHere, found
@@ -38,6 +38,52 @@ class Account:
 
 
 @dataclass
+class Acts:
+    """What the log of events adds up to. Each event is read once, and counts are kept instead of it."""
+
+    client: Client
+    fresh: int = 0
+    """Events since the blows began."""
+    begun: list[str] = field(default_factory=list)
+    """Acts on limits since then."""
+    ends: Counter[str] = field(default_factory=Counter)
+    lives: Counter[tuple[str, str]] = field(default_factory=Counter)
+    """What happened to machines that may happen once; from the log's beginning on."""
+    cursor: str | None = None
+
+    async def read(self, *, is_fresh: bool) -> None:
+        """On from where the last read ended; `is_fresh` after the blows began."""
+        while True:
+            asked = {"limit": PAGE, "cursor": self.cursor}
+            page = await self.client.call("GET", "/v1/events", params=asked)
+            for event in page["items"]:
+                self._note(event, is_fresh=is_fresh)
+            if page["next_cursor"] is None:
+                return
+            self.cursor = page["next_cursor"]
+
+    def wrong(self) -> list[str]:
+        """What does not add up."""
+        wrong = [f"act {act} has no outcome" for act in self.begun if not self.ends[act]]
+        wrong += [f"act {act} ended {self.ends[act]} times" for act in self.begun if self.ends[act] > 1]
+        return wrong + [
+            f"{name} was {word} {count} times" for (name, word), count in self.lives.items() if count > 1
+        ]
+
+    def _note(self, event: Mapping[str, Any], *, is_fresh: bool) -> None:
+        body, word = event["body"], event["key"].split(".")[1].removeprefix("machine_")
+        if event["machine_id"] and word in ONCE:
+            self.lives[(body["name"], word)] += 1
+        if not is_fresh:
+            return
+        self.fresh += 1
+        if event["key"] in ENDS:
+            self.ends[body["action_id"]] += 1
+        if event["key"] == "action.limits_requested.v1":
+            self.begun.append(body["action_id"])
+
+
+@dataclass
 class Auditor:
     """Counts over the REST APIs, and in the stores that this environment names."""
 
@@ -46,7 +92,10 @@ class Auditor:
     """When the blows began."""
     until: datetime
     """When they had ended."""
-    events_before: set[str] = field(default_factory=set)
+    log: Acts
+    """Read before the blows began."""
+    usual_s: dict[str, float] = field(default_factory=dict)
+    """From one sample of a cluster to the next before the blows."""
 
     async def settle(self, within_s: float) -> list[Account]:
         """Every account, asked again until all agree or the time is over: what is under way arrives first."""
@@ -65,19 +114,32 @@ class Auditor:
         return [*accounts, await left_over()]
 
     async def samples(self) -> Account:
-        """Every interval of every sampled cluster is kept, once: what the blows delayed was read afterwards."""
+        """Every interval of every cluster is kept, once: what the blows delayed was read afterwards."""
         monitors = {each["resource_id"]: each for each in await self.client.pages("/v1/monitors")}
         clusters = await self.client.pages("/v1/clusters")
         wrong, count = [], 0
         for cluster in clusters:
             watched = monitors.get(cluster["resource_id"])
             if watched is None or cluster["sampled_at"] is None or watched["sampled_at"] is None:
+                wrong.append(f"{cluster['name']}: nobody watches it, or it was never sampled")
                 continue
             offset = timedelta(seconds=watched["clock_offset_s"])
-            kept = await self._kept(cluster["id"], self.since + offset, self.until + offset)
-            wrong += [f"{cluster['name']}: {line}" for line in gaps(kept)]
+            since, until = self.since + offset, self.until + offset
+            kept = await self._kept(cluster["id"], since, until)
+            interval_s = await self._usual(cluster["id"], since) or watched["interval_s"]
+            wrong += [f"{cluster['name']}: {line}" for line in gaps(kept, since, until, interval_s)]
             count += len(kept)
         return Account("samples", f"{count} intervals of {len(clusters)} clusters", tuple(wrong))
+
+    async def _usual(self, cluster: str, until: datetime) -> float | None:
+        """A cloud measures in steps of its own, whatever a resource's interval is: so as it did before the blows."""
+        if cluster not in self.usual_s:
+            before = await self._kept(cluster, until - timedelta(seconds=MOST_POINTS), until)
+            steps = Counter((later - at).total_seconds() for (at, _), (later, _) in pairwise(before))
+            if not steps:
+                return None
+            self.usual_s[cluster] = min(step for step, count in steps.items() if count == max(steps.values()))
+        return self.usual_s[cluster]
 
     async def _kept(self, cluster: str, since: datetime, until: datetime) -> list[tuple[datetime, int]]:
         """The beginning of each second with a sample, and how many samples count there."""
@@ -94,11 +156,9 @@ class Auditor:
 
     async def acts(self) -> Account:
         """Every act on limits ended once, and every machine has one life."""
-        events = await self.client.pages("/v1/events")
-        fresh = [each for each in events if each["id"] not in self.events_before]
-        acts = sum(each["key"] == "action.limits_requested.v1" for each in fresh)
-        told = f"{acts} changes of limits, {len(fresh)} events"
-        return Account("acts", told, tuple(judge_acts(events, self.events_before)))
+        await self.log.read(is_fresh=True)
+        told = f"{len(self.log.begun)} changes of limits, {self.log.fresh} events"
+        return Account("acts", told, tuple(self.log.wrong()))
 
     async def machines(self) -> Account:
         """What rows say is what the cloud showed last, and it showed nobody of ours besides."""
@@ -116,36 +176,18 @@ class Auditor:
         return Account("machines", f"{len(machines)} live", tuple(wrong))
 
 
-def gaps(kept: Sequence[tuple[datetime, int]]) -> list[str]:
-    """Where an interval counts twice, or where one is missing between two others."""
+def gaps(
+    kept: Sequence[tuple[datetime, int]], since: datetime, until: datetime, interval_s: float
+) -> list[str]:
+    """Where an interval counts twice, or one is missing: between two others, at the beginning or at the end."""
     wrong = [f"{at:%H:%M:%S} counts {count} times" for at, count in kept if count > 1]
-    ats = sorted(at for at, _ in kept)
-    steps = Counter((later - at).total_seconds() for at, later in pairwise(ats))
-    if not steps:
-        return wrong if kept else ["no sample at all"]
-    interval_s = min(step for step, count in steps.items() if count == max(steps.values()))
+    second = timedelta(seconds=1)  # a sample is known by the second in which it lies
+    ats = [since + second, *sorted(at for at, _ in kept), until - second]
     return wrong + [
         f"nothing between {at:%H:%M:%S} and {later:%H:%M:%S}"
         for at, later in pairwise(ats)
         if (later - at).total_seconds() >= 2 * interval_s
     ]
-
-
-def judge_acts(events: Sequence[Mapping[str, Any]], before: set[str]) -> list[str]:
-    """What does not add up in the log; of acts that were begun after `before`."""
-    ends: Counter[str] = Counter()
-    begun, lives = [], Counter[tuple[str, str]]()
-    for event in events:
-        body, word = event["body"], event["key"].split(".")[1].removeprefix("machine_")
-        if event["key"] in ENDS:
-            ends[body["action_id"]] += 1
-        if event["key"] == "action.limits_requested.v1" and event["id"] not in before:
-            begun.append(body["action_id"])
-        if event["machine_id"] and word in ONCE:
-            lives[(body["name"], word)] += 1
-    wrong = [f"act {act} has no outcome" for act in begun if not ends[act]]
-    wrong += [f"act {act} ended {ends[act]} times" for act in begun if ends[act] > 1]
-    return wrong + [f"{name} was {word} {count} times" for (name, word), count in lives.items() if count > 1]
 
 
 async def left_over() -> Account:

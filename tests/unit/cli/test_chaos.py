@@ -10,9 +10,9 @@ from typing import Any
 import psutil
 import pytest
 
-from services.cli.chaos.audit import gaps, judge_acts
+from services.cli.chaos.audit import Acts, Auditor, gaps
 from services.cli.chaos.targets import ByPid, by_compose, by_kubernetes, by_pid_files, by_systemd
-from services.cli.client import Failed
+from services.cli.client import Client, Failed
 from tests.support import until
 
 NOON = datetime(2026, 11, 27, 12, tzinfo=UTC)
@@ -145,14 +145,27 @@ async def test_a_program_that_refuses_or_is_not_there_is_told_in_one_line(
         await by_kubernetes("science", "tides")
 
 
-def test_an_interval_that_counts_twice_or_not_at_all_is_found() -> None:
-    def at(*seconds: int) -> list[tuple[datetime, int]]:
-        return [(NOON + timedelta(seconds=each), 1) for each in seconds]
+def at(*seconds: int) -> list[tuple[datetime, int]]:
+    return [(NOON + timedelta(seconds=each), 1) for each in seconds]
 
-    assert gaps(at(0, 20, 40, 60)) == []
-    assert gaps(at(0, 20, 60, 80)) == ["nothing between 12:00:20 and 12:01:00"]
-    assert gaps([*at(0, 20), (NOON + timedelta(seconds=40), 2)]) == ["12:00:40 counts 2 times"]
-    assert gaps([]) == ["no sample at all"]
+
+def test_an_interval_that_counts_twice_or_not_at_all_is_found() -> None:
+    until = NOON + timedelta(seconds=95)
+    assert gaps(at(10, 30, 50, 70), NOON, until, 20) == []
+    assert gaps(at(10, 30, 70, 90), NOON, until, 20) == ["nothing between 12:00:30 and 12:01:10"]
+    assert len(gaps(at(0, 40, 80), NOON, until, 20)) == 2, "every second one"
+    assert gaps([*at(10, 30, 70), (NOON + timedelta(seconds=50), 2)], NOON, until, 20) == [
+        "12:00:50 counts 2 times"
+    ]
+
+
+def test_what_is_missing_at_the_beginning_or_the_end_is_found() -> None:
+    until = NOON + timedelta(hours=1)
+    assert gaps([], NOON, until, 20) == ["nothing between 12:00:01 and 12:59:59"]
+    assert gaps(at(10), NOON, until, 20) == ["nothing between 12:00:10 and 12:59:59"]
+    assert gaps(at(*range(50, 3600, 20)), NOON, until, 20) == ["nothing between 12:00:01 and 12:00:50"]
+    assert gaps(at(*range(0, 3560, 20)), NOON, until, 20) == ["nothing between 12:59:00 and 12:59:59"]
+    assert gaps([], NOON, NOON + timedelta(seconds=20), 20) == [], "none was due"
 
 
 def event(id: str, word: str, act: str | None = None, machine: str | None = None) -> dict[str, Any]:
@@ -160,18 +173,64 @@ def event(id: str, word: str, act: str | None = None, machine: str | None = None
     return {"id": id, "key": f"action.{word}.v1", "machine_id": machine, "body": body}
 
 
-def test_an_act_without_an_end_with_two_or_a_machine_made_twice_is_found() -> None:
-    whole = [
-        event("1", "limits_requested", "a"),
-        event("2", "limits_failed", "a"),
-        event("3", "limits_applied", "a"),
-        event("4", "machine_requested", machine="m"),
-        event("5", "machine_deployed", machine="m"),
+class Installation(Client):
+    """Answers from what it was given; the log in pages of two."""
+
+    def __init__(self) -> None:
+        self.log: list[dict[str, Any]] = []
+        self.read: list[str] = []
+        self.items: dict[str, list[dict[str, Any]]] = {}
+        self.samples: set[datetime] = set()
+
+    async def call(self, method: str, path: str, body: Any = None, **given: Any) -> Any:
+        asked = given["params"]
+        if path == "/v1/stats/usage":
+            since, until = (datetime.fromisoformat(asked[name]) for name in ("from", "to"))
+            there = sorted(each for each in self.samples if since <= each < until)
+            return {"points": [{"at": each.isoformat(), "samples": 1} for each in there]}
+        if path != "/v1/events":
+            return {"items": self.items[path]}
+        start = int(asked["cursor"] or 0)
+        page = self.log[start : start + 2]
+        self.read += [each["id"] for each in page]
+        return {"items": page, "next_cursor": str(start + len(page)) if page else None}
+
+
+async def test_an_act_without_an_end_with_two_or_a_machine_made_twice_is_found() -> None:
+    tides = Installation()
+    acts = Acts(tides)
+    tides.log += [
+        event("0", "limits_requested", "of old"),
+        event("1", "machine_requested", machine="m"),
+        event("2", "machine_deployed", machine="m"),
     ]
-    assert judge_acts(whole, set()) == []
-    assert judge_acts(whole[:2], set()) == ["act a has no outcome"]
-    assert judge_acts(whole[:2], {"1"}) == [], "it was begun before"
-    assert judge_acts([*whole, event("6", "limits_superseded", "a")], set()) == ["act a ended 2 times"]
-    assert judge_acts([*whole, event("7", "machine_deployed", machine="m")], set()) == [
-        "m was deployed 2 times"
+    await acts.read(is_fresh=False)
+    tides.log += [event("3", "limits_requested", "a"), event("4", "limits_failed", "a")]
+    await acts.read(is_fresh=True)
+    assert acts.wrong() == ["act a has no outcome"], "what was begun before is not judged"
+    tides.log.append(event("5", "limits_applied", "a"))
+    await acts.read(is_fresh=True)
+    assert acts.wrong() == []
+    tides.log += [event("6", "limits_superseded", "a"), event("7", "machine_deployed", machine="m")]
+    await acts.read(is_fresh=True)
+    assert acts.wrong() == ["act a ended 2 times", "m was deployed 2 times"]
+    assert tides.read == [str(number) for number in range(8)], "each is read once"
+    assert (acts.fresh, acts.begun) == (5, ["a"])
+
+
+async def test_clusters_that_nobody_watches_and_intervals_longer_than_asked_for_are_told_apart() -> None:
+    tides, hour = Installation(), timedelta(hours=1)
+    tides.items["/v1/clusters"] = [
+        {"id": "1", "name": "lab", "resource_id": "r", "sampled_at": "then"},
+        {"id": "2", "name": "lost", "resource_id": "s", "sampled_at": "then"},
     ]
+    tides.items["/v1/monitors"] = [
+        {"resource_id": "r", "sampled_at": "then", "clock_offset_s": 0.0, "interval_s": 5.0}
+    ]
+    tides.samples = {NOON + timedelta(seconds=each) for each in range(-600, 3600, 20)}
+    audit = Auditor(tides, NOON, NOON + hour, Acts(tides))
+    lost = "lost: nobody watches it, or it was never sampled"
+    assert (await audit.samples()).wrong == (lost,), "the cloud measures every 20 s, whatever was asked for"
+    tides.samples = {each for each in tides.samples if each < NOON or each.second in (0, 40)}
+    told = (await audit.samples()).wrong
+    assert len(told) == 1 + 60, "every third was lost"
