@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -29,6 +29,9 @@ OUR_PLACE = "tides"
 """What our pools and folders are called."""
 SETTLED_WITHIN_S = 60.0
 MOST_POINTS = 1000
+
+Wrong = Sequence[str] | Mapping[str, str]
+"""What does not agree. Where the words hold figures that change: by what it is about."""
 
 
 @dataclass
@@ -87,15 +90,15 @@ async def all_accounts_agree(installed: Installed, lab: Lab, witness: Witness) -
 
     Fails with all that does not agree.
     """
-    accounts: dict[str, Callable[[], Awaitable[list[str]]]] = {
+    accounts: dict[str, Callable[[], Awaitable[Wrong]]] = {
         "machines": lambda: _machines(installed, lab),
-        "pools": lambda: _pools(installed, lab),
-        "events": lambda: _events(installed, witness),
+        "pools": lambda: pools(installed, lab),
+        "events": lambda: events_on_the_bus(installed, witness),
         "lives": lambda: _lives(installed, lab),
         "samples": lambda: _samples(installed, witness),
         "left over": lambda: _left_over(installed.deployment),
     }
-    wrong = [each for name, account in accounts.items() for each in await _last_word(name, account)]
+    wrong = [each for name, account in accounts.items() for each in await last_word(name, account)]
     wrong += [f"{name} existed twice" for name in sorted(lab.twice)]
     ended = [name for name, each in installed.deployment.processes.items() if not each.is_running]
     wrong += [f"{name} has ended" for name in ended]
@@ -117,44 +120,48 @@ async def rows_are_the_cloud(installed: Installed, lab: Lab) -> bool:
     return not await _machines(installed, lab)
 
 
-async def _last_word(name: str, account: Callable[[], Awaitable[list[str]]]) -> list[str]:
+async def last_word(name: str, account: Callable[[], Awaitable[Wrong]]) -> list[str]:
     """What was wrong all the time: what is under way arrives, and whatever goes on is not whole at any moment."""
     loop = asyncio.get_running_loop()
     until_s = loop.time() + SETTLED_WITHIN_S * slowness()
-    still = dict.fromkeys(await account())
+    still = _by_subject(await account())
     while still and loop.time() < until_s:
         await asyncio.sleep(0.2)
-        now = set(await account())
-        still = {each: None for each in still if each in now}
-    return [f"{name}: {each}" for each in still]
+        now = _by_subject(await account())
+        still = {subject: now[subject] for subject in still if subject in now}
+    return [f"{name}: {text}" for text in still.values()]
 
 
-async def _machines(installed: Installed, lab: Lab) -> list[str]:
+def _by_subject(wrong: Wrong) -> dict[str, str]:
+    return dict(wrong) if isinstance(wrong, Mapping) else dict(zip(wrong, wrong, strict=True))
+
+
+async def _machines(installed: Installed, lab: Lab) -> dict[str, str]:
     """No orphan, no lost machine, no limit but ours: rows and cloud side by side."""
     rows = {(m["name"], m["host"], m["state"], m["limit_mhz"]) for m in await installed.machines()}
     there = {
         (vm.name, vm.host, "running" if vm.is_on else "suspended", float(vm.limit_mhz))
         for vm in await lab.ours()
     }
-    return [f"only in rows: {one}" for one in rows - there] + [f"only there: {one}" for one in there - rows]
+    wrong = {f"{one[0]} in rows": f"only in rows: {one}" for one in rows - there}
+    return wrong | {f"{one[0]} there": f"only there: {one}" for one in there - rows}
 
 
-async def _pools(installed: Installed, lab: Lab) -> list[str]:
+async def pools(installed: Installed, lab: Lab) -> dict[str, str]:
     """There is one pool of ours, with the cap that was decided last."""
     cluster, sight = await installed.cluster(), await lab.look()
     limits = [pool.limit_mhz for pool in sight.pools if pool.name == OUR_PLACE]
-    told = [f"caps {limits}, decided is {cluster['cap_mhz']}"]
-    return [] if len(limits) == 1 and abs(limits[0] - cluster["cap_mhz"]) <= 1 else told
+    told = {"cap": f"caps {limits}, decided is {cluster['cap_mhz']}"}
+    return {} if len(limits) == 1 and abs(limits[0] - cluster["cap_mhz"]) <= 1 else told
 
 
-async def _events(installed: Installed, witness: Witness) -> list[str]:
+async def events_on_the_bus(installed: Installed, witness: Witness) -> list[str]:
     """Every event of the log was on the bus and no other; every act ended, and once."""
     await witness.read()
     events = await installed.events()
     logged, said = {event["id"] for event in events}, witness.actions()
     # The log shows an event once every older transaction has ended: the bus may have been told sooner.
-    wrong = [f"{len(logged - said)} never said"] if logged - said else []
-    wrong += [f"{len(said - logged)} not in the log"] if said - logged else []
+    wrong = [f"{id} never said" for id in logged - said] + [f"{id} not in the log" for id in said - logged]
     wrong += [f"said twice: {key}" for key in said_twice(events)]
     wrong += [f"ended twice: {words}" for words in ended_twice(events)]
     return wrong + [f"no outcome after {word}" for word in without_outcome(events)]
@@ -172,7 +179,7 @@ async def _lives(installed: Installed, lab: Lab) -> list[str]:
     return wrong + [f"{name} was never asked for" for name in lab.ever - names["requested"]]
 
 
-async def _samples(installed: Installed, witness: Witness) -> list[str]:
+async def _samples(installed: Installed, witness: Witness) -> Wrong:
     """Every published sample counts once in stats, and no other does."""
     await witness.read()
     (cluster,) = {cluster for cluster, _ in witness.samples}
@@ -191,15 +198,14 @@ async def _samples(installed: Installed, witness: Witness) -> list[str]:
     text = "&".join(f"{name}={value}" for name, value in hours.items()).replace("+", "%2B")
     summary = await installed.deployment.ask("stats", "GET", f"/v1/stats/summary?{text}")
     if summary["samples"] != len(witness.samples):
-        return [
-            f"{len(witness.samples)} published, {summary['samples']} counted, {summary['refused']} refused"
-        ]
+        said_and_kept = f"{len(witness.samples)} published, {summary['samples']} counted"
+        return {"count": f"{said_and_kept}, {summary['refused']} refused"}
     said = Counter(ats)
     wrong = [f"{at:%H:%M:%S} published {said[at]}, kept {kept[at]}" for at in {*said, *kept}]
     return sorted(each for each, at in zip(wrong, {*said, *kept}, strict=True) if said[at] != kept[at])
 
 
-async def _left_over(deployment: Deployment) -> list[str]:
+async def _left_over(deployment: Deployment) -> dict[str, str]:
     """Outboxes and the queue of the dead are empty."""
     connection = await asyncpg.connect(deployment.database_url, timeout=10)
     try:
@@ -210,10 +216,10 @@ async def _left_over(deployment: Deployment) -> list[str]:
         }
     finally:
         await connection.close()
-    wrong = [f"outbox of {name}: {row['key']}" for name, found in rows.items() for row in found]
+    texts = [f"outbox of {name}: {row['key']}" for name, found in rows.items() for row in found]
     async with await aio_pika.connect(deployment.bus_url) as bus, bus.channel() as channel:
         dead = (await channel.declare_queue(DEAD, passive=True)).declaration_result.message_count
-    return wrong + ([f"{dead} dead letters"] if dead else [])
+    return _by_subject(texts) | ({"dead": f"{dead} dead letters"} if dead else {})
 
 
 async def _is_gone(deployment: Deployment, path: str) -> bool:
