@@ -25,10 +25,10 @@ def blocks() -> list[tuple[str, str]]:
     )
 
 
-def script() -> str:
+def script(most: int | None = None) -> str:
     """One bash script of it: ends at the first command that fails, or that is not refused where it must be."""
     lines = ["set -euo pipefail"]
-    for kind, text in blocks():
+    for kind, text in blocks()[:most]:
         if kind == "refused":
             shown = shlex.quote(f"was not refused: {text.strip()}")
             lines.append(f"if {text.strip()}; then echo {shown}; exit 9; else echo refused; fi")
@@ -69,3 +69,16 @@ def test_the_quickstart_does_what_it_says(tmp_path: Path) -> None:
     assert "machines: 2 running; 2 wanted" in said
     assert "owner CPU 95 %" in said
     assert not list(tmp_path.glob("trial/data/postgres/**/postmaster.pid")), "everything has ended"
+
+
+def test_a_platform_that_dies_ends_the_waiting_with_what_it_said_last(tmp_path: Path) -> None:
+    fake = tmp_path / "tides"
+    fake.write_text('#!/bin/sh\n[ "$1" = run ] && sleep 0.5 && echo "tides: the disk is full" >&2\nexit 1\n')
+    fake.chmod(0o755)
+    environment = {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    words = ["bash", "-c", script(2)]
+    typed = subprocess.run(
+        words, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert typed.returncode == 1, typed
+    assert typed.stdout == "tides: the disk is full\n"
