@@ -29,9 +29,9 @@ class Patience:
     """How often a message is tried that may itself be what the database cannot take; pauses grow to a second."""
 
     beside_others: int = 10
-    """While others of its kind are taken, so that the database is well."""
+    """Refusals between which others of its kind were taken, so that the database was well."""
     alone: int = 600
-    """While nothing else is: ten minutes, for the server's memory may be short for everybody."""
+    """Refusals of any kind: ten minutes, for the server's memory may be short for everybody."""
 
 
 class CannotBeTaken(Hopeless):
@@ -75,7 +75,7 @@ def patiently(
 
     async def handle(message: Message) -> None:
         event, backoff = decode(message, lambda strange: note(message.key, strange)), Backoff()
-        before, tries = taken.count, 0
+        seen, tries, beside = taken.count, 0, 0
         while True:
             try:
                 await react(message, event)
@@ -85,8 +85,11 @@ def patiently(
                 cause = refusal_of_server(error)
                 if cause is None and await database.answers():
                     raise
-                tries += cause in MAY_BE_ITS_OWN or _is_cut(error)
-                if tries >= (patience.alone if taken.count == before else patience.beside_others):
+                if cause in MAY_BE_ITS_OWN or _is_cut(error):
+                    tries += 1
+                    beside += taken.count != seen
+                    seen = taken.count
+                if tries >= patience.alone or beside >= patience.beside_others:
                     raise CannotBeTaken(_why(tries, cause)) from error
                 why = {"error": type(error).__name__, "cause": cause}
                 log.warning("event.waits_for_database", key=message.key, message=message.id, **why)

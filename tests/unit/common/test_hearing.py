@@ -37,6 +37,8 @@ class Server:
 
     def __init__(self) -> None:
         self.faults: dict[str, str | None] = {}
+        self.refused_most: dict[str, int] = {}
+        """How often at most; else always."""
         self.taken: list[str] = []
         self.refusals = 0
         self.is_up = True
@@ -52,6 +54,9 @@ class Server:
         if message.id in self.faults:
             self.refusals += 1
             sqlstate = self.faults[message.id]
+            self.refused_most[message.id] = left = self.refused_most.get(message.id, 1_000) - 1
+            if left == 0:
+                del self.faults[message.id]
             self.is_up = sqlstate not in (None, UNREACHED)
             raise TimeoutError if sqlstate == UNREACHED else Refused(sqlstate)
         self.taken.append(message.id)
@@ -87,15 +92,26 @@ async def test_a_message_too_much_for_the_database_is_given_up_while_others_are_
 ) -> None:
     bad = message(1)
     server.faults[bad.id] = sqlstate
-    trying = asyncio.ensure_future(handle(bad))
-    await asyncio.sleep(0)
-    await handle(message(2))
+    trying, number = asyncio.ensure_future(handle(bad)), 2
+    while not trying.done():
+        await handle(message(number))
+        number += 1
     with pytest.raises(CannotBeTaken) as raised:
         await trying
 
     assert str(raised.value) == f"the database could not take it, tried 3 times ({cause})"
-    await handle(message(3))
-    assert server.taken == [message(2).id, message(3).id]
+    await handle(message(number))
+    assert server.taken == [message(each).id for each in range(2, number + 1)]
+
+
+async def test_what_was_refused_while_nobody_was_served_does_not_count_when_others_are(
+    server: Server, handle: Callable[[Message], Awaitable[None]]
+) -> None:
+    server.faults = {message(1).id: "53200", message(2).id: "53200"}
+    server.refused_most = {message(1).id: 4, message(2).id: 2}
+    await asyncio.gather(handle(message(1)), handle(message(2)))
+
+    assert server.taken == [message(2).id, message(1).id]
 
 
 async def test_where_nothing_else_is_taken_it_has_more_time_and_not_all_the_time_there_is(
