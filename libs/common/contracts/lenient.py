@@ -8,7 +8,7 @@ from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import from_json
@@ -33,6 +33,7 @@ REFUSED: frozenset[type[StrEnum]] = frozenset({Scope})
 
 T = TypeVar("T")
 E = TypeVar("E", bound=Event)
+W = TypeVar("W", bound=StrEnum)
 _NO_WORD = "\0"
 _LONGEST_WORD = 40
 
@@ -71,6 +72,12 @@ def validate(strictly: Callable[[Any], T], document: Any) -> tuple[T, frozenset[
     softened = deepcopy(document)
     strange = frozenset(_replace(softened, fault) for fault in faults)
     return strictly(softened), strange
+
+
+def word_of(enum: type[W], word: str) -> W:
+    """One word of such a row; an unknown one is the careful one. Raises KeyError for an enum without such a word."""
+    known = enum._value2member_map_.get(word)
+    return cast(W, CAREFUL[enum] if known is None else known)
 
 
 def _is_of_words(error: ValidationError) -> bool:

@@ -86,7 +86,8 @@ def why_draining(resource: Resource, cluster: Cluster, machines: Sequence[Machin
 def _why_paused(resource: Resource, cluster: Cluster) -> str | None:
     if cluster.paused_reason is not None:
         return f"{cluster.paused_reason} (by {cluster.paused_by})"
-    return "the resource is paused" if resource.mode == Mode.PAUSED else None
+    # A mode of a newer process is paused here, too.
+    return "the resource is paused" if lenient.word_of(Mode, resource.mode) is Mode.PAUSED else None
 
 
 def _fact(machine: Machine, now: datetime, priority: int) -> MachineFact:

@@ -10,6 +10,7 @@ import structlog
 from sqlalchemy import Select, String, and_, cast, delete, exists, func, or_, select, union, update
 from sqlalchemy.dialects.postgresql import insert
 
+from libs.common.contracts.lenient import word_of
 from libs.common.contracts.resource import Mode
 from libs.common.db import Session, among
 from libs.common.secrets import Unsealable
@@ -151,7 +152,7 @@ async def read_claims(
     resources = (await session.execute(held)).scalars().all()
     machines = await _machines_of(session, [row.id for row in resources])
     # Only who lets go of a cloud goes by its clusters, and where nothing was ever made there is nothing to let go of.
-    leaving = [row.id for row in resources if _may_leave(Mode(row.mode), row.id in machines)]
+    leaving = [row.id for row in resources if _may_leave(word_of(Mode, row.mode), row.id in machines)]
     clusters = await _clusters_of(session, leaving) if leaving else {}
     return [
         Claimed(
@@ -159,7 +160,7 @@ async def read_claims(
             row.revision,
             row.name,
             row.provider,
-            Mode(row.mode),
+            word_of(Mode, row.mode),
             row.force,
             row.released,
             _connection(row, installation_id),

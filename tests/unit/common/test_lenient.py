@@ -172,3 +172,8 @@ def test_what_a_newer_process_wrote_into_a_row_is_read_and_left_as_it_is() -> No
     read, _ = lenient.validate(TypeAdapter(tuple[Announced, ...]).validate_python, kept)
     assert read == (Announced(Coming.CALENDAR, AT, host="h1"),)
     assert kept == before
+
+
+def test_one_word_of_a_row_is_read_like_those_of_an_event() -> None:
+    assert lenient.word_of(resource.Mode, "draining") is resource.Mode.DRAINING
+    assert lenient.word_of(resource.Mode, NEW) is CAREFUL[resource.Mode]
