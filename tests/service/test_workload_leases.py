@@ -11,10 +11,12 @@ import pytest
 
 from libs.common.bus.messages import to_message
 from libs.common.contracts.action import LimitsRequested, MachineDeployed, MachineRequested
+from libs.common.contracts.resource import Mode
 from libs.common.ids import new_id
 from libs.common.runner import Running
 from libs.providers.base import MachineSpec, Mark, Power, Unavailable
 from libs.providers.simulated import ClusterDefinition, OwnerProfile, driver
+from libs.providers.simulated.session import SimulatedProvider
 from services.workload.reconcile.hands import Hands
 from services.workload.usecases.leasing import LeaseLost, guard
 from tests.service.workload_house import LAB, House, open_house
@@ -164,6 +166,45 @@ async def test_a_replica_of_before_counts_by_its_leases(house: House) -> None:
     await house.execute("update resource set lease_token = $1 where id = $2", before, UUID(int=1))
     await house.be_silent(6)
     assert await held(house) == {before: 1, first.replica: 2}, "one is handed back, for whoever is to have it"
+
+
+async def test_a_cloud_that_was_handed_over_and_does_not_say_goodbye_holds_up_no_act(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await house.lend()
+    await house.be_silent(20)
+    goodbye, ended = asyncio.Event(), []
+
+    async def close(_session: SimulatedProvider) -> None:
+        try:
+            await goodbye.wait()
+        finally:
+            ended.append(goodbye.is_set())
+
+    monkeypatch.setattr(SimulatedProvider, "aclose", close)
+    await house.give_lease_to(uuid4())
+    hands = hands_of(house.replicas[0])
+    hands.claimed_at = None
+    assert await hands.claim() == []
+    assert ended == [], "nobody has waited for it"
+    goodbye.set()
+    await house.settle()
+    assert ended == [True]
+
+
+async def test_a_mode_of_a_newer_replica_is_taken_for_paused_and_fails_no_beat(house: House) -> None:
+    await house.lend()
+    await house.run(40)
+    await house.execute("update resource set mode = 'borrow'")
+    (claimed,) = await hands_of(house.replicas[0]).claim()
+    assert claimed.mode is Mode.PAUSED
+    await house.run(40)
+
+    shown = await house.cluster()
+    assert shown["mode"] == "borrow"
+    assert "the resource is paused" in shown["reason"]
+    assert limits_mhz(house) == {800}
+    assert await house.states() == ["running", "running"]
 
 
 async def test_who_comes_late_changes_nothing_and_the_next_holder_goes_on(house: House) -> None:

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import partial
 from typing import TypeVar
 from uuid import UUID
 
@@ -103,7 +104,9 @@ class Hands:
         if only is None:
             self.claimed_at = now
             self.instruments.holds(len(claimed))
-            await self.sessions.keep({resource.resource_id for resource in claimed})
+            # In a lane, for a dead cloud takes its time to say goodbye.
+            close = partial(self.sessions.keep, {resource.resource_id for resource in claimed})
+            self.lanes.start("close", close, kind="close")
         return [resource for resource in claimed if not resource.is_resting]
 
     def _busy(self) -> frozenset[UUID]:
