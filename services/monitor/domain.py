@@ -146,11 +146,6 @@ def pause_s(failures: int, interval_s: float, refusal: Refusal, retry_after_s: f
     return max(own_s, min(retry_after_s or 0.0, LONGEST_PAUSE_S))
 
 
-def fair_share(resources: int, replicas: int) -> int:
-    """How many resources one replica may hold."""
-    return math.ceil(resources / max(1, replicas))
-
-
 def see_inventory(
     resource_id: UUID, samples: Sequence[Sample], known: Sequence[ClusterFacts]
 ) -> tuple[ClusterFacts, ...]:

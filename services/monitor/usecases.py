@@ -7,7 +7,7 @@ from typing import Any
 from uuid import UUID
 
 from pydantic import TypeAdapter
-from sqlalchemy import and_, delete, func, or_, select, update
+from sqlalchemy import and_, func, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 
 from libs.common.auth import Principal, Role
@@ -20,10 +20,13 @@ from libs.common.contracts.resource import (
 )
 from libs.common.db import Session
 from libs.common.ids import state_id
-from services.monitor.domain import DEGRADED_AFTER, fair_share, newest_mark
+from libs.common.sharing import Sharing
+from services.monitor.domain import DEGRADED_AFTER, newest_mark
 from services.monitor.models import Replica, Resource
 
 BATCH = 50
+LEASE = timedelta(seconds=30)
+SHARING = Sharing(Replica, Resource, LEASE)
 _PLAIN: dict[str, Any] = {"execution_options": {"synchronize_session": False}}
 _CLUSTERS = TypeAdapter(tuple[ClusterFacts, ...])
 
@@ -62,38 +65,31 @@ async def _end_inventory(session: Session, event: ResourceChanged) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """Who holds, and for how long after each renewal."""
+    """Who holds."""
 
     token: UUID
     holder: str
-    seconds: float
 
 
 async def hold(session: Session, lease: Lease, busy: Collection[UUID]) -> Sequence[Resource]:
     """Renew what this replica holds, give up what is beyond its share, claim what nobody holds.
 
-    Shares are even among replicas that are alive. What is `busy` is not given up before its round has ended.
+    Shares are even among replicas that are known to live. What is `busy` is not given up before its round has ended.
     """
-    until = func.clock_timestamp() + timedelta(seconds=lease.seconds)
-    alive = insert(Replica).values(token=lease.token, name=lease.holder, alive_until=until)
-    await session.execute(
-        alive.on_conflict_do_update(
-            index_elements=["token"], set_={"alive_until": alive.excluded.alive_until}
-        )
-    )
-    replicas = await _count(session, Replica.alive_until > func.clock_timestamp())
-    share = fair_share(await _count(session, Resource.gone.is_(False)), replicas)
+    until = func.clock_timestamp() + LEASE
+    await SHARING.say_alive(session, lease.token, name=lease.holder)
+    share = await SHARING.look(session, lease.token)
     renewal = update(Resource).where(Resource.lease_token == lease.token, Resource.gone.is_(False))
     held = list(
         (await session.scalars(renewal.values(lease_until=until).returning(Resource), **_PLAIN)).all()
     )
     idle = sorted((resource.id for resource in held if resource.id not in busy), reverse=True)
-    surplus = idle[: max(0, len(held) - share)]
+    surplus = idle[: max(0, len(held) - share.keeps)]
     if surplus:
         await _give_up(session, Resource.id.in_(surplus))
         return [resource for resource in held if resource.id not in surplus]
-    if len(held) < share:
-        held += await _claim(session, lease, until, share - len(held))
+    if len(held) < share.takes:
+        held += await _claim(session, lease, until, share.takes - len(held))
     return held
 
 
@@ -114,13 +110,12 @@ async def _claim(session: Session, lease: Lease, until: Any, most: int) -> Seque
 async def let_go(session: Session, token: UUID) -> None:
     """An orderly end: others take over at once."""
     await _give_up(session, Resource.lease_token == token)
-    await session.execute(delete(Replica).where(Replica.token == token))
+    await SHARING.leave(session, token)
 
 
 async def sweep_replicas(session: Session) -> None:
     """Forget replicas that ended long ago."""
-    old = func.clock_timestamp() - timedelta(hours=1)
-    await session.execute(delete(Replica).where(Replica.alive_until < old))
+    await SHARING.forget(session)
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,7 +249,3 @@ async def _guarded(session: Session, token: UUID, resource_id: UUID) -> Resource
 
 async def _give_up(session: Session, which: Any) -> None:
     await session.execute(update(Resource).where(which).values(lease_token=None, lease_until=None), **_PLAIN)
-
-
-async def _count(session: Session, which: Any) -> int:
-    return (await session.scalar(select(func.count()).where(which))) or 0

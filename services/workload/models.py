@@ -6,7 +6,7 @@ from enum import StrEnum
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import BigInteger, Enum, ForeignKey, Identity, Index, UniqueConstraint, text
+from sqlalchemy import BigInteger, Enum, ForeignKey, Identity, Index, UniqueConstraint, func, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
@@ -91,6 +91,7 @@ class Replica(Base):
     __tablename__ = "replica"
     token: Mapped[UUID] = mapped_column(primary_key=True)
     alive_until: Mapped[datetime]
+    since: Mapped[datetime] = mapped_column(server_default=func.now())
 
 
 class Cluster(Base):

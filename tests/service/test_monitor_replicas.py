@@ -61,6 +61,8 @@ async def test_replicas_share_resources_and_one_that_leaves_is_replaced_at_once(
             await house.announce(resource)
         await until(lambda: _held_by(house, first, 1, 4), what="one replica to hold all")
         async with house.monitor():
+            await until(lambda: _replicas(house, 2), what="the other to be known")
+            await house.execute("update replica set since = since - interval '1 minute'")
             await until(lambda: _held_by(house, first, 2, 4), 15, "two replicas to hold two each")
             shares = list((await holders(house, first)).values())
             assert sorted(shares.count(name) for name in set(shares)) == [2, 2]

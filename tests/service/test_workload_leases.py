@@ -1,7 +1,6 @@
 """Who acts on a cloud: one replica at a time, by the database's clock; whoever comes late changes nothing."""
 
 import asyncio
-from collections import Counter
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import timedelta
@@ -12,7 +11,6 @@ import pytest
 from libs.common.bus.messages import to_message
 from libs.common.contracts.action import LimitsRequested, MachineDeployed, MachineRequested
 from libs.common.contracts.resource import Mode
-from libs.common.ids import new_id
 from libs.common.runner import Running
 from libs.providers.base import MachineSpec, Mark, Power, Unavailable
 from libs.providers.simulated import ClusterDefinition, OwnerProfile, driver
@@ -41,12 +39,6 @@ def hands_of(run: Running) -> Hands:
     hands = getattr(run.services[0].closes[0], "__self__", None)
     assert isinstance(hands, Hands)
     return hands
-
-
-async def held(house: House) -> dict[UUID, int]:
-    """How many resources each replica holds."""
-    rows = await house.fetch("select lease_token from resource where lease_until > clock_timestamp()")
-    return dict(Counter(row["lease_token"] for row in rows))
 
 
 async def holder(house: House) -> UUID | None:
@@ -102,70 +94,6 @@ async def test_a_replica_that_dies_is_replaced_when_its_lease_has_ended(house: H
 
     assert limits_mhz(house) == {HALF_MHZ}
     assert await holder(house) == hands_of(house.replicas[0]).replica
-
-
-async def test_clouds_are_shared_out_anew_when_a_replica_comes_and_what_is_under_way_stays(
-    house: House,
-) -> None:
-    others = [
-        house.resource.model_copy(
-            update={"id": new_id(), "resource_id": UUID(int=number), "name": f"other {number}"}
-        )
-        for number in (1, 2, 3)
-    ]
-    first = hands_of(house.replicas[0])
-    await house.tell(*others)
-    await house.lend()
-    await house.be_silent(20)
-    assert await held(house) == {first.replica: 4}
-
-    answered = asyncio.Event()
-
-    async def wait_for_answer() -> None:
-        await answered.wait()
-
-    assert first.lanes.start(("machines", house.resource.resource_id), wait_for_answer)
-    async with house.replica() as later:
-        second = hands_of(later)
-
-        async def is_shared() -> bool:
-            house.clock.advance()
-            return await held(house) == {first.replica: 2, second.replica: 2}
-
-        await until(is_shared, 60, "half of it each, while something is under way")
-        assert await holder(house) == first.replica, "it would have been the first to go"
-
-        answered.set()
-        await house.run(60)
-        assert await held(house) == {first.replica: 2, second.replica: 2}, "who has its share keeps it"
-        assert await house.states() == ["running", "running"]
-        assert len(house.heard(MachineRequested)) == len(house.cloud.truth().machines) == 2
-
-        # What nobody has is left to whoever has less than its share.
-        await house.execute(
-            "update resource set lease_token = null, lease_until = null where name = 'other 1'"
-        )
-        await house.tell(house.resource.model_copy(update={"id": new_id(), "resource_id": UUID(int=4)}))
-        await house.be_silent(6)
-        assert sorted((await held(house)).values()) == [2, 3]
-
-    await house.be_silent(6)
-    assert await held(house) == {first.replica: 5}
-
-
-async def test_a_replica_of_before_counts_by_its_leases(house: House) -> None:
-    """It says of itself nothing else, and takes all there is: it is left what it has, and counts as one."""
-    first, before = hands_of(house.replicas[0]), uuid4()
-    more = [house.resource.model_copy(update={"id": new_id(), "resource_id": UUID(int=n)}) for n in (1, 2, 3)]
-    await house.tell(house.resource, *more)
-    await house.give_lease_to(before)
-    await house.execute("update resource set lease_until = null where id = any($1)", [UUID(int=1)])
-    await house.be_silent(6)
-    assert await held(house) == {before: 3, first.replica: 1}
-    await house.give_lease_to(first.replica)
-    await house.execute("update resource set lease_token = $1 where id = $2", before, UUID(int=1))
-    await house.be_silent(6)
-    assert await held(house) == {before: 1, first.replica: 2}, "one is handed back, for whoever is to have it"
 
 
 async def test_a_cloud_that_was_handed_over_and_does_not_say_goodbye_holds_up_no_act(

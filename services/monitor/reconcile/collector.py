@@ -29,7 +29,6 @@ log = structlog.get_logger(__name__)
 COLLECT_EVERY_S = 5.0
 HOLD_EVERY_S = 1.0
 """Not for every round that is due: of a thousand resources fifty are in a second, and each look reads all of them."""
-LEASE_S = 30.0
 SWEEP_EVERY_S = 300.0
 
 
@@ -43,7 +42,7 @@ class Collector:
         self._chance = random.Random()
         token = new_id()
         holder = f"{socket.gethostname()[:150]}:{os.getpid()}:{token.hex[-4:]}"
-        self._lease = usecases.Lease(token, holder, LEASE_S)
+        self._lease = usecases.Lease(token, holder)
         clock = _IdleWhileAsleep(runtime.clock, runtime.activity)
         self._sessions = Sessions(runtime.vault, clock, Counting(runtime.metrics, "monitor"))
         self._instruments = Instruments(runtime.registry)

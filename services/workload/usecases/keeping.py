@@ -3,15 +3,15 @@
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from sqlalchemy import delete, func, select
+from sqlalchemy import delete, select
 from sqlalchemy.dialects.postgresql import insert
 
 from libs.common.db import Session
-from services.workload.models import ActionRecord, DecisionRecord, Installation, Replica
+from services.workload.models import ActionRecord, DecisionRecord, Installation
+from services.workload.usecases.leasing import SHARING
 
 KEEP_DECISIONS = timedelta(days=30)
 KEEP_EVENTS = timedelta(days=90)
-KEEP_REPLICAS = timedelta(hours=1)
 
 
 async def belongs_to(session: Session, installation_id: UUID, now: datetime) -> bool:
@@ -31,5 +31,4 @@ async def forget_old(session: Session, now: datetime) -> None:
     """Drop decisions and events that are past their time, stats keeps the figures; and replicas that ended long ago."""
     await session.execute(delete(DecisionRecord).where(DecisionRecord.at < now - KEEP_DECISIONS))
     await session.execute(delete(ActionRecord).where(ActionRecord.at < now - KEEP_EVENTS))
-    dead = Replica.alive_until < func.clock_timestamp() - KEEP_REPLICAS
-    await session.execute(delete(Replica).where(dead))
+    await SHARING.forget(session)

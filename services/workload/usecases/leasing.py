@@ -7,15 +7,14 @@ from typing import Any
 from uuid import UUID
 
 import structlog
-from sqlalchemy import Select, String, and_, cast, delete, exists, func, or_, select, union, update
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy import Select, String, and_, cast, exists, func, or_, select, update
 
 from libs.common.contracts.lenient import word_of
 from libs.common.contracts.resource import Mode
 from libs.common.db import Session, among
 from libs.common.secrets import Unsealable
+from libs.common.sharing import RENEW_AFTER, Sharing
 from libs.providers.base import Cause, Connection, ProviderError, Rejected
-from services.workload.domain.sharing import fair_share
 from services.workload.domain.states import LIVE, MachineState, Wanted
 from services.workload.models import Cluster, Machine, Replica, Resource
 
@@ -23,8 +22,9 @@ log = structlog.get_logger(__name__)
 
 LEASE = timedelta(seconds=30)
 """So long nobody acts after a replica has died: limits are cut within two samples all the same."""
-RENEW_BELOW = timedelta(seconds=28)
+RENEW_BELOW = LEASE - RENEW_AFTER
 """More than the deadline of a call and the time between two beats."""
+SHARING = Sharing(Replica, Resource, LEASE)
 CLAIM_AT_ONCE = 100
 _PLAIN: dict[str, Any] = {"execution_options": {"synchronize_session": False}}
 LONGEST_PAUSE_S = 30.0
@@ -72,25 +72,16 @@ async def take_leases(session: Session, replica: UUID, busy: Collection[UUID] = 
     What is `busy` is kept until it is not: a hand-over ends no act. A part of what is free is taken at a time.
     """
     clock = func.clock_timestamp()
-    await _say_alive(session, replica)
+    await SHARING.say_alive(session, replica)
     old = and_(Resource.lease_token == replica, Resource.lease_until.between(clock, clock + RENEW_BELOW))
     await _let_have(session, replica, select(Resource.id).where(old))
-    held, share = await _share(session, replica)
-    if held < share:
+    share = await SHARING.look(session, replica)
+    if share.held < share.takes:
         is_free = or_(Resource.lease_until.is_(None), Resource.lease_until < clock)
-        some = select(Resource.id).where(is_free).limit(min(CLAIM_AT_ONCE, share - held))
+        some = select(Resource.id).where(is_free).limit(min(CLAIM_AT_ONCE, share.takes - share.held))
         await _let_have(session, replica, some)
-    elif held > share:
-        await _hand_back(session, replica, held - share, busy)
-
-
-async def _say_alive(session: Session, replica: UUID) -> None:
-    """So that others leave it its share, also while it holds nothing yet."""
-    until = func.clock_timestamp() + LEASE
-    alive = insert(Replica).values(token=replica, alive_until=until)
-    is_old = Replica.alive_until < func.clock_timestamp() + RENEW_BELOW
-    later = alive.on_conflict_do_update(index_elements=["token"], set_={"alive_until": until}, where=is_old)
-    await session.execute(later)
+    elif share.held > share.keeps:
+        await _hand_back(session, replica, share.held - share.keeps, busy)
 
 
 async def _let_have(session: Session, replica: UUID, due: Select[UUID]) -> None:
@@ -99,26 +90,6 @@ async def _let_have(session: Session, replica: UUID, due: Select[UUID]) -> None:
     await session.execute(
         mine.values(lease_token=replica, lease_until=func.clock_timestamp() + LEASE), **_PLAIN
     )
-
-
-async def _share(session: Session, replica: UUID) -> tuple[int, int]:
-    """How many resources this replica holds, and how many it may: all of them, divided by those that are alive.
-
-    A replica of a program of before says of itself nothing but its leases.
-    """
-    clock, there = func.clock_timestamp(), Resource.gone.is_(False)
-    is_held = Resource.lease_until > clock
-    living = union(
-        select(Replica.token).where(Replica.alive_until > clock),
-        select(Resource.lease_token).where(there, is_held, Resource.lease_token.is_not(None)),
-    ).subquery()
-    figures = select(
-        func.count(),
-        func.count().filter(is_held, Resource.lease_token == replica),
-        select(func.count()).select_from(living).scalar_subquery(),
-    ).where(there)
-    resources, held, replicas = (await session.execute(figures)).one()
-    return held, fair_share(resources, replicas)
 
 
 async def _hand_back(session: Session, replica: UUID, many: int, busy: Collection[UUID]) -> None:
@@ -221,7 +192,7 @@ async def release_claims(session: Session, replica: UUID) -> None:
     await session.execute(
         update(Resource).where(Resource.lease_token == replica).values(lease_token=None, lease_until=None)
     )
-    await session.execute(delete(Replica).where(Replica.token == replica))
+    await SHARING.leave(session, replica)
 
 
 async def guard(session: Session, replica: UUID, resource_id: UUID, left_s: float = 0.0) -> Resource:

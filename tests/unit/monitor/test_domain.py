@@ -126,11 +126,6 @@ def test_a_cloud_is_left_alone_for_as_long_as_it_asks_but_not_for_a_day() -> Non
     assert told == [20.0, 20.0, 90.0, 300.0]
 
 
-def test_shares_are_even() -> None:
-    assert [domain.fair_share(count, 2) for count in (0, 1, 4, 5)] == [0, 1, 2, 3]
-    assert domain.fair_share(3, 0) == 3
-
-
 def test_what_hosts_are_made_of_stays_known() -> None:
     seen = domain.see_inventory(RESOURCE, [make_sample("a", at(0), ["h1", "h2"])], ())
     told = [HostHardware("h1", 16, 32, 2, 4, ("A100",)), HostHardware("h2", 8), HostHardware("gone", 1)]
