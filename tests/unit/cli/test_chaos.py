@@ -234,3 +234,25 @@ async def test_clusters_that_nobody_watches_and_intervals_longer_than_asked_for_
     tides.samples = {each for each in tides.samples if each < NOON or each.second in (0, 40)}
     told = (await audit.samples()).wrong
     assert len(told) == 1 + 60, "every third was lost"
+
+
+class Away(Client):
+    """Nobody is there."""
+
+    def __init__(self) -> None:
+        pass
+
+    async def call(self, method: str, path: str, body: Any = None, **given: Any) -> Any:
+        raise Failed("cannot reach it")
+
+
+async def test_the_audit_takes_no_database_from_a_service_that_is_about_to_start_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "postgres" / "cluster").mkdir(parents=True)
+    monkeypatch.setenv("TIDES_DATA_DIR", str(tmp_path))
+    monkeypatch.delenv("TIDES_DATABASE_URL", raising=False)
+    accounts = await Auditor(Away(), NOON, NOON, Acts(Away())).look()
+    assert [account.wrong for account in accounts] == [("cannot reach it",)] * 3 + [()]
+    assert not accounts[-1].is_known
+    assert not (tmp_path / "postgres" / "lock").exists()
