@@ -16,31 +16,37 @@ from libs.harvest.types import HostMemory, Policy, Trend
 
 _LEVEL_S = 288.0
 _FAST_S = 200.0
-_SLOW_S = 2100.0
+_SLOW_S = 1200.0
 _PEAK_S = 80.0
 """Memories of the level, of the two spreads and of the peak."""
 _FAST_WEIGHT = 0.70
 """Of the fast spread in the sum of both."""
 _PEAK_WEIGHT = 0.50
 """How much of what the peak stands above the level counts."""
-_FALL_WEIGHT = 1.1
+_HIGH_WEIGHT = 0.08
+"""How much of what the last hour or two stood above the present counts, per deviation that is kept free."""
+_NARROWING = 0.8
+"""How much narrower the spread of a full host is than that of an empty one: above it there is no room to jump."""
+_MOST_SPREAD = 1.2
+"""Wider, and more load could leave more (below 1 / _NARROWING); nothing is lent long before that."""
+_FALL_WEIGHT = 0.8
 """Of the square of a fall beside that of a rise: who falls far may come back as far."""
 PRIOR_SD = 0.0325
 """Spread assumed of a host that was never seen before: what 30-second load has around its 5-minute mean."""
 UNKNOWN = Trend(1.0, 0.0, 0.0, 1.0, 1.0)
 _GRAINS = 100
 """Of capacity: budgets are cut in steps of a hundredth, so that noise is not a task per sample."""
-_CHANGE_S = 310.0
+_CHANGE_S = 325.0
 """What a change of a budget costs of time: with what may be owed it makes at most 12 an hour over a day. A cut is
 never refused: what it overdraws, raises wait for."""
-_RAISE_OWED_S = 1_800.0
-"""How much a raise may leave to be made up for."""
+_RAISE_OWED_S = 7_200.0
+"""How much a raise may leave to be made up for: a restless hour may use what quiet ones left."""
 _MOST_OWED_S = 99_999.0
-_WORTH = 0.15
+_WORTH = 0.20
 """Of capacity: what a raise must bring while the allowance of changes is all but used up."""
 _HOLD = 0.011
 """Of capacity: by how little a budget may stand above what is offered before it is cut."""
-_CUT_AHEAD = 0.015
+_CUT_AHEAD = 0.03
 """Of capacity: a cut goes this much deeper than it must, or an owner who rises slowly costs a task per sample."""
 _PLAIN_S = 585.0
 """Memory of the plain bound, which runs beside the engine's own."""
@@ -70,22 +76,30 @@ class Weights(NamedTuple):
     slow: float
     peak: float
     plain: float
+    turns: bool = False
+    """An hour of the clock has begun since the sample before."""
 
     @classmethod
     @lru_cache(maxsize=256)
-    def over(cls, elapsed_s: float) -> "Weights":
+    def over(cls, elapsed_s: float, *, turns: bool = False) -> "Weights":
         """Of a sample this long after the one before it. Remembered: all clusters of a round ask for the same."""
         memories_s = (_LEVEL_S, _FAST_S, _SLOW_S, _PEAK_S, _PLAIN_S)
-        return cls(*(1.0 - math.exp(-max(0.0, elapsed_s) / memory_s) for memory_s in memories_s))
+        level, fast, slow, peak, plain = (
+            1.0 - math.exp(-max(0.0, elapsed_s) / memory_s) for memory_s in memories_s
+        )
+        return cls(level, fast, slow, peak, plain, turns)
 
 
 def learn(known: HostMemory, load: HostLoad, weights: Weights) -> Trend:
     """The trend of a host after one believable measurement."""
     cpu, last = load.cpu, _ceil_share(load.cpu)
     if known.capacity_mhz <= 0:
-        return Trend(_share(cpu), PRIOR_SD**2, PRIOR_SD**2, last, last, _share(cpu), PRIOR_SD**2)
-    level, fast, slow, peak, before, plain_level, plain_variance = known.trend
-    to_level, to_fast, to_slow, to_peak, to_plain = weights
+        level, variance = _share(cpu), PRIOR_SD**2
+        return Trend(level, variance, variance, last, last, level, variance, last, last)
+    level, fast, slow, peak, before, plain_level, plain_variance, high, high_before = known.trend
+    to_level, to_fast, to_slow, to_peak, to_plain, turns = weights
+    if turns:
+        high, high_before = last, high
     # A fall is learnt one sample late: less load never lends less.
     square = _square(level, before, cpu, _FALL_WEIGHT)
     plain_square = _square(plain_level, before, cpu, 1.0)
@@ -104,6 +118,8 @@ def learn(known: HostMemory, load: HostLoad, weights: Weights) -> Trend:
         last,
         plain_level,
         int(plain_variance * _VARIANCE_STEPS + 0.5) / _VARIANCE_STEPS,
+        high if high > last else last,
+        high_before,
     )
 
 
@@ -115,11 +131,16 @@ def _square(level: float, last: float, cpu: float, fall_weight: float) -> float:
 
 def upper_bound(trend: Trend, sigma: float) -> float:
     """The share of a host that its owner will hardly pass before the next sample."""
-    level, fast, slow, peak, last, _, _ = trend
+    level, fast, slow, peak, last, _, _, high, high_before = trend
     present = level if level > last else last
     if peak > present:
         present += _PEAK_WEIGHT * (peak - present)
-    return present + sigma * math.sqrt(_FAST_WEIGHT * fast + (1.0 - _FAST_WEIGHT) * slow)
+    highest = high if high > high_before else high_before
+    if highest > present:
+        weight = _HIGH_WEIGHT * sigma
+        present += (weight if weight < 1.0 else 1.0) * (highest - present)
+    spread = sigma * math.sqrt(_FAST_WEIGHT * fast + (1.0 - _FAST_WEIGHT) * slow)
+    return present + (spread if spread < _MOST_SPREAD else _MOST_SPREAD) * (1.0 - _NARROWING * present)
 
 
 def plain_bound(trend: Trend, sigma: float) -> float:

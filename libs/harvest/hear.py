@@ -100,7 +100,7 @@ def hear(policy: Policy, state: State, sample: Sample, facts: Facts) -> tuple[St
         fleet,
         floors,
         pace,
-        Weights.over(pace.elapsed_s),
+        Weights.over(pace.elapsed_s, turns=_has_turned(state.sampled_at, sample.at)),
         sigma_of(policy, steering),
         plain_leads=state.steering is not None and state.steering.plain_leads,
         reserved=reserve(facts.coming, facts.now),
@@ -190,6 +190,11 @@ def _find_pace(policy: Policy, state: State, sample: Sample, facts: Facts) -> Pa
     return Pace(
         min(passed_s, longest_s), passed_s, interval_s, may_rise=sample.quality is not Quality.BACKFILLED
     )
+
+
+def _has_turned(before: datetime | None, at: datetime) -> bool:
+    """Whether an hour of the clock has begun since."""
+    return before is not None and before.timestamp() // 3600.0 != at.timestamp() // 3600.0
 
 
 def _remember(

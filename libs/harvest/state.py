@@ -3,7 +3,7 @@
 Under 2 KiB and 200 bytes a host; a host takes some 120. What an earlier release wrote is read too.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -35,6 +35,10 @@ def to_json(state: State) -> dict[str, Any]:
             document[short] = time.astimezone(UTC).isoformat().replace("+00:00", "Z")
     if state.hosts:
         document["hosts"] = [_host_to_json(host, memory) for host, memory in state.hosts]
+        # Beside them, not in them: an earlier release reads its own rows and leaves this.
+        document["hi"] = [
+            high for _, memory in state.hosts for high in (memory.trend.high, memory.trend.high_before)
+        ]
     if state.interval_s is not None:
         document["iv"] = _short(state.interval_s)
     if state.reason is not None:
@@ -56,7 +60,7 @@ def from_json(document: Mapping[str, Any]) -> State:
         times = {name: _time(document[short]) for short, name in _TIMES.items() if short in document}
         reason = document.get("reason")
         return State(
-            hosts=tuple(read_host(row) for row in document.get("hosts", ())),
+            hosts=_add_highs([read_host(row) for row in document.get("hosts", ())], document.get("hi", ())),
             verdict=Verdict(document["verdict"]),
             rung=Rung(document["rung"]),
             wanted=int(document.get("wanted", 0)),
@@ -71,6 +75,19 @@ def from_json(document: Mapping[str, Any]) -> State:
         )
     except (KeyError, TypeError, IndexError, AttributeError) as error:
         raise ValueError(f"not a state: {error!r}") from error
+
+
+def _add_highs(
+    hosts: Sequence[tuple[str, HostMemory]], highs: Sequence[Any]
+) -> tuple[tuple[str, HostMemory], ...]:
+    """The hosts with what an earlier release did not write: then the peak is all that is known."""
+    if len(highs) != 2 * len(hosts):
+        highs = [memory.trend.peak for _, memory in hosts for _ in range(2)]
+    pairs = zip(hosts, highs[::2], highs[1::2], strict=True)
+    return tuple(
+        (host, memory._replace(trend=memory.trend._replace(high=float(high), high_before=float(before))))
+        for (host, memory), high, before in pairs
+    )
 
 
 def _host_to_json(host: str, memory: HostMemory) -> list[Any]:

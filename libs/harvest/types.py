@@ -219,13 +219,16 @@ class Trend(NamedTuple):
     fast: float
     """Of what stood above and below the level, with a memory of minutes."""
     slow: float
-    """The same with a memory of most of an hour."""
+    """The same with a memory of a third of an hour."""
     peak: float
     """The highest load of late; it sinks to the level within minutes."""
     last: float
     plain_level: float = 1.0
     plain_variance: float = 0.0
     """Mean and variance of the plain bound, which runs beside the engine's own."""
+    high: float = 1.0
+    high_before: float = 1.0
+    """The highest load of this hour of the clock, and of the hour before it in which there was a sample."""
 
 
 class HostMemory(NamedTuple):

@@ -211,9 +211,9 @@ def test_a_fall_to_the_floor_in_silence_counts_as_a_change() -> None:
     story.hear_for(400, [0.2])
     before = dict(story.state.hosts)["a"].owed_s
     story.miss(100)
-    assert dict(story.state.hosts)["a"].owed_s == before + 310
+    assert dict(story.state.hosts)["a"].owed_s == before + 325
     story.miss(100)
-    assert dict(story.state.hosts)["a"].owed_s == before + 310
+    assert dict(story.state.hosts)["a"].owed_s == before + 325
 
 
 def test_changes_are_made_up_for_in_gaps_too() -> None:

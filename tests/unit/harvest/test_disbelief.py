@@ -228,7 +228,7 @@ def test_a_host_unknown_before_and_impossible_now_lends_only_the_floor() -> None
     story.hear([0.1], cpu_capacity_mhz=(0.0,))
     assert budgets(story.decisions[-1]) == {"a": FLOOR_MHZ}
     assert dict(story.state.hosts)["a"] == HostMemory(
-        UNKNOWN, FLOOR_MHZ, 0.0, 157286, owed_s=310.0, full_s=20.0
+        UNKNOWN, FLOOR_MHZ, 0.0, 157286, owed_s=325.0, full_s=20.0
     )
 
 

@@ -29,7 +29,8 @@ def test_a_state_stays_small(hosts: int, limit: int) -> None:
     story = Story()
     story.hear_for(400, [0.123456789, 0.23] * 4, datastore_capacity_gib=900.0, datastore_free_gib=512.3)
     memory = HostMemory(
-        Trend(0.12345, 0.0012345, 0.0023456, 0.34567, 0.23456), 12345.0, 41599.9, 157286, 280.0, 2780.0
+        Trend(0.12345, 0.0012345, 0.0023456, 0.34567, 0.23456, 0.12346, 0.0012346, 0.98765, 0.87654),
+        *(12345.0, 41599.9, 157286, 280.0, 2780.0, 0.54, 0.53, 12345.6),
     )
     state = story.state._replace(hosts=tuple((f"host-{1000 + n}", memory) for n in range(hosts)))
     assert len(json.dumps(to_json(state), separators=(",", ":"))) <= limit
@@ -75,3 +76,15 @@ def test_a_state_of_before_is_read_and_safe() -> None:
     )  # a count of machines stood where memory stands now: nothing fits before a sample
     assert (decision.running, decision.placements) == (0, ())
     assert sleeping.hear([0.1, 0.1]).running == 1
+
+
+def test_releases_beside_each_other_read_each_other() -> None:
+    story = Story(POLICY, machines=(machine("m", "a"),))
+    for owner in (0.13, 0.5, 0.31):
+        story.hear_for(100, [owner, owner / 2])
+    written = to_json(story.state)
+    assert all(13 <= len(row) <= 16 for row in written["hosts"])  # as the release before wrote them
+    del written["hi"]
+    read, known = from_json(written), story.state
+    assert [memory.trend.high for _, memory in read.hosts] == [memory.trend.peak for _, memory in known.hosts]
+    assert [memory.trend[:7] for _, memory in read.hosts] == [memory.trend[:7] for _, memory in known.hosts]
