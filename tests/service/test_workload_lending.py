@@ -73,10 +73,10 @@ async def test_limits_follow_the_owner_of_each_host(house: House) -> None:
     house.cloud.control.set_owner_load("host-1001", 0.4)
     await house.run(20)
 
-    assert limits_mhz(house) == {"host-1001": 9_700, "host-1002": 16_000}
+    assert limits_mhz(house) == {"host-1001": 9_400, "host-1002": 16_000}
     applied = house.heard(LimitsApplied)[-1]
-    assert applied.budgets_mhz == {"host-1001": 9_700, "host-1002": 16_000}
-    assert (applied.changes, applied.cap_mhz) == (2, 25_700)
+    assert applied.budgets_mhz == {"host-1001": 9_400, "host-1002": 16_000}
+    assert (applied.changes, applied.cap_mhz) == (2, 25_400)
 
     house.cloud.control.set_owner_load("host-1001", 0.1)
     await house.run(60)

@@ -24,9 +24,11 @@ POLICY: dict[str, Any] = {
     "margin": 0.0, "sigma": 0.0, "idle_dwell_s": 0, "busy_dwell_s": 0, "cooldown_s": 0, "rise_s": 0,
 }  # fmt: skip
 """No dwell: what a sample says holds at once."""
-HALF_MHZ = 7_700
-"""A host's budget after a cut to an owner who uses half of it: 90 % less 50 %, and 1.5 % that a cut goes deeper."""
-MORE_MHZ = 5_700
+HALF_MHZ = 7_400
+"""A host's budget after a cut to an owner who uses half of it: 90 % less 50 %, and 3 % that a cut goes deeper."""
+HALF_AGAIN_MHZ = 8_000
+"""The same a few minutes later: what the cut went deeper is lent again."""
+MORE_MHZ = 5_400
 """The same for an owner who uses 60 %."""
 
 

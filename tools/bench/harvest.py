@@ -15,10 +15,13 @@ from typing import Any
 from libs.harvest.backtest.run import Actuator
 from libs.harvest.backtest.trace import BadTrace
 from libs.harvest.document import PRESETS
+from tools.bench import _harvest_forecast, _harvest_frontier
 from tools.bench._harvest_cells import HOSTS, MACHINES, MONTHS, Kept, Table, Traces, cells_of
 from tools.bench._harvest_words import frontier, heading, line, published
 
 PARTS = ("coarse", "fine", "machines")
+PROOFS = ("frontier", "forecast")
+"""What the engine's constants were chosen by, and what no choice can pass: printed anew each time."""
 NOT_THERE = 3
 
 
@@ -34,6 +37,8 @@ def main() -> int:
         return NOT_THERE
     kept, traces = Kept(Path(given.kept), folder), Traces(folder)
     rows: list[dict[str, Any]] = []
+    for words in _prove(given, traces):
+        print(words, flush=True)
     for table in _tables(given):
         rows += _print_table(table, given, kept, traces)
         if given.json is not None:
@@ -45,7 +50,7 @@ def main() -> int:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="./dev bench harvest", description=__doc__.splitlines()[0])
     parser.add_argument("--traces", default=os.environ.get("TIDES_TRACES", "../shared/traces"))
-    parser.add_argument("--part", nargs="+", choices=PARTS, default=list(PARTS))
+    parser.add_argument("--part", nargs="+", choices=(*PARTS, *PROOFS), default=list(PARTS))
     parser.add_argument("--month", nargs="+", choices=list(MONTHS), default=list(MONTHS))
     parser.add_argument("--overcommit", nargs="+", type=float, default=[2.0, 4.0])
     parser.add_argument("--guard-seconds", nargs="+", type=float, default=[30.0, 0.0])
@@ -62,8 +67,16 @@ def _arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
+def _prove(given: argparse.Namespace, traces: Traces) -> Iterator[str]:
+    if "frontier" in given.part:
+        for month in given.month:
+            yield from _harvest_frontier.tables(traces, month, given.overcommit)
+    if "forecast" in given.part:
+        yield from _harvest_forecast.tables(traces, given.overcommit)
+
+
 def _tables(given: argparse.Namespace) -> Iterator[Table]:
-    for part in given.part:
+    for part in (one for one in PARTS if one in given.part):
         if part == "machines":
             yield Table(part, "", 1.0, 0.0)
             continue
