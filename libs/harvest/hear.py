@@ -114,13 +114,16 @@ def hear(policy: Policy, state: State, sample: Sample, facts: Facts) -> tuple[St
     )
     room = find_room(policy, judged, dict(judged.hosts), fleet)
     judged = _let_go(policy, _retreat(policy, state, judged, facts, sample.at), scene, room)
-    reason = name_owner_reason(policy, judged, signals, loads, datastore, push)
-    if reason is None and EVERYWHERE in scene.reserved:
-        share, kind = scene.reserved[EVERYWHERE]
-        reason = Reason(ReasonCode.ANNOUNCED, kind.value, round(share, 4))
-    if reason is not None:
-        return judged._replace(reason=reason), room
+    held = name_owner_reason(policy, judged, signals, loads, datastore, push)
+    everywhere = scene.reserved.get(EVERYWHERE)
+    if held.all_ is not None:
+        return judged._replace(reason=held.host or held.all_), room
+    if everywhere is not None:
+        announced = Reason(ReasonCode.ANNOUNCED, everywhere[1].value, round(everywhere[0], 4))
+        return judged._replace(reason=held.host or announced), room
     grown = _grow(policy, judged, facts, scene, room)
+    if held.host is not None and grown.wanted == judged.wanted:
+        return grown._replace(reason=held.host), room
     return _name_host_announced(grown, scene), room
 
 

@@ -1,6 +1,7 @@
 """The rule that binds, as data, in the order of what an operator wants to know first."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from libs.harvest.ladder import Push
 from libs.harvest.owner import HostLoad
@@ -10,6 +11,15 @@ from libs.harvest.verdict import Datastore, Signal
 _CODES = {"cpu": ReasonCode.OWNER_CPU, "memory": ReasonCode.OWNER_MEMORY}
 
 
+class Held(NamedTuple):
+    """What keeps lending down."""
+
+    all_: Reason | None
+    """On the whole cluster: nothing new is made. None: nothing but the count decides."""
+    host: Reason | None
+    """On the host that is worst off, if any is held at its floor; others have machines made for them all the same."""
+
+
 def name_owner_reason(
     policy: Policy,
     state: State,
@@ -17,20 +27,19 @@ def name_owner_reason(
     loads: Sequence[HostLoad],
     datastore: Datastore,
     push: Push,
-) -> Reason | None:
-    """Why nothing more is lent than is, by a judged state; None: nothing but the count decides."""
+) -> Held:
+    """Why nothing more is lent than is, by a judged state."""
     if state.exposed is not None:
-        return Reason(ReasonCode.EXPOSED, state.exposed)
+        return Held(Reason(ReasonCode.EXPOSED, state.exposed), None)
     if not signals:
-        return Reason(ReasonCode.HOSTS, "connected", 0.0, float(len(loads)))
+        return Held(Reason(ReasonCode.HOSTS, "connected", 0.0, float(len(loads))), None)
     if push.closed:
-        return Reason(ReasonCode.WINDOW)
-    return (
-        _name_exceeded(signals)
-        or _name_host(policy, loads, {signal.name for signal in signals})
-        or _name_disk(policy, datastore)
-        or _name_waiting(policy, state, signals)
-    )
+        return Held(Reason(ReasonCode.WINDOW), None)
+    exceeded = _name_exceeded(signals)
+    if exceeded is not None:
+        return Held(exceeded, None)
+    host = _name_host(policy, loads, {signal.name for signal in signals})
+    return Held(_name_disk(policy, datastore) or _name_waiting(policy, state, signals), host)
 
 
 def _name_exceeded(signals: Sequence[Signal]) -> Reason | None:

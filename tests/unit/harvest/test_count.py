@@ -286,3 +286,12 @@ def test_a_disk_of_an_older_policy_counts_at_its_own_size() -> None:
     story = Story(QUICK, machines=(machine("m", "a", disk_gib=100.0), machine("n", "b", disk_gib=math.nan)))
     story.hear([0.1] * 4, datastore_capacity_gib=1000.0, datastore_free_gib=360.0)
     assert story.state.disk_room == 1
+
+
+def test_a_full_host_keeps_no_other_from_having_machines() -> None:
+    story = Story(QUICK)
+    reasons = [story.hear([0.97, 0.1, 0.1]).reason for _ in range(40)]
+    decision = story.hear([0.97, 0.1, 0.1])
+    assert (decision.wanted, sorted(decision.placements)) == (2, ["b", "c"])
+    assert (decision.reason.code, decision.reason.host) == (ReasonCode.OWNER_CPU, "a")
+    assert ReasonCode.LENDING in {reason.code for reason in reasons}
