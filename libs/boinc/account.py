@@ -36,7 +36,8 @@ class Attachment:
     authenticator: str
     """The weak account key."""
     weight: float
-    """Share beside the other projects of the machine, above 0; BOINC's resource share is 100 by default."""
+    """Share beside the other projects of the machine; BOINC's resource share is 100 by default, and with 0 a project
+    is asked for work only when no other has any."""
 
     def __repr__(self) -> str:
         return f"Attachment(project_url={self.project_url!r}, weight={self.weight!r})"

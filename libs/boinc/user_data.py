@@ -159,8 +159,11 @@ def _check(
     names = [account_file_name(attachment.project_url) for attachment in attachments]
     if len(set(names)) != len(names):
         raise ValueError("attachments: two projects have the same account file")
-    if any(not (math.isfinite(a.weight) and a.weight > 0) for a in attachments):
-        raise ValueError("attachments: every weight must be above 0")
+    weights = [attachment.weight for attachment in attachments]
+    if any(not (math.isfinite(weight) and weight >= 0) for weight in weights):
+        raise ValueError("attachments: no weight may be below 0")
+    if weights and max(weights) == 0:
+        raise ValueError("attachments: a weight must be above 0")
     if manager is not None and attachments:
         raise ValueError("attachments: must be empty where an account manager names the projects")
 

@@ -14,7 +14,7 @@ from libs.common.contracts.action import (
 )
 from libs.common.contracts.resource import Mode
 from tests.service.workload_house import House, open_house
-from tests.service.workload_words import HALF_AGAIN_MHZ, HALF_MHZ, MORE_MHZ
+from tests.service.workload_words import HALF_MHZ, MORE_MHZ
 
 
 @pytest.fixture
@@ -138,5 +138,5 @@ async def test_a_cloud_that_refuses_is_asked_again_and_the_failure_is_said_once(
     house.cloud.control.clear_faults()
     await house.run(360)
     assert (await house.cluster())["cloud"]["state"] == "closed"
-    assert limits_mhz(house) == {HALF_AGAIN_MHZ}
+    assert limits_mhz(house) == {HALF_MHZ}
     assert house.limits()[-1] == "applied"

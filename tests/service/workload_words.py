@@ -22,12 +22,11 @@ POLICY: dict[str, Any] = {
     "cpu": {"idle": 0.5, "stop_new": 0.6, "reclaim": 0.7},
     "ladder": {"stop_new_after_s": 20, "suspend_after_s": 20, "drain_after_s": 40, "drain_grace_s": 60},
     "margin": 0.0, "sigma": 0.0, "idle_dwell_s": 0, "busy_dwell_s": 0, "cooldown_s": 0, "rise_s": 0,
+    "dead_band": 0.1,
 }  # fmt: skip
-"""No dwell: what a sample says holds at once."""
+"""No dwell: what a sample says holds at once. What a cut goes deeper is not worth a raise."""
 HALF_MHZ = 7_400
 """A host's budget after a cut to an owner who uses half of it: 90 % less 50 %, and 3 % that a cut goes deeper."""
-HALF_AGAIN_MHZ = 8_000
-"""The same a few minutes later: what the cut went deeper is lent again."""
 MORE_MHZ = 5_400
 """The same for an owner who uses 60 %."""
 

@@ -41,7 +41,7 @@ async def spec_of(
         disk_gib=machine.disk_gib,
         limit_mhz=cluster.floor_mhz_per_vcpu * machine.vcpus,
         user_data=render_user_data(
-            [_attachment(row, vault) for row in lent],
+            [_attachment(row, share, vault) for row, share in zip(lent, _shares(lent), strict=True)],
             hostname=slot_hostname(installation_id.bytes + cluster.id.bytes, machine.slot or machine.ordinal),
             guest_token=token,
             manager=AccountManager(guests.manager_url, guests.key, str(machine.id)) if guests else None,
@@ -70,7 +70,14 @@ async def begun_on(session: Session, resource_id: UUID, installation_id: UUID) -
 
 def lent_now(rows: Sequence[Contribution], vault: Vault) -> list[Lent]:
     """What a machine would be attached to now; a key that cannot be read has no id."""
-    return [Lent(row.project_url, row.weight, _key_id(row, vault)) for row in rows]
+    shares = zip(rows, _shares(rows), strict=True)
+    return [Lent(row.project_url, share, _key_id(row, vault)) for row, share in shares]
+
+
+def _shares(rows: Sequence[Contribution]) -> list[float]:
+    """By weight for those of the highest priority; the others stand by with 0, as where an account manager tells it."""
+    highest = max((row.priority for row in rows), default=0)
+    return [row.weight if row.priority == highest else 0.0 for row in rows]
 
 
 def _key_id(row: Contribution, vault: Vault) -> str | None:
@@ -80,7 +87,7 @@ def _key_id(row: Contribution, vault: Vault) -> str | None:
         return None
 
 
-def _attachment(row: Contribution, vault: Vault) -> Attachment:
+def _attachment(row: Contribution, share: float, vault: Vault) -> Attachment:
     """A project by file, where there is no account manager."""
     key = vault.open(row.sealed_authenticator, authenticator_context(row.id))
-    return Attachment(row.project_url, key, row.weight)
+    return Attachment(row.project_url, key, share)

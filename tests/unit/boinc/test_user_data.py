@@ -239,6 +239,10 @@ def test_hostile_text_comes_out_as_it_went_in_or_nothing_does(
         ({"guest_token": ""}, "guest_token"),
         ({"guest_token": "a\nb"}, "guest_token"),
         ({"attachments": [Attachment("https://a/", WEAK, 0.0)]}, "weight"),
+        (
+            {"attachments": [Attachment("https://a/", WEAK, 1.0), Attachment("https://b/", WEAK, -1.0)]},
+            "weight",
+        ),
         ({"attachments": [Attachment("https://a/", WEAK, float("nan"))]}, "weight"),
         ({"attachments": [Attachment("https://a/", WEAK, 1.0), Attachment("http://a", WEAK, 1.0)]}, "same"),
         ({"attachments": [Attachment("https://a/\x07", WEAK, 1.0)]}, "project_url"),
