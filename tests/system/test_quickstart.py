@@ -6,13 +6,14 @@ import shlex
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from tools.parts.slots import free_port
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "quickstart.md"
@@ -58,10 +59,10 @@ def test_the_quickstart_does_what_it_says(tmp_path: Path) -> None:
         start_new_session=True,
     )
     try:
-        said, _ = typed.communicate(timeout=570)
+        said, _ = typed.communicate(timeout=1170)
     finally:
-        if typed.poll() is None:
-            os.killpg(typed.pid, signal.SIGKILL)
+        with suppress(ProcessLookupError):
+            os.killpg(typed.pid, signal.SIGKILL)  # the platform too, where a command failed
     assert typed.returncode == 0, said
     kinds = [kind for kind, _ in blocks()]
     assert kinds.count("install") == 1
