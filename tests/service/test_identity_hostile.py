@@ -128,7 +128,7 @@ async def test_no_secret_is_in_any_log_or_answer(database_url: str) -> None:
         written = stream.getvalue()
     assert "http.request" in written
     assert "user.created" in written
-    for secret in (*secrets, made_up.rpartition("_")[2], password, other):
+    for secret in (*secrets, made_up.split("_", 2)[2], password, other):
         assert secret not in written
     for secret in (password, other, "argon2"):
         assert secret not in answers
@@ -146,4 +146,4 @@ async def _use_everything(site: Site, password: str, other: str) -> list[str]:
     await site.admin.call("PUT", f"/v1/users/{user['id']}/password", {"password": password})
     await site.admin.call("GET", f"/v1/users?cursor={token['token']}")
     made = [token["token"], login["session_token"], site.admin_token]
-    return [*(text.rpartition("_")[2] for text in made), login["access_token"], site.admin.token]
+    return [*(text.split("_", 2)[2] for text in made), login["access_token"], site.admin.token]

@@ -16,7 +16,7 @@ PASSWORD = "correct horse"
 _BACK = """
 drop index uq_resource_name;
 alter table resource drop column name_key, drop column requires_probe, drop column activated_at,
-    drop column probe_id, drop column probe_until, drop column probe;
+    drop column probe_id, drop column probe_until, drop column probe, drop column site, drop column declared;
 update resource set name = 'LAB' where name = 'Other';
 update alembic_version set version_num = '0003';
 """

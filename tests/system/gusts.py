@@ -20,9 +20,12 @@ HANG_S = 25.0
 FULL = """
 create or replace function stats.fill() returns trigger language plpgsql as
     $$ begin raise exception 'no space left' using errcode = 'disk_full'; end $$;
-create trigger fill before insert on stats.cluster_sample for each row execute function stats.fill();
+create or replace trigger fill before insert on stats.cluster_sample for each row execute function stats.fill();
 """
-EMPTIED = "drop trigger if exists fill on stats.cluster_sample; drop function if exists stats.fill()"
+EMPTIED = """
+create or replace function stats.fill() returns trigger language plpgsql as $$ begin return new; end $$;
+"""
+"""The trigger stays: to take it away would lock all partitions, against those who are writing."""
 Blow = Callable[[House, random.Random, float], Awaitable[None]]
 Illness = Callable[[House, random.Random, Rules], Awaitable[None]]
 
