@@ -12,8 +12,10 @@ import numpy as np
 
 from libs.harvest import budgets
 from libs.harvest.backtest.trace import Floats, Load
+from libs.harvest.document import PRESETS
 
-TARGET, FULL, RECLAIM = 0.90, 1.0, 0.92
+_PRESET = PRESETS["balanced"]
+TARGET, FULL, RECLAIM = _PRESET["target"], 1.0, _PRESET["cpu"]["reclaim"]
 _EPSILON = 1e-6
 _FLOOR = 200.0 / 2600.0
 """Of a host, by which one machine as wide as it is kept alive: counts as nothing lent."""
@@ -32,10 +34,10 @@ class Knobs:
     fall_weight: float = budgets._FALL_WEIGHT
     high_weight: float = budgets._HIGH_WEIGHT
     narrowing: float = budgets._NARROWING
-    margin: float = 0.01
-    useful: float = 0.11
-    dead_band: float = 0.01
-    rise_s: float = 120.0
+    margin: float = _PRESET["margin"]
+    useful: float = _PRESET["useful_share"]
+    dead_band: float = _PRESET["dead_band"]
+    rise_s: float = _PRESET["rise_s"]
     hold: float = budgets._HOLD
     deeper: float = budgets._CUT_AHEAD
     worth: float = budgets._WORTH

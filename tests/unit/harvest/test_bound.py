@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 from libs.harvest.budgets import UNKNOWN, Weights, learn, upper_bound
 from libs.harvest.owner import HostLoad
 from libs.harvest.types import HostMemory, Trend
+from tools.bench._harvest_quick import Knobs, Own
 
 STEP_S = 300.0
 SHARE = st.floats(0.0, 1.0)
@@ -50,3 +52,15 @@ def test_more_load_never_means_a_lower_bound(
     weights = Weights.over(STEP_S, turns=turns)
     low, high = (learn(known, load(cpu), weights) for cpu in sorted((one, other)))
     assert upper_bound(low, sigma) <= upper_bound(high, sigma) + 1e-4 * (1.0 + math.sqrt(sigma))
+
+
+@given(st.lists(st.tuples(SHARE, SHARE), min_size=1, max_size=30), st.floats(0.0, 8.0))
+def test_the_bench_s_bound_of_all_hosts_at_once_is_the_engine_s(
+    loads: list[tuple[float, float]], sigma: float
+) -> None:
+    owner = np.array(loads)
+    quick = Own(Knobs(), np.array([sigma]), owner[0])
+    for now in owner[1:]:
+        quick.learn(now, STEP_S)
+    engine = [upper_bound(after(list(host)), sigma) for host in owner.T]
+    assert quick.above()[0] == pytest.approx(engine, abs=0.02)
