@@ -179,7 +179,7 @@ async def _lives(installed: Installed, lab: Lab) -> list[str]:
     return wrong + [f"{name} was never asked for" for name in lab.ever - names["requested"]]
 
 
-async def _samples(installed: Installed, witness: Witness) -> Wrong:
+async def _samples(installed: Installed, witness: Witness) -> dict[str, str]:
     """Every published sample counts once in stats, and no other does."""
     await witness.read()
     (cluster,) = {cluster for cluster, _ in witness.samples}
@@ -201,8 +201,11 @@ async def _samples(installed: Installed, witness: Witness) -> Wrong:
         said_and_kept = f"{len(witness.samples)} published, {summary['samples']} counted"
         return {"count": f"{said_and_kept}, {summary['refused']} refused"}
     said = Counter(ats)
-    wrong = [f"{at:%H:%M:%S} published {said[at]}, kept {kept[at]}" for at in {*said, *kept}]
-    return sorted(each for each, at in zip(wrong, {*said, *kept}, strict=True) if said[at] != kept[at])
+    return {
+        f"{at}": f"{at:%H:%M:%S} published {said[at]}, kept {kept[at]}"
+        for at in sorted({*said, *kept})
+        if said[at] != kept[at]
+    }
 
 
 async def _left_over(deployment: Deployment) -> dict[str, str]:
