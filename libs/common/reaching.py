@@ -68,12 +68,12 @@ async def migrate_reached(settings: Settings, schema: str, scripts: str) -> None
 
     Raises ServerUnreachable, and whatever the migration itself raises.
     """
-    for is_last in (False,) * (_MIGRATE_TIMES - 1) + (True,):
+    for times_left in reversed(range(_MIGRATE_TIMES)):
         try:
             await migrate(settings.database_dsn, schema, scripts)
             return
         except Exception as error:
-            if is_last or not _is_outage(error):
+            if not times_left or not _is_outage(error):
                 raise
             log.warning("schema.interrupted", schema=schema, error=type(error).__name__)
         await reach_database(settings)

@@ -9,11 +9,11 @@ from services.cli import show
 from services.cli.access import ask
 from services.cli.client import Client, Failed, Refused, plain
 from services.cli.names import RESOURCE, find
+from services.cli.watching import AsJson
 
 sites = typer.Typer(no_args_is_help=True, help="Places: the hosts, cores, memory and GPUs of each.")
 Name = Annotated[str, typer.Argument(help="Name or id.")]
 SiteName = Annotated[str, typer.Argument(help="Name.")]
-AsJson = Annotated[bool, typer.Option("--json", help="As JSON.")]
 _COLUMNS = ["hosts ", "cores ", "GiB ", "GPUs ", "low ", "medium GPU ", "HPC GPU "]
 _DECLARED = (
     "--declare takes hosts=6,cores=80,memory_gib=768,gpus=8; gpus may be left out where they are not known"

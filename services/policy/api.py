@@ -270,9 +270,7 @@ async def rehearse_policy(who: Viewer, policy_id: UUID, asked: RehearsalRequest,
         document = await usecases.document_of(session, policy)
         numbers = await find_numbers(session, policy)
     if size_of(document) is not None and numbers is None:
-        raise invalid(
-            "machine.size", "What this size is, depends on where the policy is.", "Assign it first."
-        )
+        raise invalid("machine.size", "What this size is depends on where the policy is.", "Assign it first.")
     rules, _ = usecases.read(fill(document, numbers))
     machines = None if asked.facts is None else asked.facts.machines
     facts = asked.facts or FactsRequest()

@@ -9,8 +9,8 @@ FPOPS = 1e9
 """What a task's second counts as: as in its `rsc_fpops_est`."""
 
 
-def grant_due(project: DemoProject) -> None:
-    """Judge every report whose time has come, and let go of what is long over."""
+def grant_due(project: DemoProject) -> bool:
+    """Judge every report whose time has come, and let go of what is long over; whether there is anything to keep."""
     hosts, before = project.hosts, project.now - project.validate_after_s
     due = [
         job for job in project.jobs.values() if job.state == JobState.REPORTED and job.reported_at <= before
@@ -21,7 +21,7 @@ def grant_due(project: DemoProject) -> None:
             hosts[job.host_id].credit += claimed_credit(job.cpu_s, FPOPS)
     if due:
         project.books.forget_old_jobs(project.now)
-        project.keep()
+    return bool(due)
 
 
 def is_right(job: Job) -> bool:

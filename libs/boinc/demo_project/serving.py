@@ -53,7 +53,8 @@ async def _answer(project: DemoProject, request: web.Request) -> web.Response:
         return web.Response(text=_TAKES[name](project, body), content_type="text/xml")
     if request.method != "GET" or body:
         project.blame(f"{name}: not a plain GET")
-    grant_due(project)
+    if grant_due(project):
+        project.keep()
     return await _show(project, name, request)
 
 

@@ -76,8 +76,10 @@ def validate(strictly: Callable[[Any], T], document: Any) -> tuple[T, frozenset[
 
 def word_of(enum: type[W], word: str) -> W:
     """One word of such a row; an unknown one is the careful one. Raises KeyError for an enum without such a word."""
-    known = enum._value2member_map_.get(word)
-    return cast(W, CAREFUL[enum] if known is None else known)
+    try:
+        return enum(word)
+    except ValueError:
+        return cast(W, CAREFUL[enum])
 
 
 def _is_of_words(error: ValidationError) -> bool:

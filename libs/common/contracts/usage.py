@@ -4,7 +4,7 @@ from dataclasses import dataclass, fields
 from datetime import datetime
 from enum import StrEnum
 from operator import attrgetter
-from typing import ClassVar
+from typing import ClassVar, get_origin
 from uuid import UUID
 
 from libs.common.contracts.base import Event
@@ -147,7 +147,7 @@ _columns = attrgetter(
     *[
         column.name
         for column in fields(Sample)
-        if str(column.type).startswith("tuple[") and column.name not in _OTHERS
+        if get_origin(column.type) is tuple and column.name not in _OTHERS
     ]
 )
 

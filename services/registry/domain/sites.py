@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
+from uuid import UUID
 
 from services.registry.domain import name_key
 from services.registry.domain.hosts import HostClass, Metal, classify
@@ -52,7 +53,7 @@ class Holdings:
 class Standing:
     """A resource and what it brings to its site."""
 
-    resource_id: Any
+    resource_id: UUID
     name: str
     site: str
     source: Source
