@@ -49,6 +49,12 @@ async def waiting_writers(url: str) -> int:
         return int(await connection.fetchval(query))
 
 
+async def published(url: str) -> Any:
+    """The end of the newest interval that the bus has taken."""
+    async with asking(url) as connection:
+        return await connection.fetchval("select sampled_at from monitor.resource")
+
+
 async def statuses(process: Process) -> set[int]:
     """Every answer of `/readyz` until the process has ended."""
     seen: set[int] = set()
@@ -86,6 +92,9 @@ async def test_a_process_that_is_told_to_stop_settles_hands_back_and_ends_in_tim
                 deployment.ask("one", "POST", f"/v1/clusters/{cluster['id']}/pause", {"reason": "stop"})
             )
             await until(lambda: _count(database_url, 2), 30, "a request and a sample in hand")
+            # Others wait for the cluster, too: what is published from now on cannot be settled before the end.
+            known = await published(database_url)
+            await until(lambda: _is_newer(database_url, known), 30, "a sample that nobody can settle")
             assert process.process is not None
             began = perf_counter()
             process.process.send_signal(signal.SIGTERM)
@@ -117,6 +126,10 @@ async def _clusters(deployment: Deployment) -> list[dict[str, Any]]:
 async def _all_held(url: str) -> bool:
     held = await leases(url)
     return len(held) == 2 and None not in held
+
+
+async def _is_newer(url: str, known: Any) -> bool:
+    return bool(await published(url) != known)
 
 
 async def _count(url: str, least: int) -> bool:
