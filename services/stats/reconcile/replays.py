@@ -16,6 +16,7 @@ from typing import Any
 
 import structlog
 
+from libs.common.bus.handling import heed_cancellation
 from libs.common.clock import Clock
 from libs.common.db import Database
 from services.stats.domain.history import STEP_S
@@ -165,6 +166,7 @@ class Replays:
             async with self._database.transaction() as session:
                 if not await backtests.renew(session, held, progress.share):
                     raise Lost
+            heed_cancellation()  # which a client library may have swallowed: it would be held for ever
             self._look.clear()
             with suppress(TimeoutError):
                 async with asyncio.timeout(RENEW_EVERY_S):
