@@ -1,6 +1,7 @@
 """What stands in the files of a machine that does nothing but BOINC."""
 
 from collections.abc import Sequence
+from textwrap import indent
 
 CC_CONFIG = """\
 <cc_config>
@@ -66,18 +67,13 @@ WantedBy=multi-user.target
 """
 
 # Installing starts the client before its files exist; a cloned state would be the clone's identity.
-SETUP = """\
+_SETUP = """\
 #!/bin/sh
 # Run again until it succeeds: without network it comes back in half a minute.
 set -eu
 stage=/etc/tides/boinc
 [ -e /etc/tides/ready ] && rm -f $stage/ac*.xml && exit 0
-if ! command -v boinc >/dev/null; then
-    export DEBIAN_FRONTEND=noninteractive
-    apt-get -q update
-    apt-get -q install -y --no-install-recommends boinc-client ca-certificates
-fi
-systemctl stop boinc-client || true
+{install}systemctl stop boinc-client || true
 data=/var/lib/boinc-client
 [ -d $data ] || data=/var/lib/boinc
 rm -f $data/client_state.xml $data/client_state_prev.xml
@@ -102,6 +98,71 @@ touch /etc/tides/ready
 systemctl restart boinc-client
 rm -f $stage/ac*.xml
 """
+
+_APT = """\
+export DEBIAN_FRONTEND=noninteractive
+apt-get -q update
+apt-get -q install -y --no-install-recommends boinc-client ca-certificates
+"""
+_INSTALL = "if ! command -v boinc >/dev/null; then\n" + indent(_APT, "    ") + "fi\n"
+_EXPECT = """\
+if ! command -v boinc >/dev/null; then
+    echo 'tides: the image was said to hold boinc-client, and does not' >&2
+    exit 1
+fi
+"""
+
+BUILD_UNIT = """\
+[Unit]
+Description=Tides makes this machine an image
+After=network.target
+StartLimitIntervalSec=0
+[Service]
+Type=oneshot
+ExecStart=/usr/local/sbin/tides-build
+Restart=on-failure
+RestartSec=30
+[Install]
+WantedBy=multi-user.target
+"""
+
+# A client that starts once has an identity, which every clone would share: it is masked until it is cleaned away.
+_BUILD = """\
+#!/bin/sh
+# Run again until it succeeds: without network it comes back in half a minute.
+set -eu
+timeout 600 cloud-init status --wait >/dev/null || true
+{install}data=/var/lib/boinc-client
+[ -d $data ] || data=/var/lib/boinc
+rm -f $data/client_state*.xml $data/account*.xml $data/acct_mgr*.xml
+[ ! -e /etc/boinc-client/gui_rpc_auth.cfg ] || : >/etc/boinc-client/gui_rpc_auth.cfg
+rm -rf /etc/tides
+apt-get -q clean || true
+rm -rf /var/lib/apt/lists/* /var/lib/dhcp/*
+rm -f /etc/ssh/ssh_host_* /root/.bash_history /home/*/.bash_history /var/lib/systemd/random-seed
+cloud-init clean --logs
+rm -rf /var/log/journal/*
+find /var/log -type f -exec truncate -s 0 {} +
+[ -L /var/lib/dbus/machine-id ] || rm -f /var/lib/dbus/machine-id
+: >/etc/machine-id
+systemctl disable tides-build.service
+rm -f /etc/systemd/system/tides-build.service /usr/local/sbin/tides-build
+sync
+systemctl poweroff
+"""
+_UNSTARTED = (
+    "systemctl mask boinc-client\n" + _APT + "systemctl unmask boinc-client\nsystemctl disable boinc-client\n"
+)
+
+
+def render_setup(*, installs: bool) -> str:
+    """The script that puts BOINC in place; where the image holds the client it asks no mirror for it."""
+    return _SETUP.replace("{install}", _INSTALL if installs else _EXPECT)
+
+
+def render_build(*, installs: bool) -> str:
+    """The script that makes a machine an image, with the client or without: what is its own goes, and it turns off."""
+    return _BUILD.replace("{install}", _UNSTARTED if installs else "")
 
 
 def render_proxy(host: str, port: int, not_for: Sequence[str]) -> str:

@@ -4,8 +4,6 @@ cloud-init itself needs no network for it: it writes files and starts units. A u
 installs what is missing and puts BOINC's files in place, so a machine that boots without network is only later.
 """
 
-import base64
-import gzip
 import hashlib
 import json
 import math
@@ -15,19 +13,19 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
-import yaml
-
 from libs.boinc import wording
 from libs.boinc.account import Attachment, account_file_name, canonical_url, render_account_file
-from libs.boinc.machine_files import (
-    AGENT_UNIT,
-    CC_CONFIG,
-    PREFERENCES,
-    SETUP,
-    SETUP_UNIT,
-    UNIT,
-    render_proxy,
+from libs.boinc.image import (
+    LARGEST_BYTES,
+    Component,
+    Proxy,
+    Surroundings,
+    agent_program,
+    apt_files,
+    file_of,
+    write_document,
 )
+from libs.boinc.machine_files import CC_CONFIG, PREFERENCES, SETUP_UNIT, UNIT, render_proxy, render_setup
 from libs.boinc.signing import PublicKey
 
 __all__ = [
@@ -35,19 +33,17 @@ __all__ = [
     "AccountManager",
     "Agent",
     "Attachment",
+    "Component",
     "Proxy",
     "Surroundings",
     "render_user_data",
     "slot_hostname",
 ]
 
-LARGEST_BYTES = 16 * 1024
 STAGE = "/etc/tides/boinc"
 _HOSTNAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 _TOKEN = re.compile(r"[\x21-\x7e]{1,200}")
-_PLAIN = re.compile(r"[\n\x20-\x7e]*")
 _DOOR = re.compile(r"https://[A-Za-z0-9.\[\]:-]+(/[A-Za-z0-9._~/-]*)?/")
-_PROXY_HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,250}[A-Za-z0-9])?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,36 +65,6 @@ class Agent:
 
     door_url: str
     source: str = field(repr=False)
-
-
-@dataclass(frozen=True, slots=True)
-class Proxy:
-    """The way out of the private cloud."""
-
-    host: str
-    port: int
-    not_for: tuple[str, ...] = ()
-    """Hosts that are reached without it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Surroundings:
-    """What the private cloud demands of its machines."""
-
-    ca_pem: str | None = None
-    proxy: Proxy | None = None
-
-
-class _Dumper(yaml.SafeDumper):
-    """Several plain lines become a block that a person can read; everything else is quoted as it needs."""
-
-
-def _represent(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
-    block = "\n" in text and _PLAIN.fullmatch(text)
-    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style="|" if block else None)
-
-
-_Dumper.add_representer(str, _represent)
 
 
 def slot_hostname(place: bytes, ordinal: int) -> str:
@@ -132,21 +98,10 @@ def render_user_data(
         *_system_files(around),
         *_agent_files(agent, guest_token, around),
     ]
-    document: dict[str, Any] = {"hostname": hostname, "preserve_hostname": False}
-    if around.ca_pem:
-        document["ca_certs"] = {"trusted": [around.ca_pem]}
-    document["write_files"] = files
+    ca_pem = None if Component.CA in around.present else around.ca_pem
     units = ["tides-setup.service", *(["tides-agent.service"] if agent else [])]
-    document["runcmd"] = [
-        ["systemctl", "daemon-reload"],
-        ["systemctl", "enable", *units],
-        ["systemctl", "start", "--no-block", *units],
-    ]
-    text = "#cloud-config\n" + yaml.dump(document, Dumper=_Dumper, sort_keys=False, width=4096)
-    if len(text.encode()) > LARGEST_BYTES:
-        size = LARGEST_BYTES // 1024
-        raise ValueError(f"attachments, ca_pem: the user-data is larger than {size} KiB; give less of them")
-    return text
+    head = {"hostname": hostname, "preserve_hostname": False}
+    return write_document(head, files, ca_pem, units, "attachments, ca_pem")
 
 
 def _check(
@@ -171,13 +126,12 @@ def _check(
 def _boinc_files(attachments: Sequence[Attachment], around: Surroundings) -> list[dict[str, Any]]:
     proxy = ""
     if around.proxy is not None:
-        _check_proxy(around.proxy)
         proxy = render_proxy(around.proxy.host, around.proxy.port, around.proxy.not_for)
     return [
-        _file(f"{STAGE}/cc_config.xml", CC_CONFIG.replace("{proxy}", proxy)),
-        _file(f"{STAGE}/global_prefs_override.xml", PREFERENCES),
+        file_of(f"{STAGE}/cc_config.xml", CC_CONFIG.replace("{proxy}", proxy)),
+        file_of(f"{STAGE}/global_prefs_override.xml", PREFERENCES),
         *(
-            _file(f"{STAGE}/{account_file_name(each.project_url)}", render_account_file(each), "0600")
+            file_of(f"{STAGE}/{account_file_name(each.project_url)}", render_account_file(each), "0600")
             for each in attachments
         ),
     ]
@@ -199,46 +153,28 @@ def _manager_files(manager: AccountManager, guest_token: str) -> list[dict[str, 
         + "</acct_mgr_login>\n"
     )
     return [
-        _file(f"{STAGE}/acct_mgr_url.xml", url),
-        _file(f"{STAGE}/acct_mgr_login.xml", login, "0600"),
+        file_of(f"{STAGE}/acct_mgr_url.xml", url),
+        file_of(f"{STAGE}/acct_mgr_login.xml", login, "0600"),
     ]
 
 
 def _system_files(around: Surroundings) -> list[dict[str, Any]]:
-    files = [
-        _file("/etc/systemd/system/boinc-client.service.d/tides.conf", UNIT),
-        _file("/etc/systemd/system/tides-setup.service", SETUP_UNIT),
-        _file("/usr/local/sbin/tides-setup", SETUP, "0755"),
+    setup = render_setup(installs=Component.BOINC not in around.present)
+    return [
+        file_of("/etc/systemd/system/boinc-client.service.d/tides.conf", UNIT),
+        file_of("/etc/systemd/system/tides-setup.service", SETUP_UNIT),
+        file_of("/usr/local/sbin/tides-setup", setup, "0755"),
+        *apt_files(around.proxy),
     ]
-    if around.proxy is not None:
-        at = f"http://{around.proxy.host}:{around.proxy.port}"
-        text = f'Acquire::http::Proxy "{at}";\nAcquire::https::Proxy "{at}";\n'
-        files.append(_file("/etc/apt/apt.conf.d/90tides", text))
-    return files
 
 
 def _agent_files(agent: Agent | None, guest_token: str, around: Surroundings) -> list[dict[str, Any]]:
     if agent is None:
-        return [_file("/etc/tides/guest_token", guest_token, "0600")]
+        return [file_of("/etc/tides/guest_token", guest_token, "0600")]
     if not _DOOR.fullmatch(agent.door_url):
         raise ValueError("agent: the door's address must begin with https:// and end in a slash")
     settings = {"door": agent.door_url, "token": guest_token}
     if around.proxy is not None:
         settings["proxy"] = f"http://{around.proxy.host}:{around.proxy.port}"
-    packed = base64.b64encode(gzip.compress(agent.source.encode(), 9, mtime=0)).decode()
-    program = _file("/usr/local/sbin/tides-agent", packed, "0755") | {"encoding": "gz+b64"}
-    return [
-        _file("/etc/tides/agent.json", json.dumps(settings), "0600"),
-        _file("/etc/systemd/system/tides-agent.service", AGENT_UNIT),
-        program,
-    ]
-
-
-def _check_proxy(proxy: Proxy) -> None:
-    names = (proxy.host, *proxy.not_for)
-    if not all(_PROXY_HOST.fullmatch(name) for name in names) or not 0 < proxy.port < 65536:
-        raise ValueError("proxy: must be a host's name and a port, and hosts that are reached without it")
-
-
-def _file(path: str, content: str, permissions: str = "0644") -> dict[str, Any]:
-    return {"path": path, "owner": "root:root", "permissions": permissions, "content": content}
+    program = () if Component.AGENT in around.present else agent_program(agent.source)
+    return [file_of("/etc/tides/agent.json", json.dumps(settings), "0600"), *program]
