@@ -97,7 +97,7 @@ def write_document(
     units: Sequence[str],
     blame: str,
 ) -> str:
-    """The document that writes these files and starts these units. Raises ValueError that names `blame` if too large."""
+    """The document that writes these files and starts these units. Raises ValueError with `blame` if too large."""
     document = dict(head)
     if ca_pem:
         document["ca_certs"] = {"trusted": [ca_pem]}

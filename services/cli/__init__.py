@@ -19,6 +19,7 @@ from services.cli import (
     demo,
     floor,
     guests,
+    images,
     lending,
     operate,
     people,
@@ -51,7 +52,7 @@ app.command("demo")(demo.demo)
 app.command("chaos")(chaos.chaos)
 app.add_typer(clouds.resources, name="resource")
 app.add_typer(sites.sites, name="site")
-app.add_typer(clouds.templates, name="template")
+app.add_typer(images.templates, name="template")
 app.add_typer(rules.policies, name="policy")
 app.add_typer(projects.projects, name="project")
 app.add_typer(lending.contributions, name="contribution")

@@ -1,4 +1,4 @@
-"""`tides resource`, `tides template`: clouds, and the images that machines are made from."""
+"""`tides resource`: clouds."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -8,7 +8,7 @@ import typer
 from services.cli import leaving, modes, show, sites
 from services.cli.access import ask, read_secret
 from services.cli.client import Client, Failed
-from services.cli.names import RESOURCE, TEMPLATE, find
+from services.cli.names import RESOURCE, find
 from services.cli.watching import AsJson
 
 resources = typer.Typer(no_args_is_help=True, help="Clouds: register, look, lend, pause, drain, remove.")
@@ -16,7 +16,6 @@ modes.add_to(resources)
 leaving.add_to(resources)
 resources.command("hosts")(sites.list_hosts)
 resources.command("sizes")(sites.list_sizes)
-templates = typer.Typer(no_args_is_help=True, help="Images that machines are made from.")
 DECLARE = typer.Option(
     help="hosts=6,cores=80,memory_gib=768,gpus=8: what is there, where the cloud shows no hosts."
 )
@@ -208,69 +207,3 @@ def validate_resource(context: typer.Context, name: Name) -> None:
         return await client.call("POST", f"/v1/resources/{known['id']}/validate")
 
     _tell_validation(ask(context, work))
-
-
-@templates.command("add")
-def add_template(
-    context: typer.Context,
-    name: str,
-    resource: Annotated[str, typer.Option()],
-    reference: Annotated[str, typer.Option(help="As the cloud calls it.")],
-    approve: Annotated[bool, typer.Option(help="Let it be deployed at once.")] = False,
-) -> None:
-    """Register a template that exists in a cloud, as a draft."""
-
-    async def work(client: Client) -> Any:
-        known = await find(client, RESOURCE, resource)
-        body = {"name": name, "resource_id": known["id"], "reference": reference}
-        added = await client.call("POST", "/v1/templates", body)
-        if approve:
-            path = f"/v1/templates/{added['id']}/versions/1/approve"
-            added["versions"] = [await client.call("POST", path)]
-        return added
-
-    added = ask(context, work)
-    version = added["versions"][0]
-    show.say(
-        f"{added['name']} version {version['version']}, {version['disk_gib']:.2g} GiB: {version['state']}"
-    )
-
-
-def _change_version(context: typer.Context, name: str, number: int | None, verb: str) -> None:
-    async def work(client: Client) -> Any:
-        known = await find(client, TEMPLATE, name)
-        version = number or max(one["version"] for one in known["versions"])
-        return await client.call("POST", f"/v1/templates/{known['id']}/versions/{version}/{verb}")
-
-    changed = ask(context, work)
-    show.say(f"{name} version {changed['version']}: {changed['state']}")
-
-
-Version = Annotated[int | None, typer.Option(help="Left out: the newest.")]
-
-
-@templates.command("approve")
-def approve_template(context: typer.Context, name: Name, version: Version = None) -> None:
-    """Let a draft be deployed."""
-    _change_version(context, name, version, "approve")
-
-
-@templates.command("revoke")
-def revoke_template(context: typer.Context, name: Name, version: Version = None) -> None:
-    """Withdraw a version for good; its machines drain."""
-    _change_version(context, name, version, "revoke")
-
-
-@templates.command("list")
-def list_templates(context: typer.Context, json_: AsJson = False) -> None:
-    """Every template and its versions."""
-    found = ask(context, lambda client: client.pages(TEMPLATE.path))
-    if json_:
-        show.as_json(found)
-        return
-    rows = [
-        [one["name"], version["version"], version["state"], version["reference"], version["guest_os"]]
-        for one in found
-        for version in one["versions"]
-    ]
-    show.table(["name", "version ", "state", "reference", "guest"], rows)

@@ -1,6 +1,6 @@
 """HTTP of templates: /v1/templates."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Annotated
 from uuid import UUID
@@ -8,6 +8,7 @@ from uuid import UUID
 from fastapi import APIRouter, Depends, Path, Request
 from pydantic import BaseModel, ConfigDict, Field
 
+from libs.boinc.image import Component
 from libs.common.auth import Principal, Role, allow
 from libs.common.contracts.supply import TemplateState
 from libs.common.db import Database
@@ -20,7 +21,7 @@ from libs.providers.registry import UnknownDriver
 from services.templates import usecases
 from services.templates.domain import Verb
 from services.templates.models import Template, Version
-from services.templates.usecases import Target
+from services.templates.usecases import Image, Origin, Target
 
 FIT = "Give a template of Linux with cloud-init; docs/vsphere-templates.md says what it needs."
 
@@ -50,6 +51,10 @@ class VersionRequest(BaseModel):
     reference: Text
     disk_gib: Disk | None = None
     """None: as large as the template's own disks."""
+    derived_from: UUID | None = None
+    """The version of the same resource that a person made this image from."""
+    components: Annotated[list[Component], Field(max_length=len(Component))] = []
+    """What the image holds already: its machines do not install it."""
 
 
 class TemplateRequest(VersionRequest):
@@ -59,10 +64,20 @@ class TemplateRequest(VersionRequest):
     resource_id: UUID
 
 
-class VersionView(BaseModel):
-    """One image of a template."""
+class OriginView(BaseModel):
+    """The version that another was derived from, as it is now."""
 
     model_config = ConfigDict(from_attributes=True)
+
+    version_id: UUID
+    name: str
+    version: int
+    state: TemplateState
+    """Revoked: think about those that were derived from it, too."""
+
+
+class VersionView(BaseModel):
+    """One image of a template."""
 
     id: UUID
     version: int
@@ -74,6 +89,9 @@ class VersionView(BaseModel):
     """The cloud did not have it at `checked_at`."""
     checked_at: datetime
     created_at: datetime
+    derived_from: OriginView | None
+    components: list[str]
+    """What its machines need not install."""
 
 
 class TemplateView(BaseModel):
@@ -96,12 +114,11 @@ async def register_template(
         await once.look(session)
         target = await usecases.target_of(session, who, asked.resource_id, request.app.state.installation_id)
     seen = await _look_up(request, target, asked.reference)
-    disk_gib = _disk_of(seen, asked.disk_gib)
+    image = _image(seen, asked)
     async with once.transaction(database) as session:
-        template, version = await usecases.register(
-            session, asked.resource_id, asked.name, seen, disk_gib, request.app.state.clock.now()
-        )
-        return once.answers(_view(template, [version]))
+        now = request.app.state.clock.now()
+        template, version = await usecases.register(session, asked.resource_id, asked.name, image, now)
+        return once.answers(_view(template, [version], await usecases.origins_of(session, [version])))
 
 
 @router.get("")
@@ -117,7 +134,8 @@ async def list_templates(
     async with database.transaction() as session:
         found = await usecases.page(session, who, resource_id, after, limit + 1)
         versions = await usecases.versions_of(session, found)
-    return page_of(found, limit, lambda row: _view(row, versions), lambda row: (str(row.id),))
+        origins = await usecases.origins_of(session, versions)
+    return page_of(found, limit, lambda row: _view(row, versions, origins), lambda row: (str(row.id),))
 
 
 @router.get("/{template_id}")
@@ -126,7 +144,8 @@ async def read_template(who: Viewer, template_id: UUID, database: Db) -> Templat
     async with database.transaction() as session:
         template = await usecases.find(session, who, template_id)
         versions = await usecases.versions_of(session, [template])
-    return _view(template, versions)
+        origins = await usecases.origins_of(session, versions)
+    return _view(template, versions, origins)
 
 
 @router.post("/{template_id}/versions", status_code=201)
@@ -141,12 +160,11 @@ async def add_version(
             session, who, template.resource_id, request.app.state.installation_id
         )
     seen = await _look_up(request, target, asked.reference)
-    disk_gib = _disk_of(seen, asked.disk_gib)
+    image = _image(seen, asked)
     async with once.transaction(database) as session:
-        _, version = await usecases.add_version(
-            session, who, template_id, seen, disk_gib, request.app.state.clock.now()
-        )
-        return once.answers(VersionView.model_validate(version))
+        now = request.app.state.clock.now()
+        _, version = await usecases.add_version(session, who, template_id, image, now)
+        return once.answers(_version(version, await usecases.origins_of(session, [version])))
 
 
 @router.post("/{template_id}/versions/{number}/approve")
@@ -167,7 +185,7 @@ async def _change(
     async with database_of(request).transaction() as session:
         now = request.app.state.clock.now()
         _, version = await usecases.change(session, who, template_id, number, verb, now)
-    return VersionView.model_validate(version)
+        return _version(version, await usecases.origins_of(session, [version]))
 
 
 async def _look_up(request: Request, target: Target, reference: str) -> TemplateSeen:
@@ -189,14 +207,32 @@ async def _look_up(request: Request, target: Target, reference: str) -> Template
     return seen
 
 
-def _disk_of(seen: TemplateSeen, asked_gib: float | None) -> float:
-    if asked_gib is not None and asked_gib < seen.disk_gib:
+def _image(seen: TemplateSeen, asked: VersionRequest) -> Image:
+    if asked.disk_gib is not None and asked.disk_gib < seen.disk_gib:
         raise invalid("disk_gib", f"The template's own disks take {seen.disk_gib:g} GiB.")
-    return seen.disk_gib if asked_gib is None else asked_gib
+    disk_gib = seen.disk_gib if asked.disk_gib is None else asked.disk_gib
+    return Image(seen, disk_gib, asked.derived_from, asked.components)
 
 
-def _view(template: Template, versions: Sequence[Version]) -> TemplateView:
-    own = [VersionView.model_validate(version) for version in versions if version.template_id == template.id]
+def _version(version: Version, origins: Mapping[UUID, Origin]) -> VersionView:
+    origin = origins[version.derived_from] if version.derived_from is not None else None
+    return VersionView(
+        id=version.id,
+        version=version.version,
+        reference=version.reference,
+        disk_gib=version.disk_gib,
+        guest_os=version.guest_os,
+        state=TemplateState(version.state),
+        missing=version.missing,
+        checked_at=version.checked_at,
+        created_at=version.created_at,
+        derived_from=OriginView.model_validate(origin) if origin is not None else None,
+        components=version.components,
+    )
+
+
+def _view(template: Template, versions: Sequence[Version], origins: Mapping[UUID, Origin]) -> TemplateView:
+    own = [_version(version, origins) for version in versions if version.template_id == template.id]
     return TemplateView(
         id=template.id,
         organisation_id=template.organisation_id,

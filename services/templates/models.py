@@ -4,7 +4,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import BigInteger, ForeignKey, String, Text, UniqueConstraint
+from sqlalchemy import BigInteger, ForeignKey, String, Text, UniqueConstraint, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
@@ -47,6 +47,9 @@ class Version(Base):
     missing: Mapped[bool]
     checked_at: Mapped[datetime] = mapped_column(Utc)
     created_at: Mapped[datetime] = mapped_column(Utc)
+    derived_from: Mapped[UUID | None] = mapped_column(ForeignKey("template_version.id"))
+    components: Mapped[list[str]] = mapped_column(JSONB, server_default=text("'[]'::jsonb"))
+    """What the image holds, so that no machine installs it; words of libs.boinc.image.Component."""
 
 
 class KnownResource(Base):

@@ -10,6 +10,7 @@ from sqlalchemy import func, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import IntegrityError
 
+from libs.boinc.image import Component
 from libs.common.auth import Principal, Role
 from libs.common.contracts.resource import ResourceChanged
 from libs.common.contracts.supply import TemplateChanged, TemplateState
@@ -44,6 +45,16 @@ class Target:
 
 
 @dataclass(frozen=True, slots=True)
+class Origin:
+    """The version that another one was derived from, as it is now."""
+
+    version_id: UUID
+    name: str
+    version: int
+    state: TemplateState
+
+
+@dataclass(frozen=True, slots=True)
 class Look:
     """Versions of one resource that are to be looked for."""
 
@@ -73,8 +84,18 @@ async def target_of(session: Session, who: Principal, resource_id: UUID, install
     return _target(known, installation_id)
 
 
+@dataclass(frozen=True, slots=True)
+class Image:
+    """An image as it was found and as it was described."""
+
+    seen: TemplateSeen
+    disk_gib: float
+    derived_from: UUID | None = None
+    components: Sequence[Component] = ()
+
+
 async def register(
-    session: Session, resource_id: UUID, name: str, seen: TemplateSeen, disk_gib: float, now: datetime
+    session: Session, resource_id: UUID, name: str, image: Image, now: datetime
 ) -> tuple[Template, Version]:
     """Keep a template found in a resource as version 1, a draft. Raises 409 when the name is taken there."""
     known = await session.get_one(KnownResource, resource_id)
@@ -90,19 +111,19 @@ async def register(
         await session.flush()
     except IntegrityError:
         raise conflict(
-            "A template of this name exists on the resource.", "Add a version to it.", "name"
+            "A template of this name exists on the resource.", "Add a version to it (`--next`).", "name"
         ) from None
-    return template, _draft(session, template, 1, seen, disk_gib, now)
+    return template, await _draft(session, template, 1, image, now)
 
 
 async def add_version(
-    session: Session, who: Principal, template_id: UUID, seen: TemplateSeen, disk_gib: float, now: datetime
+    session: Session, who: Principal, template_id: UUID, image: Image, now: datetime
 ) -> tuple[Template, Version]:
     """Keep another image of a template as its next version, a draft."""
     template = await find(session, who, template_id, lock=True)
     newest = select(func.max(Version.version)).where(Version.template_id == template_id)
     number = (await session.scalar(newest) or 0) + 1
-    return template, _draft(session, template, number, seen, disk_gib, now)
+    return template, await _draft(session, template, number, image, now)
 
 
 async def change(
@@ -151,6 +172,18 @@ async def versions_of(session: Session, templates: Sequence[Template]) -> Sequen
     ids = [template.id for template in templates]
     query = select(Version).where(Version.template_id.in_(ids)).order_by(Version.version)
     return (await session.scalars(query)).all()
+
+
+async def origins_of(session: Session, versions: Sequence[Version]) -> dict[UUID, Origin]:
+    """What these versions were derived from, by the origin's id."""
+    ids = {version.derived_from for version in versions if version.derived_from is not None}
+    if not ids:
+        return {}
+    query = select(Version.id, Template.name, Version.version, Version.state)
+    rows = await session.execute(
+        query.join(Template, Template.id == Version.template_id).where(Version.id.in_(ids))
+    )
+    return {row.id: Origin(row.id, row.name, row.version, TemplateState(row.state)) for row in rows}
 
 
 async def learn_resource(session: Session, event: ResourceChanged) -> None:
@@ -213,21 +246,23 @@ def _target(known: KnownResource, installation_id: UUID) -> Target:
     return Target(known.provider, connection)
 
 
-def _draft(
-    session: Session, template: Template, number: int, seen: TemplateSeen, disk_gib: float, now: datetime
-) -> Version:
+async def _draft(session: Session, template: Template, number: int, image: Image, now: datetime) -> Version:
+    if image.derived_from is not None:
+        await _check_origin(session, template, image.derived_from)
     version = Version(
         id=new_id(),
         template_id=template.id,
         version=number,
-        reference=seen.reference,
-        disk_gib=disk_gib,
-        guest_os=seen.guest_os[:200],
+        reference=image.seen.reference,
+        disk_gib=image.disk_gib,
+        guest_os=image.seen.guest_os[:200],
         state=TemplateState.DRAFT.value,
         revision=1,
         missing=False,
         checked_at=now,
         created_at=now,
+        derived_from=image.derived_from,
+        components=sorted(set(image.components)),
     )
     session.add(version)
     session.emit(_changed(template, version, now))
@@ -248,7 +283,21 @@ def _changed(template: Template, version: Version, now: datetime) -> TemplateCha
         reference=version.reference,
         disk_gib=version.disk_gib,
         state=TemplateState(version.state),
+        derived_from=version.derived_from,
+        components=tuple(version.components),
     )
+
+
+async def _check_origin(session: Session, template: Template, version_id: UUID) -> None:
+    """Raises 422 unless the version is one of the same resource that is not withdrawn."""
+    query = select(Version.state).join(Template, Template.id == Version.template_id)
+    state = await session.scalar(
+        query.where(Version.id == version_id, Template.resource_id == template.resource_id)
+    )
+    if state is None:
+        raise invalid("derived_from", "The resource has no template version with this id.", "Name one of it.")
+    if state == TemplateState.REVOKED:
+        raise invalid("derived_from", "This version was revoked.", "Name one that is approved.")
 
 
 def _may_see(who: Principal, organisation_id: UUID) -> bool:

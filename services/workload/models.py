@@ -179,6 +179,8 @@ class Template(Base):
     reference: Mapped[str]
     disk_gib: Mapped[float]
     state: Mapped[str]
+    components: Mapped[list[Any]] = mapped_column(default=list, server_default=text("'[]'::jsonb"))
+    """What its machines need not install."""
 
 
 class Contribution(Base):

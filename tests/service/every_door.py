@@ -52,6 +52,7 @@ class Doors:
             "username": "tides",
             "authenticator": WEAK_KEY,
             "account_id": None,
+            "derived_from": None,  # an id of a version on the same resource
             "reference": "boinc-worker",
             "resource_ids": [self.ids["resource_id"]],
             "ca_pem": None,

@@ -117,6 +117,48 @@ async def test_what_the_cloud_does_not_have_is_refused_at_its_field(templates: L
     assert (await templates.ask("POST", "/v1/templates", wanted())).status == 409
 
 
+async def test_an_image_that_a_person_made_says_what_it_is_from_and_what_it_holds(
+    templates: Lone, cloud: Cloud
+) -> None:
+    await templates.tell(resource(templates, cloud.url))
+    other = UUID(int=7)
+    await templates.tell(resource(templates, cloud.url, resource_id=other))
+    first = await register(templates)
+    elsewhere = await register(templates, resource_id=str(other))
+    source, path = first["versions"][0], f"/v1/templates/{first['id']}"
+    made = {"reference": "boinc-worker", "derived_from": source["id"], "components": ["boinc", "agent"]}
+
+    for changes, field in (
+        ({"components": ["boinc", "docker"]}, "components.1"),
+        ({"derived_from": str(uuid4())}, "derived_from"),
+        ({"derived_from": elsewhere["versions"][0]["id"]}, "derived_from"),
+    ):
+        refused = await templates.ask("POST", f"{path}/versions", made | changes)
+        assert (refused.status, refused.field) == (422, field)
+    second = await templates.ask("POST", f"{path}/versions", made)
+    assert (second.status, second.body["components"]) == (201, ["agent", "boinc"])
+    own = {"version_id": source["id"], "name": "worker", "version": 1, "state": "draft"}
+    assert second.body["derived_from"] == own
+    by_name = await register(templates, name="lab", derived_from=source["id"])
+    assert by_name["versions"][0]["derived_from"] == own
+
+    await templates.ask("POST", f"{path}/versions/1/revoke")
+    read = (await templates.ask("GET", path)).body["versions"]
+    assert [version["derived_from"] and version["derived_from"]["state"] for version in read] == [
+        None,
+        "revoked",
+    ]
+    listed = (await templates.ask("GET", "/v1/templates")).body["items"]
+    assert listed[-1]["versions"][0]["derived_from"]["state"] == "revoked"
+    late = await templates.ask("POST", f"{path}/versions", made)
+    assert (late.status, late.field) == (422, "derived_from")
+    heard = [event for event in await templates.hear(5) if isinstance(event, TemplateChanged)]
+    told = [event for event in heard if str(event.version_id) == second.body["id"]]
+    assert [(str(event.derived_from), event.components) for event in told] == [
+        (source["id"], ("agent", "boinc"))
+    ]
+
+
 async def test_a_template_that_no_machine_can_be_made_from_is_refused_with_the_reason(
     templates: Lone, cloud: Cloud, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -48,6 +48,27 @@ async def test_a_machine_of_an_account_manager_gets_no_project_and_no_key_but_it
         assert len({document["hostname"] for document in documents}) == 2
 
 
+async def test_what_the_image_holds_is_not_installed_even_where_an_older_process_took_the_news(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TIDES_BOINC_URL", URL)
+    monkeypatch.setenv("TIDES_BOINC_SIGNING_KEY", KEY.text)
+    async with open_house(database_url) as house:
+        await house.change_template(components=("boinc", "agent", "a newer word"))
+        await house.execute("update template set components = '[]'")
+        await house.tell(house.template)
+        await house.lend()
+        await house.run(40)
+
+        documents = [yaml.safe_load(machine.user_data) for machine in house.cloud.truth().machines]
+    assert len(documents) == 2
+    for document in documents:
+        files = {file["path"]: file["content"] for file in document["write_files"]}
+        assert "apt-get" not in files["/usr/local/sbin/tides-setup"]
+        assert "/usr/local/sbin/tides-agent" not in files
+        assert json.loads(files["/etc/tides/agent.json"])["token"]
+
+
 async def test_a_drain_says_how_long_it_may_take_and_ends_when_the_guest_is_done(database_url: str) -> None:
     async with open_house(database_url) as house:
         await house.lend()

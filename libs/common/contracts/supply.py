@@ -57,6 +57,10 @@ class TemplateChanged(StateEvent):
     """What the driver finds the template by."""
     disk_gib: float
     state: TemplateState
+    derived_from: UUID | None = None
+    """The version that it was made from; None: from none, or not known."""
+    components: tuple[str, ...] = ()
+    """What the image holds, so that its machines do not install it: boinc, agent, ca; words may be added."""
 
     @property
     def subject(self) -> str:

@@ -5,6 +5,7 @@ from uuid import UUID
 
 from sqlalchemy import select
 
+from libs.boinc.image import Component, Surroundings
 from libs.boinc.user_data import AccountManager, Agent, Attachment, render_user_data, slot_hostname
 from libs.common.db import Session
 from libs.common.secrets import Unsealable, Vault, authenticator_context, guest_token_context
@@ -12,7 +13,7 @@ from libs.guest import agent_source
 from libs.providers.values import Begun, MachineSpec, Mark
 from services.workload.domain.attached import MANAGER, Lent, by_files, joined, key_id
 from services.workload.domain.states import LIVE, Wanted
-from services.workload.models import Cluster, Contribution, Machine, Resource
+from services.workload.models import Cluster, Contribution, Machine, Resource, Template
 from services.workload.settings import Guests
 from services.workload.usecases.rules import contributions_of
 
@@ -46,9 +47,17 @@ async def spec_of(
             guest_token=token,
             manager=AccountManager(guests.manager_url, guests.key, str(machine.id)) if guests else None,
             agent=Agent(guests.door_url, agent_source()) if guests else None,
+            around=Surroundings(present=await _present(session, machine)),
         ),
         network=resource.settings.get("network"),
     )
+
+
+async def _present(session: Session, machine: Machine) -> frozenset[Component]:
+    """What the machine's image holds; a word that is not known here spares nothing."""
+    template = await session.get(Template, machine.template_version_id)
+    words = template.components if template is not None else []
+    return frozenset(component for component in Component if component in words)
 
 
 async def begun_on(session: Session, resource_id: UUID, installation_id: UUID) -> list[Begun]:

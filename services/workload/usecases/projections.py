@@ -87,8 +87,8 @@ async def remember_template(session: Session, event: TemplateChanged) -> None:
         # Who judges by the old state ends first: what it made is seen below.
         clusters = select(Cluster.id).where(Cluster.resource_id == event.resource_id).order_by(Cluster.id)
         await session.execute(clusters.with_for_update(key_share=True))
-    later = {"state": CAREFUL[TemplateState].value}
-    told = row | {"state": state.value}
+    later = {"state": CAREFUL[TemplateState].value, "components": []}
+    told = row | {"state": state.value, "components": list(event.components)}
     taken = await _take(session, Template, {"version_id": event.version_id}, told, later)
     if taken and state is TemplateState.REVOKED:
         await session.execute(
