@@ -50,6 +50,13 @@ class Rejected(ProviderError):
     """The request itself is wrong; repeating it unchanged will never work."""
 
 
+class LoginRefused(Rejected):
+    """The cloud does not take this user name and password: wrong, expired, or the account is locked.
+
+    Each further try brings an account nearer to being locked out: who catches this tries no such login again soon.
+    """
+
+
 class Unavailable(ProviderError):
     """The cloud did not answer, or cannot just now; the next beat tries again, with back-off."""
 
@@ -139,7 +146,7 @@ class Driver(Protocol):
         with a sentence for a URL this driver cannot use."""
 
     async def open(self, connection: Connection, vault: Vault, clock: Clock) -> Provider:
-        """Open and log in. Raises Rejected (auth, tls, invalid) or Unavailable."""
+        """Open and log in. Raises LoginRefused, another Rejected (auth, tls, invalid) or Unavailable."""
 
 
 __all__ = [
@@ -153,6 +160,7 @@ __all__ = [
     "Driver",
     "Full",
     "HostHardware",
+    "LoginRefused",
     "MachineSeen",
     "MachineSpec",
     "Mark",

@@ -8,7 +8,7 @@ import structlog
 
 from libs.common.clock import Clock
 from libs.common.secrets import Vault
-from libs.providers.base import Cause, Connection, Driver, Provider, ProviderError
+from libs.providers.base import Cause, Connection, Driver, LoginRefused, Provider, ProviderError
 from libs.providers.counted import OPEN, Counting
 from libs.providers.registry import load_driver
 
@@ -41,18 +41,30 @@ class Sessions:
         self._counting = counting
         self._open: dict[UUID, tuple[Connection, Provider]] = {}
         self._opening: dict[UUID, asyncio.Lock] = {}
+        self._refused: dict[UUID, tuple[Connection, LoginRefused]] = {}
+        """The newest login that was refused."""
 
     async def get(self, driver: str, connection: Connection) -> Provider:
         """A resource's session; a changed address or secret opens a new one. Raises ProviderError, UnknownDriver.
 
-        Who began before a change and asks again after it is given the new session, and tries no old password.
+        Who began before a change and asks again after it is given the new session, and tries no old password. Who
+        waits while a login is refused is refused with it: an account is locked by tries.
         """
+        before = self._refused.get(connection.resource_id)
         async with self._opening.setdefault(connection.resource_id, asyncio.Lock()):
             known = self._open.get(connection.resource_id)
             if known is not None and (known[0] == connection or known[0].revision > connection.revision):
                 return known[1]
+            refused = self._refused.get(connection.resource_id)
+            if refused is not None and refused is not before and refused[0] == connection:
+                raise LoginRefused(refused[1].cause, refused[1].detail)
             await self.drop(connection.resource_id)
-            provider = await self._open_counted(await load_driver(driver), connection)
+            try:
+                provider = await self._open_counted(await load_driver(driver), connection)
+            except LoginRefused as error:
+                self._refused[connection.resource_id] = (connection, error)
+                raise
+            self._refused.pop(connection.resource_id, None)
             self._open[connection.resource_id] = (connection, provider)
             return provider
 

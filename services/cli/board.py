@@ -9,6 +9,7 @@ from typing import Any
 from rich.text import Text
 
 from services.cli.client import Client, Failed, plain
+from services.cli.credentials import alternate_words
 from services.cli.modes import probe_words
 from services.cli.show import counts, ghz, moment, percent
 
@@ -30,7 +31,7 @@ class Board:
     events: Sequence[dict[str, Any]] = ()
     """Oldest first."""
     probes: Sequence[str] = ()
-    """A line for each cloud that a probe decides on."""
+    """A line for each cloud that a probe decides on, or that is asked with its alternate account."""
 
     def name_of(self, cluster_id: str | None) -> str:
         """A cluster's name; empty where there is none."""
@@ -48,17 +49,20 @@ async def read_board(client: Client, events: int = 0, resource_id: str | None = 
 
 
 async def _probes(client: Client) -> list[str]:
-    """A line for each cloud that a probe decides on, or that is not lent since one failed."""
+    """A line for each cloud that a probe decides on, or that is not lent since one failed,
+    or that is asked as somebody else."""
     try:
         resources = await client.pages("/v1/resources")
     except Failed:
         return []
     probed = [(one, one.get("probe") or {}) for one in resources if one["mode"] == "observe"]
-    return [
+    told = [
         f"probe of {plain(one['name'])}: {probe_words(probe)}"
         for one, probe in probed
         if probe.get("outcome") in ("open", "failed")
     ]
+    replaced = [one for one in resources if (one.get("alternate") or {}).get("in_use")]
+    return told + [f"{plain(one['name'])} is degraded: {alternate_words(one)}" for one in replaced]
 
 
 async def _core_hours(client: Client, clusters: Sequence[dict[str, Any]]) -> dict[str, float]:

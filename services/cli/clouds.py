@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from services.cli import leaving, modes, show, sites
+from services.cli import credentials, leaving, modes, show, sites
 from services.cli.access import ask, read_secret
 from services.cli.client import Client, Failed
 from services.cli.names import RESOURCE, find
@@ -129,10 +129,15 @@ def set_resource(  # noqa: PLR0913, PLR0917 - each option of a command is a para
     ] = None,
     site: Annotated[str | None, typer.Option(help="Where it stands; '' takes it away.")] = None,
     declare: Annotated[str | None, DECLARE] = None,
+    alternate_user: credentials.User = None,
+    alternate_password_stdin: credentials.PasswordStdin = False,
+    no_alternate: credentials.No = False,
 ) -> None:
     """Change what a cloud is called, where it is and stands, or as whom it is asked; what is left out stays."""
     if ca_file is not None and thumbprint is not None:
         raise typer.BadParameter("give --ca-file or --thumbprint: one of them is trusted")
+    if password_stdin and alternate_password_stdin:
+        raise typer.BadParameter("one password is on standard input: change one account at a time")
     given = {"name": rename, "url": url, "username": user, "interval_s": interval, "requires_probe": probe}
     body: dict[str, Any] = {field: value for field, value in given.items() if value is not None}
     if ca_file is not None or thumbprint is not None:
@@ -140,6 +145,7 @@ def set_resource(  # noqa: PLR0913, PLR0917 - each option of a command is a para
     body |= sites.to_standing(site, declare)
     if password_stdin or body.keys() & {"url", "ca_pem"}:  # the secret is sealed for one address and pin
         body["password"] = read_secret(f"Password for {name}", "--password-stdin", password_stdin)
+    body |= credentials.to_alternate(alternate_user, alternate_password_stdin, no_alternate)
     if not body:
         raise typer.BadParameter("say what is to change: --help lists it")
 
@@ -153,6 +159,7 @@ def set_resource(  # noqa: PLR0913, PLR0917 - each option of a command is a para
     show.say(
         f"{changed['name']}: {changed['url']} as {changed['username']}, every {changed['interval_s']:g} s"
     )
+    credentials.tell_alternate(changed)
     if is_validated:
         _tell_validation(changed["validation"])
 
@@ -188,6 +195,7 @@ def show_resource(context: typer.Context, name: Name, json_: AsJson = False) -> 
     show.say(f"{found['name']} ({found['id']}): {found['provider']} at {found['url']} as {found['username']}")
     since = f" since {show.moment(health['since'])}" if health["since"] else ""
     show.say(f"mode {_mode(found)}; {health['state']}{since} {health['detail'] or ''}".rstrip())
+    credentials.tell_alternate(found)
     if found.get("site"):
         show.say(f"stands at {found['site']}")
     modes.tell_probe(found)

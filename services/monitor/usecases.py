@@ -14,6 +14,7 @@ from libs.common.auth import Principal, Role
 from libs.common.contracts.resource import (
     ClusterFacts,
     InventoryChanged,
+    LoginRefused,
     ResourceChanged,
     ResourceDegraded,
     ResourceRecovered,
@@ -167,6 +168,8 @@ class Failure:
     detail: str
     at: datetime
     retry_at: datetime
+    refused_revision: int | None = None
+    """The revision whose user name and password were refused; None: it failed for another reason."""
 
 
 async def settle_failure(session: Session, token: UUID, resource_id: UUID, failure: Failure) -> bool:
@@ -178,6 +181,15 @@ async def settle_failure(session: Session, token: UUID, resource_id: UUID, failu
     resource.failing_since = resource.failing_since or failure.at
     resource.cause, resource.detail = failure.cause, failure.detail
     resource.retry_at = resource.due_at = failure.retry_at
+    if failure.refused_revision is not None:
+        session.emit(
+            LoginRefused(
+                at=failure.at,
+                resource_id=resource_id,
+                resource_revision=failure.refused_revision,
+                detail=failure.detail,
+            )
+        )
     if resource.failures >= DEGRADED_AFTER and resource.degraded_at is None:
         resource.degraded_at = failure.at
         session.emit(

@@ -4,7 +4,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Enum, Index, String, false
+from sqlalchemy import Enum, Index, String, false, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
@@ -51,6 +51,17 @@ class Resource(Base):
     sealed_secret: Mapped[str]
     ca_pem: Mapped[str | None]
     thumbprint: Mapped[str | None] = mapped_column(String(100))
+    alternate_username: Mapped[str | None] = mapped_column(String(255))
+    """As whom the same cloud is asked while it refuses the first credential; None: as nobody else."""
+    sealed_alternate: Mapped[str] = mapped_column(default="", server_default="")
+    alternate_since: Mapped[datetime | None] = mapped_column(Utc)
+    """Since when the alternate credential is in use; None: the first one is."""
+    alternate_why: Mapped[str | None]
+    """What the cloud said to the first one."""
+    first_try_at: Mapped[datetime | None] = mapped_column(Utc)
+    """When the first credential is tried again."""
+    credential_revision: Mapped[int] = mapped_column(default=0, server_default=text("0"))
+    """Since which revision others are told the credential that is in use."""
     interval_s: Mapped[float]
     site: Mapped[str | None] = mapped_column(String(100))
     """Where it stands, as its owner calls the place."""

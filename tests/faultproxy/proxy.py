@@ -11,6 +11,7 @@ from typing import Self, TypeVar
 import aiohttp
 from aiohttp import web
 
+from tests.faultproxy.accounts import Accounts
 from tests.faultproxy.host import Disks, license_freely, refuse_on_host
 from tests.faultproxy.rules import Rules, SoapFault
 from tests.faultproxy.sending import break_off, trickle, truncate
@@ -46,6 +47,7 @@ class FaultProxy:
         self._pages: dict[str, list[str]] = {}
         self._told: dict[bytes, str] = {}
         self.sessions = Sessions()
+        self.accounts = Accounts()
         self.tasks = Tasks(self._ask, self._own_cookie)
         self._strict = Strictness(self._ask, self.tasks.holder)
         self._strict.drs_off = lambda: self.rules.drs_off
@@ -143,7 +145,9 @@ class FaultProxy:
             )
         fault = self.sessions.refuse(method, cookie, self.rules.expiry, self.rules.expiry_share)
         fault = fault or _pick(self.rules.faults, method) or refuse_on_host(self.rules, method)
+        fault = fault or self.accounts.refuse(method, body.decode())
         fault = fault or await self._refuse(method, body, request)
+        body = body if fault else self.accounts.rename(method, body)
         if fault is not None:
             return web.Response(status=500, text=fault.render(), content_type="text/xml")
         answer = await self._answer_late(method, body.decode(), cookie) or await self._answer(

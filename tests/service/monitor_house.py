@@ -19,6 +19,7 @@ from libs.common.clock import Clock
 from libs.common.contracts.base import Event
 from libs.common.contracts.resource import (
     InventoryChanged,
+    LoginRefused,
     Mode,
     ResourceChanged,
     ResourceDegraded,
@@ -33,7 +34,7 @@ from services.monitor.main import build
 from tests.service.lone_service import OURS
 
 E = TypeVar("E", bound=Event)
-SAID = (UsageSampled, InventoryChanged, ResourceDegraded, ResourceRecovered)
+SAID = (UsageSampled, InventoryChanged, ResourceDegraded, ResourceRecovered, LoginRefused)
 
 
 @dataclass

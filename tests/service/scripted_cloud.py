@@ -21,12 +21,12 @@ from libs.providers.base import (
     ClusterSeen,
     Connection,
     HostHardware,
+    LoginRefused,
     MachineSeen,
     MachineSpec,
     MissingPrivilege,
     Power,
     ProviderError,
-    Rejected,
     TemplateSeen,
     Unavailable,
     Validation,
@@ -54,6 +54,8 @@ class Script:
     """One cloud, by its host name in the URL."""
 
     password: str = "correct horse"
+    others: dict[str, str] = field(default_factory=dict)
+    """Passwords of further accounts, by user name; every other user has the first one."""
     instance_id: str = "instance-1"
     refuse: ProviderError | Exception | None = None
     """What every login raises."""
@@ -191,8 +193,8 @@ class ScriptedDriver:
             await asyncio.Event().wait()
         if script.refuse is not None:
             raise script.refuse
-        if password != script.password:
-            raise Rejected(Cause.AUTH, "wrong password")
+        if password != script.others.get(connection.username, script.password):
+            raise LoginRefused(Cause.AUTH, "wrong password")
         script.opened += 1
         return ScriptedProvider(script)
 

@@ -10,7 +10,7 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from libs.common.contracts.resource import InventoryChanged, ResourceDegraded, ResourceRecovered
+from libs.common.contracts.resource import InventoryChanged, LoginRefused, ResourceDegraded, ResourceRecovered
 from libs.common.contracts.usage import Quality, Sample, UsageSampled
 from libs.common.ids import cluster_id
 from libs.providers.base import Cause, Rejected, Unavailable, sealing_context
@@ -226,6 +226,8 @@ async def test_refused_logins_are_few_and_a_new_password_helps_at_once(
         assert len(script.logins) == 1
         pause_s = (datetime.fromisoformat(shown["due_at"]) - datetime.now(UTC)).total_seconds()  # noqa: TID251
         assert 60 < pause_s <= 120
+        await until(lambda: house.heard(LoginRefused), what="others to be told")
+        assert [one.resource_revision for one in house.heard(LoginRefused)] == [1]
         sealed = house.settings.vault().seal("changed", sealing_context(resource.url, None, None))
         await house.announce(
             resource.model_copy(update={"id": uuid4(), "revision": 2, "sealed_secret": sealed})

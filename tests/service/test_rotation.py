@@ -18,7 +18,7 @@ from tests.support import until
 
 OLD, NEW = f"old:{fresh_key()}", f"new:{fresh_key()}"
 SECRETS = {
-    "registry": {"resource.sealed_secret"},
+    "registry": {"resource.sealed_secret", "resource.sealed_alternate"},
     "monitor": {"resource.sealed_secret"},
     "templates": {"known_resource.sealed_secret"},
     "contribution": {
@@ -46,6 +46,9 @@ async def _lend(whole: Whole, url: str) -> None:
         "name": "Lab", "provider": "simulated", "url": url, "username": "tides", "password": PASSWORD, "interval_s": 1,
     }  # fmt: skip
     resource_id = (await whole.made("/v1/resources", given))["id"]
+    alternate = {"alternate": {"username": "tides-2", "password": PASSWORD}}
+    path, seen = f"/v1/resources/{resource_id}", {"If-Match": "*"}
+    assert (await whole.ask("PATCH", path, alternate, headers=seen)).status == 200
     template = {"name": "worker", "resource_id": resource_id, "reference": "boinc-worker"}
     made = await until(lambda: whole.accepted("/v1/templates", template), what="templates")
     await whole.made(f"/v1/templates/{made['id']}/versions/1/approve", None)

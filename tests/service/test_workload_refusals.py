@@ -7,10 +7,10 @@ from uuid import UUID, uuid4
 import pytest
 from structlog.testing import capture_logs
 
-from libs.common.contracts.action import MachineFailed, MachineRequested
+from libs.common.contracts.action import ActionLoginRefused, MachineFailed, MachineRequested
 from libs.common.contracts.usage import HostState
 from libs.common.secrets import authenticator_context
-from libs.providers.base import Cause, Rejected
+from libs.providers.base import Cause, LoginRefused
 from services.workload.reconcile.beats import _guarded
 from services.workload.reconcile.hands import Hands
 from services.workload.usecases.leasing import Claimed
@@ -78,7 +78,7 @@ async def test_an_outage_costs_no_session_and_with_it_what_is_known_of_clones(ho
 
 async def test_what_a_lane_is_refused_with_an_old_password_makes_nobody_rest(house: House) -> None:
     async def be_refused(hands: Hands, resource: Claimed) -> None:
-        raise Rejected(Cause.AUTH, "wrong password")
+        raise LoginRefused(Cause.AUTH, "wrong password")
 
     async def failures() -> int:
         return int((await house.fetch("select failures from resource"))[0]["failures"])
@@ -88,10 +88,14 @@ async def test_what_a_lane_is_refused_with_an_old_password_makes_nobody_rest(hou
     await house.change_resource(username="somebody else")
     await _guarded(hands, old, be_refused)
     assert await failures() == 0
+    assert house.heard(ActionLoginRefused) == []
     (new,) = await hands.claim()
     await _guarded(hands, new, be_refused)
     assert await failures() == 1
     assert await hands.claim() == [], "this one rests"
+    await house.settle()
+    (told,) = house.heard(ActionLoginRefused)
+    assert (told.resource_revision, told.detail) == (house.resource.revision, "wrong password")
 
 
 async def test_an_act_that_is_refused_for_now_rests_longer_each_time_and_no_other_waits(house: House) -> None:

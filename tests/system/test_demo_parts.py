@@ -145,6 +145,17 @@ ELSEWHERE: dict[str, str] = {
     "workload probe": (
         "tests/service/test_workload_probe.py::test_one_machine_is_made_and_becomes_the_first_one_that_is_lent"
     ),
+    "registry credentials": (
+        "tests/service/test_alternate_credential.py::"
+        "test_a_locked_account_costs_no_machine_and_each_is_tried_once"
+    ),
+    **{
+        f"registry {said}.login_refused.v1": (
+            "tests/service/test_registry_alternates.py::"
+            "test_a_refused_credential_gives_way_and_comes_back_whatever_comes_twice_or_late"
+        )
+        for said in ("resource", "action")
+    },
     "registry probes": (
         "tests/service/test_registry_probes.py::"
         "test_two_replicas_end_a_probe_once_and_a_machine_that_is_gone_ends_it_at_once"

@@ -7,6 +7,7 @@ from uuid import UUID
 from pydantic import AwareDatetime
 
 from libs.common.contracts.base import Event
+from libs.common.contracts.resource import LoginFact
 
 
 class MachineFact(Event):
@@ -215,6 +216,12 @@ class SweepStopped(Event):
     @property
     def subject(self) -> str:
         return str(self.resource_id)
+
+
+class ActionLoginRefused(LoginFact):
+    """A cloud refused the credential with which workload wanted to act on it."""
+
+    key: ClassVar[str] = "action.login_refused.v1"
 
 
 @dataclass(frozen=True, slots=True)

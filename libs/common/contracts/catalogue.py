@@ -66,6 +66,7 @@ CATALOGUE: tuple[Entry, ...] = (
     _entry(resource.InventoryChanged, "monitor", "registry policy workload stats", Kind.STATE, _BY_REVISION),
     _entry(resource.ResourceDegraded, "monitor", "registry", Kind.FACT, _BY_ID),
     _entry(resource.ResourceRecovered, "monitor", "registry", Kind.FACT, _BY_ID),
+    _entry(resource.LoginRefused, "monitor", "registry", Kind.FACT, _BY_ID),
     _entry(supply.PolicyAssigned, "policy", "workload", Kind.STATE, _BY_REVISION),
     _entry(supply.TemplateChanged, "templates", "workload", Kind.STATE, _BY_REVISION),
     _entry(supply.ContributionChanged, "contribution", "workload", Kind.STATE, _BY_REVISION),
@@ -105,6 +106,7 @@ CATALOGUE: tuple[Entry, ...] = (
     _entry(action.ClusterScaled, "workload", "stats", Kind.FACT, _BY_ID),
     _entry(action.SweepAllowed, "workload", "stats", Kind.FACT, _BY_ID),
     _entry(action.SweepStopped, "workload", "registry", Kind.FACT, _BY_ID),
+    _entry(action.ActionLoginRefused, "workload", "registry", Kind.FACT, _BY_ID),
     _entry(action.ResourceReleased, "workload", "registry stats", Kind.FACT, _BY_ID),
     _entry(action.ResourceAbandoned, "workload", "registry stats", Kind.FACT, _BY_ID),
 )

@@ -38,6 +38,8 @@ class ResourceChanged(StateEvent):
     username: str
     sealed_secret: str
     """The password or token, sealed with endpoint and pin as associated data; opened only by a driver."""
+    uses_alternate: bool = False
+    """Whether user name and secret are those of the alternate credential, since the first is refused."""
     ca_pem: str | None
     thumbprint: str | None
     mode: Mode
@@ -112,6 +114,26 @@ class ResourceDegraded(Event):
     @property
     def subject(self) -> str:
         return str(self.resource_id)
+
+
+class LoginFact(Event):
+    """A cloud refused the credential that a revision of a resource names; said by who tried it."""
+
+    resource_id: UUID
+    resource_revision: int
+    """The revision whose credential was tried."""
+    detail: str
+    """What the cloud said."""
+
+    @property
+    def subject(self) -> str:
+        return str(self.resource_id)
+
+
+class LoginRefused(LoginFact):
+    """By monitor, at its next round."""
+
+    key: ClassVar[str] = "resource.login_refused.v1"
 
 
 class ResourceRecovered(Event):

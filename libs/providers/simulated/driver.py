@@ -9,7 +9,7 @@ from pydantic import BaseModel, ValidationError
 
 from libs.common.clock import Clock
 from libs.common.secrets import Unsealable, Vault
-from libs.providers.base import Cause, Connection, Rejected, sealing_context
+from libs.providers.base import Cause, Connection, LoginRefused, Rejected, sealing_context
 from libs.providers.simulated.cloud import Cloud
 from libs.providers.simulated.passwords import fresh_salt, hash_password, is_password
 from libs.providers.simulated.session import SimulatedProvider, reach
@@ -71,7 +71,7 @@ class SimulatedDriver:
         await reach(cloud)
         state = cloud.state()
         if not is_password(password, state.salt, state.password_hash):
-            raise Rejected(Cause.AUTH, "wrong password")
+            raise LoginRefused(Cause.AUTH, "wrong password")
         return SimulatedProvider(cloud, settings, connection.installation_id)
 
     def create_cloud(self, url: str, password: str, settings: SimulatedSettings, clock: Clock) -> Cloud:

@@ -8,7 +8,7 @@ from xml.parsers.expat import ExpatError
 
 from pyVmomi import vim, vmodl
 
-from libs.providers.base import Cause, Full, ProviderError, Rejected, Unavailable
+from libs.providers.base import Cause, Full, LoginRefused, ProviderError, Rejected, Unavailable
 
 _Kind = type[ProviderError]
 LONGEST_TEXT = 500
@@ -133,6 +133,8 @@ def refuse_login(refusal: Exception, username: str, password: str) -> ProviderEr
     """A login that failed, in the other side's words but for the password, which it may have repeated."""
     error = translate(refusal, f"login as {username}")
     detail = error.detail.replace(password, "***") if password else error.detail
+    if isinstance(refusal, vim.fault.InvalidLogin):
+        return LoginRefused(error.cause, detail)
     return type(error)(error.cause, detail, error.retry_after_s)
 
 

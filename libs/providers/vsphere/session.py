@@ -15,7 +15,7 @@ import structlog
 from pyVmomi import vim, vmodl
 from pyVmomi.VmomiSupport import GetWsdlName
 
-from libs.providers.base import Cause, ProviderError, Unavailable
+from libs.providers.base import Cause, LoginRefused, ProviderError, Unavailable
 from libs.providers.vsphere.api import Api
 from libs.providers.vsphere.faults import Refused, refuse_login, translate, untrusted
 from libs.providers.vsphere.inventory import ref_id
@@ -53,6 +53,8 @@ class Session:
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="vsphere")
         self._lock = threading.Lock()
         self._api: Api | None = None
+        self._refused: LoginRefused | None = None
+        """Once a login was refused none is tried again here: whoever wants another opens another session."""
         self._stub: Stub | None = None
         self._wire = Wire(endpoint, trust)
         self._line: tuple[Api, Line] | None = None
@@ -149,6 +151,8 @@ class Session:
                 raise Unavailable(Cause.UNREACHABLE, "the session is closed")
             if self._api is not None and self._api is not lost:
                 return self._api
+            if self._refused is not None:
+                raise LoginRefused(self._refused.cause, self._refused.detail)
             self._api = None
             self._wire.prepare()
             self._long_wire.prepare()
@@ -164,7 +168,9 @@ class Session:
                 try:
                     api.content.sessionManager.Login(self._login.username, password)
                 except (vmodl.MethodFault, HTTPException) as refusal:
-                    raise refuse_login(refusal, self._login.username, password) from None
+                    told = refuse_login(refusal, self._login.username, password)
+                    self._refused = told if isinstance(told, LoginRefused) else None
+                    raise told from None
             self._api = api
             return api
 

@@ -19,7 +19,15 @@ from libs.common.db import Database
 from libs.common.ids import sample_id
 from libs.common.secrets import Unsealable
 from libs.common.service import Runtime
-from libs.providers.base import Cause, Connection, Provider, ProviderError, Rejected, Unavailable
+from libs.providers.base import (
+    Cause,
+    Connection,
+    LoginRefused,
+    Provider,
+    ProviderError,
+    Rejected,
+    Unavailable,
+)
 from libs.providers.registry import UnknownDriver
 from libs.providers.sessions import Sessions, is_spent
 from services.monitor import domain, usecases
@@ -117,6 +125,8 @@ class Rounds:
         ask = watch.backlog.ask(self._cloud_now(watch))
         try:
             samples = await known.sample(ask.since)
+        except LoginRefused:
+            raise  # a second try would bring the account nearer to being locked
         except Rejected as error:
             is_old = watch.revision != resource.revision
             if error.cause is not Cause.AUTH or not watch.backlog.marks or watch.failures or is_old:
@@ -273,7 +283,8 @@ class Rounds:
             failures=watch.failures,
             pause_s=pause_s,
         )
-        failure = usecases.Failure(refusal.cause.value, refusal.detail[:1000], now, watch.due_at)
+        refused = resource.revision if isinstance(refusal, LoginRefused) else None
+        failure = usecases.Failure(refusal.cause.value, refusal.detail[:1000], now, watch.due_at, refused)
         async with self._database.transaction() as session:
             watch.is_lost = not await usecases.settle_failure(session, self._token, resource.id, failure)
 

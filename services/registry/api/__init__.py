@@ -1,5 +1,6 @@
 """`/v1/resources`: viewers read, operators register and change, admins delete."""
 
+from dataclasses import replace
 from datetime import timedelta
 from typing import Annotated, Any
 from uuid import UUID
@@ -16,6 +17,7 @@ from libs.common.repeats import HasOnce
 from libs.common.service import Runtime
 from libs.providers.base import ProviderError
 from services.registry.api.abandonments import Abandonments, AbandonmentShown
+from services.registry.api.alternates import check_alternate, refuse_unsealed, try_alternate
 from services.registry.api.probe import (
     ask_cloud,
     check_endpoint,
@@ -36,9 +38,15 @@ from services.registry.api.shapes import (
 from services.registry.api.sites import Sites
 from services.registry.api.sizes import SizesShown, show_sizes
 from services.registry.api.trials import Trials
-from services.registry.domain import Endpoint, Seen
+from services.registry.domain import Credential, Endpoint, Seen
 from services.registry.models import Resource
-from services.registry.usecases import modes, registering
+from services.registry.usecases import failing_over, modes, registering
+from services.registry.usecases.credentials import (
+    endpoint_in_use,
+    endpoint_of,
+    is_other_login,
+    secret_context,
+)
 
 Viewer = Annotated[Principal, Depends(allow(Role.VIEWER))]
 Operator = Annotated[Principal, Depends(allow(Role.OPERATOR))]
@@ -149,11 +157,15 @@ class _Doors:
         if known.requires_probe and body.requires_probe is False and who.role is not Role.ADMIN:
             raise forbidden("Only an administrator may take the probe back.", "Leave `requires_probe` out.")
         endpoint = await self._changed_endpoint(known, body)
-        if endpoint is not None:
+        alternate = self._changed_alternate(known, body, endpoint or endpoint_of(known))
+        if endpoint is not None or alternate is not None:
             _refuse_unasked(who, validate)
-        seen = await self._probe(who, endpoint, known.id) if endpoint is not None and validate else None
+        seen = await self._probe(who, _asked(known, endpoint), known.id) if endpoint and validate else None
+        if alternate is not None and validate:
+            await try_alternate(alternate, endpoint or endpoint_of(known), known, seen, self._runtime)
+        sets_alternate = "alternate" in body.model_fields_set
         async with self._database.transaction() as session:
-            wanted = registering.Change(about, endpoint, seen)
+            wanted = registering.Change(about, endpoint, seen, sets_alternate, alternate)
             resource = await registering.change(
                 session, who, (known.id, known.revision), wanted, self._runtime.clock.now()
             )
@@ -203,14 +215,15 @@ class _Doors:
         async with self._database.transaction() as session:
             known = await registering.find(session, who, resource_id)
         try:
-            seen = await ask_cloud(_endpoint_of(known), known.id, self._runtime)
+            seen = await ask_cloud(endpoint_of(known), known.id, self._runtime)
         except ProviderError as error:
             validation = failed_validation(error, self._runtime.clock.now())
             async with self._database.transaction() as session:
                 await registering.keep_failed_validation(session, (known.id, known.revision), validation)
             raise explain(error) from None
         async with self._database.transaction() as session:
-            await registering.keep_validation(session, (known.id, known.revision), seen)
+            resource = await registering.keep_validation(session, (known.id, known.revision), seen)
+            failing_over.back_to_first(session, resource, self._runtime.clock.now())
         return ValidationShown.model_validate(seen.validation)
 
     async def check(
@@ -225,7 +238,7 @@ class _Doors:
             raise conflict(
                 f"The resource is in mode {known.mode.value}.", "Set it to `observe` before it is tried out."
             )
-        lines = self._trials.lines(request, _endpoint_of(known), body.cluster, body.template)
+        lines = self._trials.lines(request, endpoint_in_use(known), body.cluster, body.template)
         return StreamingResponse(lines, media_type="application/x-ndjson")
 
     async def clear_alarm(self, resource_id: UUID, who: Operator, response: Response) -> ResourceShown:
@@ -245,6 +258,14 @@ class _Doors:
             )
         return seen
 
+    def _changed_alternate(
+        self, known: Resource, body: ResourceChange, endpoint: Endpoint
+    ) -> Credential | None:
+        """The alternate that was given, sealed for the endpoint; None where none was. Raises 422."""
+        if "alternate" not in body.model_fields_set:
+            refuse_unsealed(known, endpoint)
+        return check_alternate(body.alternate, endpoint, self._runtime) if body.alternate else None
+
     async def _changed_endpoint(self, known: Resource, body: ResourceChange) -> Endpoint | None:
         """The endpoint after the change, None when the change does not touch it. Raises 422."""
         changed = body.model_fields_set & {*_ENDPOINT, "password"}
@@ -257,15 +278,21 @@ class _Doors:
         endpoint = await check_endpoint(
             known.provider, given, body.password, known.sealed_secret, self._runtime.vault
         )
-        if body.password is None and registering.secret_context(endpoint) != registering.secret_context(
-            known
-        ):
+        if body.password is None and secret_context(endpoint) != secret_context(known):
             raise invalid(
                 "password",
                 "Another address, authority or thumbprint needs the password again.",
                 "Send `password` with this change.",
             )
         return endpoint
+
+
+def _asked(known: Resource, endpoint: Endpoint) -> Endpoint:
+    """As whom a changed endpoint is validated: a first credential that is refused is not tried without need."""
+    if is_other_login(known, endpoint):
+        return endpoint
+    in_use = endpoint_in_use(known)
+    return replace(endpoint, username=in_use.username, sealed_secret=in_use.sealed_secret)
 
 
 def _refuse_unasked(who: Principal, validate: bool) -> None:
@@ -293,19 +320,6 @@ def _about(body: ResourceChange) -> dict[str, Any]:
     if body.requires_probe is not None:
         about["requires_probe"] = body.requires_probe
     return about
-
-
-def _endpoint_of(resource: Resource) -> Endpoint:
-    return Endpoint(
-        provider=resource.provider,
-        url=resource.url,
-        identity=resource.identity,
-        username=resource.username,
-        sealed_secret=resource.sealed_secret,
-        ca_pem=resource.ca_pem,
-        thumbprint=resource.thumbprint,
-        settings=resource.settings,
-    )
 
 
 def _shown(resource: Resource, response: Response) -> ResourceShown:

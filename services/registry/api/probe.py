@@ -83,7 +83,7 @@ async def check_endpoint(
     ca_pem = _check_ca(given["ca_pem"])
     settings = _check_settings(driver, given["settings"])
     if password is not None:
-        sealed = vault.seal(_check_password(password), sealing_context(url, ca_pem, thumbprint))
+        sealed = vault.seal(check_password("password", password), sealing_context(url, ca_pem, thumbprint))
     return Endpoint(
         provider=provider,
         url=url,
@@ -193,10 +193,11 @@ async def _driver(name: str) -> Driver:
         ) from None
 
 
-def _check_password(password: SecretStr) -> str:
+def check_password(field: str, password: SecretStr) -> str:
+    """A password that can be one. Raises a 422 Problem that does not quote it."""
     secret = password.get_secret_value()
     if not 1 <= len(secret) <= LONGEST_PASSWORD:
-        raise invalid("password", f"The password must have 1 to {LONGEST_PASSWORD} characters.")
+        raise invalid(field, f"The password must have 1 to {LONGEST_PASSWORD} characters.")
     return secret
 
 

@@ -7,6 +7,8 @@ from uuid import UUID
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
 from libs.common.contracts.resource import Mode
+from libs.providers.values import Cause
+from services.registry.api.alternates import AlternateGiven
 from services.registry.domain import Health
 from services.registry.domain.hosts import HostClass, Metal, classify
 from services.registry.models import Resource
@@ -63,6 +65,8 @@ class ResourceChange(_Given):
     site: str | None = None
     """Null takes it away."""
     declared: Declared | None = None
+    """Null takes it away."""
+    alternate: AlternateGiven | None = None
     """Null takes it away."""
 
 
@@ -142,7 +146,22 @@ class ValidationShown(BaseModel):
     error: ValidationError | None = None
 
 
+class AlternateShown(BaseModel):
+    """Another account of the same cloud, that is used while the cloud refuses the first one."""
+
+    username: str
+    in_use: bool
+    since: datetime | None
+    """In use since then."""
+    why: str | None
+    """What the cloud said to the first one."""
+    first_try_at: datetime | None
+    """When the first one is tried again; a validation or another password tries it at once."""
+
+
 class HealthShown(BaseModel):
+    """How it answers; `degraded` also while its first credential is refused and the alternate is in use."""
+
     state: Health
     cause: str | None
     detail: str | None
@@ -222,6 +241,7 @@ class ResourceShown(BaseModel):
     force: bool
     deleting: bool
     released_at: datetime | None
+    alternate: AlternateShown | None
     health: HealthShown
     alarm: AlarmShown | None
     capabilities: list[str]
@@ -255,12 +275,8 @@ def show(resource: Resource) -> ResourceShown:
         force=resource.force,
         deleting=resource.deleting,
         released_at=resource.released_at,
-        health=HealthShown(
-            state=resource.health,
-            cause=resource.health_cause,
-            detail=resource.health_detail,
-            since=resource.health_at,
-        ),
+        alternate=_show_alternate(resource),
+        health=_show_health(resource),
         alarm=AlarmShown.model_validate(resource.alarm) if resource.alarm else None,
         capabilities=resource.capabilities,
         validation=ValidationShown.model_validate(resource.validation) if resource.validation else None,
@@ -270,6 +286,32 @@ def show(resource: Resource) -> ResourceShown:
         probe=ProbeShown.model_validate(resource.probe) if resource.probe else None,
         created_at=resource.created_at,
         updated_at=resource.updated_at,
+    )
+
+
+def _show_health(resource: Resource) -> HealthShown:
+    if resource.alternate_since is not None and resource.health is not Health.DEGRADED:
+        why = f"{resource.username} is refused, {resource.alternate_username} is in use: {resource.alternate_why}"
+        return HealthShown(
+            state=Health.DEGRADED, cause=Cause.AUTH.value, detail=why, since=resource.alternate_since
+        )
+    return HealthShown(
+        state=resource.health,
+        cause=resource.health_cause,
+        detail=resource.health_detail,
+        since=resource.health_at,
+    )
+
+
+def _show_alternate(resource: Resource) -> AlternateShown | None:
+    if resource.alternate_username is None:
+        return None
+    return AlternateShown(
+        username=resource.alternate_username,
+        in_use=resource.alternate_since is not None,
+        since=resource.alternate_since,
+        why=resource.alternate_why,
+        first_try_at=resource.first_try_at,
     )
 
 

@@ -2,6 +2,7 @@
 
 import re
 import unicodedata
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -111,9 +112,30 @@ class Endpoint:
 
 
 @dataclass(frozen=True, slots=True)
+class Credential:
+    """As whom else to ask a cloud; the secret is sealed for the resource's address and pin."""
+
+    username: str
+    sealed_secret: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
 class Seen:
     """What a live validation found."""
 
     instance_identity: str | None
     validation: dict[str, Any]
     capabilities: list[str]
+
+
+def lacks(seen: Mapping[str, Any], known: Mapping[str, Any] | None) -> list[str]:
+    """What an account cannot do or see that was found possible with another: privileges, then clusters, by name.
+
+    Both are what validations found; nothing is lacking where the other one found nothing.
+    """
+    if known is None or not known["ok"]:
+        return []
+    had = {each["privilege"] for each in known["missing"]}
+    sees = {each["cluster"] for each in seen["clusters"]}
+    privileges = [each["privilege"] for each in seen["missing"] if each["privilege"] not in had]
+    return privileges + [each["name"] for each in known["clusters"] if each["cluster"] not in sees]

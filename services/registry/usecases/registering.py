@@ -14,9 +14,14 @@ from libs.common.contracts.resource import Mode, ResourceChanged
 from libs.common.db import Session
 from libs.common.errors import Problem, conflict, not_found
 from libs.common.ids import new_id, state_id
-from libs.providers.base import sealing_context
-from services.registry.domain import Endpoint, Health, Seen, name_key
+from services.registry.domain import Credential, Endpoint, Health, Seen, name_key
 from services.registry.models import GoneResource, Resource
+from services.registry.usecases.credentials import (
+    endpoint_in_use,
+    forget_refusal,
+    is_other_login,
+    set_alternate,
+)
 from services.registry.usecases.outcomes import told, withdraw
 
 
@@ -104,6 +109,9 @@ class Change:
     about: dict[str, Any]
     endpoint: Endpoint | None
     seen: Seen | None
+    sets_alternate: bool = False
+    alternate: Credential | None = None
+    """Counts only with `sets_alternate`; None then takes it away."""
 
 
 async def change(
@@ -122,28 +130,31 @@ async def change(
         resource.name_key = name_key(name)
     for field, value in wanted.about.items():
         setattr(resource, field, value)
-    if wanted.endpoint is not None:
-        if wanted.endpoint.identity != resource.identity:
-            # What was seen at another address is no fact of this one.
-            resource.instance_identity, resource.validation, resource.capabilities = None, None, []
-            resource.activated_at = None
-            withdraw(resource, "the resource is another cloud now", now)
-        _point(resource, wanted.endpoint)
+    if wanted.endpoint is not None and wanted.endpoint.identity != resource.identity:
+        # What was seen at another address is no fact of this one.
+        resource.instance_identity, resource.validation, resource.capabilities = None, None, []
+        resource.activated_at = None
+        withdraw(resource, "the resource is another cloud now", now)
+    before = endpoint_in_use(resource)
+    _use(resource, wanted)
     if wanted.seen is not None:
         _take(resource, wanted.seen)
     advance(resource, now)
+    if is_other_login(before, endpoint_in_use(resource)):
+        resource.credential_revision = resource.revision
     await _flush_unique(session)
     announce(session, resource)
     return resource
 
 
-async def keep_validation(session: Session, known: tuple[UUID, int], seen: Seen) -> None:
+async def keep_validation(session: Session, known: tuple[UUID, int], seen: Seen) -> Resource:
     """Remember what a validation of the known (id, revision) found. Raises 409, also when it has changed meanwhile."""
     resource = await session.get(Resource, known[0], with_for_update=True)
     if resource is None or resource.revision != known[1]:
         raise conflict("The resource has changed while its cloud was asked.", "Validate it again.")
     _take(resource, seen)
     await _flush_unique(session)
+    return resource
 
 
 async def keep_failed_validation(
@@ -203,6 +214,7 @@ def announce(session: Session, resource: Resource) -> None:
 
 def state_of(resource: Resource, *, gone: bool = False, abandoned: str = "") -> ResourceChanged:
     """What others are told of this revision; telling it again is the same message."""
+    in_use = endpoint_in_use(resource)
     return ResourceChanged(
         id=state_id(ResourceChanged.key, str(resource.id), resource.revision),
         at=resource.updated_at,
@@ -214,8 +226,9 @@ def state_of(resource: Resource, *, gone: bool = False, abandoned: str = "") -> 
         provider=resource.provider,
         url=resource.url,
         settings=resource.settings,
-        username=resource.username,
-        sealed_secret="" if gone else resource.sealed_secret,
+        username=in_use.username,
+        sealed_secret="" if gone else in_use.sealed_secret,
+        uses_alternate=resource.alternate_since is not None,
         ca_pem=resource.ca_pem,
         thumbprint=resource.thumbprint,
         mode=resource.mode,
@@ -229,9 +242,14 @@ def state_of(resource: Resource, *, gone: bool = False, abandoned: str = "") -> 
     )
 
 
-def secret_context(known: Endpoint | Resource) -> bytes:
-    """What the secret of an endpoint is sealed for."""
-    return sealing_context(known.url, known.ca_pem, known.thumbprint)
+def _use(resource: Resource, wanted: Change) -> None:
+    """Take the credentials that were given; a first one that is another deserves to be tried at once."""
+    if wanted.endpoint is not None:
+        if is_other_login(resource, wanted.endpoint):
+            forget_refusal(resource)
+        _point(resource, wanted.endpoint)
+    if wanted.sets_alternate:
+        set_alternate(resource, wanted.alternate)
 
 
 def _point(resource: Resource, endpoint: Endpoint) -> None:

@@ -20,7 +20,7 @@ from services.workload.reconcile.releasing import has_nothing_to_see
 from services.workload.usecases import probing, renewing, silence
 from services.workload.usecases.following import Means
 from services.workload.usecases.keeping import forget_old
-from services.workload.usecases.leasing import Claimed, LeaseLost, back_off
+from services.workload.usecases.leasing import Claimed, LeaseLost, back_off, tell_refused
 
 log = structlog.get_logger(__name__)
 
@@ -112,9 +112,10 @@ async def _guarded(
         log.warning("resource.refused", resource=resource.name, lane=work.__name__, error=str(error))
         failures = 1
         with suppress(LeaseLost):
-            async with hands.settling(resource) as (_, row):
+            async with hands.settling(resource) as (session, row):
                 if row.revision != resource.revision:
                     return  # what was refused was the old password, or the old address
+                tell_refused(session, row, error, hands.clock.now())
                 back_off(row, error, hands.clock.now())
                 failures = row.failures
         # What a session knows of clones under way goes with it.

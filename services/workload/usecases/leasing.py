@@ -9,14 +9,16 @@ from uuid import UUID
 import structlog
 from sqlalchemy import Select, String, and_, cast, exists, func, or_, select, update
 
+from libs.common.contracts.action import ActionLoginRefused
 from libs.common.contracts.lenient import word_of
 from libs.common.contracts.resource import Mode
 from libs.common.db import Session, among
 from libs.common.secrets import Unsealable
 from libs.common.sharing import RENEW_AFTER, Sharing
-from libs.providers.base import Cause, Connection, ProviderError, Rejected
+from libs.providers.base import Cause, Connection, LoginRefused, ProviderError, Rejected
 from services.workload.domain.states import LIVE, MachineState, Wanted
 from services.workload.models import Cluster, Machine, Replica, Resource
+from services.workload.usecases.recording import record
 
 log = structlog.get_logger(__name__)
 
@@ -233,3 +235,13 @@ def back_off(resource: Resource, error: ProviderError | Unsealable, now: datetim
     told_s = error.retry_after_s if isinstance(error, ProviderError) else None
     pause_s = max(pause_s, min(told_s or 0.0, MOST_RETRY_AFTER_S))
     resource.retry_at = now + timedelta(seconds=pause_s)
+
+
+def tell_refused(session: Session, resource: Resource, error: Exception, now: datetime) -> None:
+    """Say that the resource's credential was refused, if it was: there may be another one."""
+    if isinstance(error, LoginRefused):
+        detail, revision = error.detail[:1000], resource.revision
+        refused = ActionLoginRefused(
+            at=now, resource_id=resource.id, resource_revision=revision, detail=detail
+        )
+        record(session, refused)

@@ -9,7 +9,15 @@ from uuid import uuid4
 import pytest
 
 from libs.common.clock import WallClock
-from libs.providers.base import Cause, Connection, ProviderError, Rejected, Unavailable, sealing_context
+from libs.providers.base import (
+    Cause,
+    Connection,
+    LoginRefused,
+    ProviderError,
+    Rejected,
+    Unavailable,
+    sealing_context,
+)
 from libs.providers.sessions import Sessions, is_spent
 from libs.providers.vsphere import session
 from tests.contract.providers.target import deploy, seen
@@ -103,6 +111,23 @@ async def test_where_no_session_is_left_it_is_an_outage_and_none_is_wasted(
     assert (len(proxy.sessions.live), proxy.sessions.most) == (1, 1)
 
 
+async def test_a_session_whose_login_was_refused_tries_none_again(
+    target: VSphereTarget, proxy: FaultProxy, sessions: Sessions
+) -> None:
+    held = await sessions.get("vsphere", connect(target))
+    proxy.accounts.locked = {target.vcsim.username}
+    proxy.restart()
+    tried = proxy.calls["Login"]
+    calls = (held.machines(), held.sample(None), held.validate())
+    for error in await asyncio.gather(*calls, return_exceptions=True):
+        assert isinstance(error, LoginRefused), error
+    assert isinstance(await fails(held.machines()), LoginRefused)
+    assert proxy.calls["Login"] == tried + 1
+    proxy.accounts.locked.clear()
+    await sessions.drop(connect(target).resource_id)
+    assert await (await sessions.get("vsphere", connect(target))).machines() == []
+
+
 async def test_an_idle_session_is_kept_and_one_that_ended_is_opened_again(
     vcsim: Vcsim, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -143,7 +168,7 @@ async def test_a_new_password_ends_the_session_and_not_the_clone_that_it_began(
 
     wrong = replace(first, sealed_secret=connect(target, "not the password").sealed_secret, revision=2)
     error = await fails(sessions.get("vsphere", wrong))
-    assert (type(error), error.cause) == (Rejected, Cause.AUTH)
+    assert (type(error), error.cause) == (LoginRefused, Cause.AUTH)
     assert is_spent(error)
     right = replace(first, sealed_secret=connect(target).sealed_secret, revision=3)
     target.provider = await sessions.get("vsphere", right)

@@ -34,6 +34,13 @@ AILS: list[tuple[dict[str, Any], dict[str, Any] | None, dict[str, Any], Grade, s
         {"health": {"state": "degraded", "cause": "auth", "detail": "login refused", "since": "12:00"}},
         WATCHED, CLOSED, Grade.FAIL, "degraded since 12:00: auth: login refused", "password",
     ),
+    (
+        {
+            "health": {"state": "degraded", "cause": "auth", "detail": "b is in use", "since": "12:00"},
+            "alternate": {"in_use": True},
+        },
+        WATCHED | {"degraded_at": None}, CLOSED, Grade.WARN, "degraded since 12:00: auth: b is in use", "password",
+    ),
     ({}, None, CLOSED, Grade.FAIL, "no monitor watches it", "tides run monitor"),
     ({}, WATCHED | {"holder": None}, CLOSED, Grade.FAIL, "no monitor watches it", "tides run monitor"),
     ({}, WATCHED | {"sampled_at": None}, CLOSED, Grade.WARN, "not sampled yet", "two intervals"),

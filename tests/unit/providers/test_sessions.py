@@ -11,7 +11,7 @@ import pytest
 
 from libs.common.clock import WallClock
 from libs.common.secrets import KEY_BYTES, Vault
-from libs.providers.base import Cause, Connection, Full, Rejected, Unavailable, sealing_context
+from libs.providers.base import Cause, Connection, Full, LoginRefused, Rejected, Unavailable, sealing_context
 from libs.providers.sessions import STUBBORN, Sessions, is_spent
 from tests.service.scripted_cloud import Script, installed
 from tests.support import until
@@ -97,3 +97,15 @@ async def test_others_go_on_while_a_vendors_library_is_loaded(
 
     opened, _ = await asyncio.gather(sessions.get("slow", connect(vault, script.password)), somebody_else())
     assert opened is not None
+
+
+async def test_who_waits_while_a_login_is_refused_tries_no_second_one(
+    sessions: Sessions, vault: Vault, script: Script
+) -> None:
+    wrong = connect(vault, "wrong")
+    found = await asyncio.gather(*(sessions.get("scripted", wrong) for _ in range(4)), return_exceptions=True)
+    assert [type(each) for each in found] == [LoginRefused] * 4
+    assert len(script.logins) == 1
+    with pytest.raises(LoginRefused):
+        await sessions.get("scripted", wrong)
+    assert len(script.logins) == 2, "who comes afterwards may try"
