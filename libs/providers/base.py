@@ -94,6 +94,13 @@ class Provider(Protocol):
     async def find_template(self, name: str) -> TemplateSeen | None:
         """A template by its name or reference in scope; None when it does not exist."""
 
+    async def keep_as_template(self, name: str) -> TemplateSeen:
+        """Make a machine of ours that is off a template, under its name; `machines` shows it no more, `delete` ends it.
+
+        One already is success. Only where the target can (`Capability.TEMPLATES`). Absent is Rejected(NOT_FOUND), one
+        that is not off Rejected(CONFLICT).
+        """
+
     async def create(self, spec: MachineSpec) -> None:
         """Make the machine, configured and powered off; found by name when it exists. Returns when accepted or done."""
 

@@ -22,6 +22,7 @@ _CALLS = frozenset(
         "machines",
         "recall",
         "find_template",
+        "keep_as_template",
         "create",
         "delete",
         "set_power",

@@ -27,6 +27,8 @@ class Capability(StrEnum):
     """A machine's id shows in the cloud's own inventory."""
     DISK_IOPS = "disk_iops"
     OVF_ENVIRONMENT = "ovf_environment"
+    TEMPLATES = "templates"
+    """A machine of ours can be made a template."""
     RECALL = "recall"
     """What an earlier process began is found again by the cloud's id of its task."""
 

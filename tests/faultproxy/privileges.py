@@ -23,6 +23,7 @@ _CALLS: dict[str, tuple[str, ...]] = {
     "DeleteDatastoreFile_Task": ("Datastore.FileManagement",),
     "DeleteVirtualDisk_Task": ("Datastore.FileManagement",),
     "MakeDirectory": ("Datastore.FileManagement",),
+    "MarkAsTemplate": ("VirtualMachine.Provisioning.MarkAsTemplate",),
     "MoveIntoResourcePool": ("Resource.AssignVMToPool",),
     "MoveVirtualDisk_Task": ("Datastore.FileManagement",),
     "PowerOffVM_Task": ("VirtualMachine.Interact.PowerOff",),

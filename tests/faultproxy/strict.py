@@ -40,6 +40,7 @@ class Strictness:
             "RetrievePropertiesEx": self._refuse_path,
             "PowerOnVM_Task": self._refuse_power_on,
             "SuspendVM_Task": self._refuse_suspend,
+            "MarkAsTemplate": self._refuse_mark,
             "ReconfigVM_Task": self._refuse_reconfigure,
             "QueryPerf": self._refuse_query,
             "UpdateConfig": self._refuse_update,
@@ -199,6 +200,10 @@ class Strictness:
 
     async def _refuse_suspend(self, body: str, cookie: str) -> SoapFault | None:
         return await self._unless_powered(body, cookie, "poweredOn")
+
+    async def _refuse_mark(self, body: str, cookie: str) -> SoapFault | None:
+        """A template is a machine that is off."""
+        return await self._unless_powered(body, cookie, "poweredOff")
 
     async def _refuse_reconfigure(self, body: str, cookie: str) -> SoapFault | None:
         """The number of CPUs and the size of memory only change while a machine is off."""

@@ -40,6 +40,10 @@ from libs.providers.simulated.state import (
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
 _USER_DATA_BYTES = 16 * 1024
 _SHUTDOWN_S = 30.0
+_BUILDS = "/usr/local/sbin/tides-build"
+"""In the user-data of a guest that makes itself an image and turns off."""
+_BUILD_S = 90.0
+_TEMPLATES_FROM = 20_000
 
 
 def create(state: CloudState, spec: MachineSpec, now_s: float) -> None:
@@ -67,6 +71,21 @@ def delete(state: CloudState, name: str, installation_id: UUID, now_s: float) ->
             raise Rejected(Cause.PERMISSION, f"this account may not delete {name}")
         _check_reachable(state, machine, now_s)
         destroy(machine, now_s)
+    elif name.startswith("tides-"):  # others' are never called so
+        state.templates.pop(name, None)
+
+
+def keep_as_template(state: CloudState, name: str, installation_id: UUID, now_s: float) -> None:
+    """A machine that is off becomes a template of its name; one that is a template already is left."""
+    machine = _find_own(state, name, installation_id)
+    if machine is None:
+        if name in state.templates:
+            return
+        raise Rejected(Cause.NOT_FOUND, f"no machine {name}")
+    if value_at(machine.power, now_s) != "off":
+        raise Rejected(Cause.CONFLICT, f"{name} is not off")
+    machine.deleted_at_s = now_s
+    state.templates[name] = f"vm-{_TEMPLATES_FROM + machine.ordinal}"
 
 
 def destroy(machine: MachineRecord, now_s: float) -> None:
@@ -283,6 +302,8 @@ def _power_on(state: CloudState, machine: MachineRecord, now_s: float) -> None:
     if not suspended and machine.memory_mib / 1024.0 > datastore_free_gib(state, cluster, now_s):
         raise Full(Cause.CAPACITY, f"the datastore of {cluster.name} lacks room for a swap file")
     record(machine.power, now_s, "resume" if suspended else "boot")
+    if _BUILDS in machine.user_data and not suspended:
+        machine.power.append((now_s + machine.booting_s + _BUILD_S, "off"))
 
 
 def _is_already(machine: MachineRecord, power: Power, now_s: float) -> bool:

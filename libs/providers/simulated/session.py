@@ -107,6 +107,17 @@ class SimulatedProvider:
                 )
         return None
 
+    async def keep_as_template(self, name: str) -> TemplateSeen:
+        if Capability.TEMPLATES not in self.capabilities:
+            raise Rejected(Cause.INVALID, "this cloud makes no templates")
+        await self._change(
+            lambda state, now_s: rules.keep_as_template(state, name, self._installation_id, now_s)
+        )
+        found = await self.find_template(name)
+        if found is None:
+            raise Unavailable(Cause.CONFLICT, f"{name} was marked and is not to be found")
+        return found
+
     async def create(self, spec: MachineSpec) -> None:
         if spec.mark.installation_id != self._installation_id:
             raise Rejected(Cause.INVALID, "the mark names another installation")

@@ -9,7 +9,7 @@ from libs.providers.vsphere.api import Api
 from libs.providers.vsphere.hardware import named_networks
 from libs.providers.vsphere.inventory import Cluster, choose_datastore, read_objects
 from libs.providers.vsphere.licence import is_read_only
-from libs.providers.vsphere.privileges import OPTIONAL, TEMPLATE
+from libs.providers.vsphere.privileges import OF_DERIVED, OPTIONAL, TEMPLATE
 from libs.providers.vsphere.settings import VSphereSettings
 
 OLDEST_API = (6, 5)
@@ -84,14 +84,15 @@ def _manager_of(api: Api, clusters: Sequence[Cluster]) -> str | None:
 
 
 def _vital(missing: Sequence[MissingPrivilege], foldered: bool) -> Iterable[MissingPrivilege]:
-    lacking = {each.privilege for each in missing}
+    # The same right on our own folder is for derived images only.
+    lacking = {each.privilege for each in missing if each.disables != OF_DERIVED}
     spared = set(OPTIONAL)
     if foldered:
         spared.add("Folder.Create")
     if not lacking.issuperset(TEMPLATE.privileges):
         # Each serves one kind of template: with one of them there is something to make machines from.
         spared |= TEMPLATE.privileges.keys()
-    return (each for each in missing if each.privilege not in spared)
+    return (each for each in missing if each.privilege not in spared and each.disables != OF_DERIVED)
 
 
 def lacks_network(api: Api, cluster: Cluster, settings: VSphereSettings) -> bool:

@@ -26,6 +26,7 @@ _VCENTER = frozenset(
         Capability.ATTRIBUTE,
         Capability.OVF_ENVIRONMENT,
         Capability.RECALL,
+        Capability.TEMPLATES,
     }
 )
 

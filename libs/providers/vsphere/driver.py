@@ -33,6 +33,7 @@ from libs.providers.vsphere.capabilities import LOOKING, learn_capabilities
 from libs.providers.vsphere.clones import Clones, UnderWay
 from libs.providers.vsphere.deploy import create_machine
 from libs.providers.vsphere.fleet import Labels, describe_fleet, find_folders, read_fleet
+from libs.providers.vsphere.images import keep_as_template
 from libs.providers.vsphere.inventory import Cluster, read_clusters
 from libs.providers.vsphere.limits import Limits, release_cluster
 from libs.providers.vsphere.metal import MetalWatch
@@ -141,6 +142,10 @@ class VSphereProvider:
             lambda api: self._templates.find(api, name), f"finding template {name}", ROUND_TIMEOUT_S
         )
         return found.seen if found is not None else None
+
+    async def keep_as_template(self, name: str) -> TemplateSeen:
+        """Make our machine that is off a template."""
+        return await keep_as_template(self._yard, self._templates, name)
 
     async def create(self, spec: MachineSpec) -> None:
         """Clone or copy, place, configure and mark a machine, powered off; resumes what an earlier call began."""

@@ -71,6 +71,21 @@ def finished_options(spec: MachineSpec) -> list[Any]:
     ]
 
 
+def template_options() -> list[Any]:
+    """What a template loses: its clones would be taken for finished machines, and read its documents."""
+    kept = ("guestinfo.metadata", "guestinfo.userdata")
+    given = [_option(f"{key}{part}", "") for key in kept for part in ("", ".encoding")]
+    return [*given, _option(CONFIGURED_KEY, "template")]
+
+
+def template_annotation(mark: Mark) -> str:
+    """What an administrator reads in the notes of a template that was a machine."""
+    return (
+        f"Template {mark.machine_id} that Tides derived (installation {mark.installation_id}). Machines are made from it; "
+        "`tides template list` shows from what it came. It goes when its version is revoked."
+    )
+
+
 def annotation(mark: Mark) -> str:
     """What an administrator reads in the machine's notes."""
     return (

@@ -34,6 +34,7 @@ _MACHINES = {
     "VirtualMachine.Interact.Suspend": "suspending machines when the owner needs the host",
 }
 """On machines of ours, wherever they are."""
+OF_DERIVED = "deploying machines from an image that Tides derived"
 FOLDER = Place(
     "folder",
     True,
@@ -44,6 +45,8 @@ FOLDER = Place(
         "VirtualMachine.Inventory.CreateFromExisting": "deploying machines",
         "VirtualMachine.Inventory.Delete": "destroying machines",
         "VirtualMachine.Config.AddNewDisk": "deploying machines with their disks",
+        "VirtualMachine.Provisioning.MarkAsTemplate": "deriving images (`tides template derive`)",
+        "VirtualMachine.Provisioning.DeployTemplate": OF_DERIVED,
         **_MACHINES,
     },
 )
@@ -108,6 +111,7 @@ OPTIONAL = frozenset(
         "Resource.ColdMigrate",
         "Resource.DeletePool",
         "VirtualMachine.Interact.Suspend",
+        "VirtualMachine.Provisioning.MarkAsTemplate",
     }
 )
 """Without these something is less good; without any other one nothing can be lent."""

@@ -328,3 +328,42 @@ class ProviderSuite:
         await deploy(target, spec)
         assert [machine.name for machine in await target.provider.machines()] == [name]
         await delete_and_wait(target, name)
+
+    # -- images ----------------------------------------------------------------------------------------------
+
+    async def test_a_machine_that_is_off_becomes_a_template_that_machines_are_made_from(
+        self, target: Target
+    ) -> None:
+        builder, provider = target.make_spec(), target.provider
+        await deploy(target, builder)
+        if Capability.TEMPLATES not in provider.capabilities:
+            with pytest.raises(Rejected) as refusal:
+                await provider.keep_as_template(builder.name)
+            assert refusal.value.cause is Cause.INVALID
+            await delete_and_wait(target, builder.name)
+            return
+        await bring(target, builder.name, Power.ON)
+        with pytest.raises(Rejected) as refusal:
+            await provider.keep_as_template(builder.name)
+        assert refusal.value.cause is Cause.CONFLICT
+        await bring(target, builder.name, Power.OFF)
+
+        kept = await provider.keep_as_template(builder.name)
+
+        assert (kept.name, kept.unfit) == (builder.name, None)
+        assert await provider.keep_as_template(builder.name) == kept, "a repeat finds what was done"
+        assert await provider.find_template(kept.reference) == kept
+        assert await seen(target, builder.name) is None
+        made = target.make_spec(template=kept.reference)
+        await provider.create(made)
+        half = await seen(target, made.name)
+        assert half is None or half.mark == made.mark
+        assert (await deploy(target, made)).mark == made.mark
+        await delete_and_wait(target, made.name)
+        assert await provider.find_template(kept.reference) is not None
+        for _ in range(2):
+            await provider.delete(builder.name)
+            assert await provider.find_template(kept.reference) is None
+        with pytest.raises(Rejected) as refusal:
+            await provider.keep_as_template(builder.name)
+        assert refusal.value.cause is Cause.NOT_FOUND

@@ -125,8 +125,8 @@ async def test_every_missing_privilege_is_named_beforehand_and_by_the_write_that
     bring_home = partial(provider.set_limits, spec.cluster, 800, {spec.name: 400})
     await denied.refused(["Resource.AssignVMToPool"], bring_home)
 
+    await _derive(denied, spec)
     await denied.refused([MACHINE + "Inventory.Delete"], lambda: provider.delete(spec.name))
-    assert await denied.look(spec) is not None
     await provider.delete(spec.name)
     assert not await target.exists(spec.name)
     await denied.refused(["Resource.DeletePool"], lambda: provider.release(spec.cluster))
@@ -136,6 +136,30 @@ async def test_every_missing_privilege_is_named_beforehand_and_by_the_write_that
 
     places = (FOLDER, TEMPLATE, CLUSTER, DATASTORE, NETWORK, ROOT)
     assert set(proxy.denied) | NEVER_NEEDED_HERE == {name for place in places for name in place.privileges}
+
+
+async def _derive(denied: Denied, spec: MachineSpec) -> None:
+    """The machine becomes a template; its clones would not be taken for finished machines."""
+    provider, target = denied.provider, denied.target
+    await provider.set_power(spec.name, Power.ON)
+    with pytest.raises(Rejected, match="not off"):
+        await provider.keep_as_template(spec.name)
+    await provider.set_power(spec.name, Power.OFF)
+    mark = [MACHINE + "Provisioning.MarkAsTemplate"]
+    await denied.refused(mark, lambda: provider.keep_as_template(spec.name))
+    kept = await provider.keep_as_template(spec.name)
+
+    def options(content: Any) -> dict[str, str]:
+        found = find(content, vim.VirtualMachine, spec.name)
+        assert found.config.template
+        return {option.key: option.value for option in found.config.extraConfig}
+
+    told = await target.back_door.run(options)
+    assert told["tides.configured"] != "1"
+    assert not told.get("guestinfo.userdata")
+    derived = replace(target.make_spec(disk_gib=1.0), template=kept.reference, network=target.network)
+    needs = [MACHINE + "Provisioning.DeployTemplate"]
+    await denied.refused(needs, lambda: provider.create(derived))
 
 
 async def _make(denied: Denied, spec: MachineSpec) -> None:
