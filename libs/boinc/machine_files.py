@@ -139,7 +139,8 @@ rm -f $data/client_state*.xml $data/account*.xml $data/acct_mgr*.xml
 rm -rf /etc/tides
 apt-get -q clean || true
 rm -rf /var/lib/apt/lists/* /var/lib/dhcp/*
-rm -f /etc/ssh/ssh_host_* /root/.bash_history /home/*/.bash_history /var/lib/systemd/random-seed
+rm -f /etc/ssh/ssh_host_* /var/lib/systemd/random-seed
+for home in $(cut -d: -f6 /etc/passwd); do rm -f "$home/.bash_history"; done
 cloud-init clean --logs
 rm -rf /var/log/journal/*
 find /var/log -type f -exec truncate -s 0 {} +
