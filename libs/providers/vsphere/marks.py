@@ -81,8 +81,8 @@ def template_options() -> list[Any]:
 def template_annotation(mark: Mark) -> str:
     """What an administrator reads in the notes of a template that was a machine."""
     return (
-        f"Template {mark.machine_id} that Tides derived (installation {mark.installation_id}). Machines are made from it; "
-        "`tides template list` shows from what it came. It goes when its version is revoked."
+        f"Template {mark.machine_id} that Tides derived (installation {mark.installation_id}). Machines are made from "
+        "it; `tides template list` shows from what it came. It goes when its version is revoked."
     )
 
 
