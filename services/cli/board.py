@@ -164,7 +164,8 @@ def tell_event(event: dict[str, Any], board: Board) -> str:
         what += f" ({len(body['machines'])} machines)"
     if body.get("actor"):
         what += f" by {body['actor']}"
-    why = f": {body['reason']}" if body.get("reason") else ""
+    reason = body.get("reason") or body.get("detail")
+    why = f": {reason}" if reason else ""
     return plain(f"{moment(event['at'], '%H:%M:%S')}  {board.name_of(event['cluster_id']):<10} {what}{why}")
 
 

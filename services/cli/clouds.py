@@ -132,26 +132,29 @@ def set_resource(  # noqa: PLR0913, PLR0917 - each option of a command is a para
     alternate_user: credentials.User = None,
     alternate_password_stdin: credentials.PasswordStdin = False,
     no_alternate: credentials.No = False,
+    stand_in: Annotated[
+        str | None,
+        typer.Option(help="What takes over what is lent to it alone while it is away; '' for nothing."),
+    ] = None,
 ) -> None:
     """Change what a cloud is called, where it is and stands, or as whom it is asked; what is left out stays."""
-    if ca_file is not None and thumbprint is not None:
-        raise typer.BadParameter("give --ca-file or --thumbprint: one of them is trusted")
+    trust = _to_trust(ca_file, thumbprint)
     if password_stdin and alternate_password_stdin:
         raise typer.BadParameter("one password is on standard input: change one account at a time")
     given = {"name": rename, "url": url, "username": user, "interval_s": interval, "requires_probe": probe}
     body: dict[str, Any] = {field: value for field, value in given.items() if value is not None}
-    if ca_file is not None or thumbprint is not None:
-        body |= {"ca_pem": _read_ca(ca_file), "thumbprint": thumbprint}
-    body |= sites.to_standing(site, declare)
+    body |= trust | sites.to_standing(site, declare)
     if password_stdin or body.keys() & {"url", "ca_pem"}:  # the secret is sealed for one address and pin
         body["password"] = read_secret(f"Password for {name}", "--password-stdin", password_stdin)
     body |= credentials.to_alternate(alternate_user, alternate_password_stdin, no_alternate)
-    if not body:
+    if not body and stand_in is None:
         raise typer.BadParameter("say what is to change: --help lists it")
 
     async def work(client: Client) -> tuple[Any, bool]:
         known = await find(client, RESOURCE, name)
         seen = {"If-Match": f'"{known["revision"]}"'}
+        if stand_in is not None:
+            body["stand_in_id"] = (await find(client, RESOURCE, stand_in))["id"] if stand_in else None
         changed = await client.call("PATCH", f"/v1/resources/{known['id']}", body, headers=seen)
         return changed, known["validation"] != changed["validation"]
 
@@ -162,6 +165,15 @@ def set_resource(  # noqa: PLR0913, PLR0917 - each option of a command is a para
     credentials.tell_alternate(changed)
     if is_validated:
         _tell_validation(changed["validation"])
+
+
+def _to_trust(ca_file: Path | None, thumbprint: str | None) -> dict[str, Any]:
+    """What is to be trusted from now on, in place of what was; empty where nothing was given."""
+    if ca_file is not None and thumbprint is not None:
+        raise typer.BadParameter("give --ca-file or --thumbprint: one of them is trusted")
+    if ca_file is None and thumbprint is None:
+        return {}
+    return {"ca_pem": _read_ca(ca_file), "thumbprint": thumbprint}
 
 
 @resources.command("list")
@@ -196,6 +208,11 @@ def show_resource(context: typer.Context, name: Name, json_: AsJson = False) -> 
     since = f" since {show.moment(health['since'])}" if health["since"] else ""
     show.say(f"mode {_mode(found)}; {health['state']}{since} {health['detail'] or ''}".rstrip())
     credentials.tell_alternate(found)
+    if found.get("stand_in_id"):
+        others = ask(context, lambda client: client.pages(RESOURCE.path))
+        names = {one["id"]: one["name"] for one in others}
+        stand_in = names.get(found["stand_in_id"], "a resource that is gone")
+        show.say(f"while it is away, what is lent to it alone goes to {stand_in}")
     if found.get("site"):
         show.say(f"stands at {found['site']}")
     modes.tell_probe(found)

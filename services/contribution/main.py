@@ -4,7 +4,7 @@ from functools import partial
 
 from libs.boinc.catalogue import LARGEST_CATALOGUE
 from libs.common.app import create_app
-from libs.common.contracts.action import GuestsThrottled, MachineResumed
+from libs.common.contracts.action import GuestsThrottled, MachineResumed, ResourceDeparted, ResourceReturned
 from libs.common.contracts.supply import ContributionChanged
 from libs.common.lanes import Lanes
 from libs.common.secrets import account_context, authenticator_context
@@ -17,7 +17,7 @@ from services.contribution.reconcile.visits import VISIT_BEAT_S, Instruments, Vi
 from services.contribution.reconcile.watching import FORETELL_EVERY_S, WATCH_EVERY_S, foretell, watch_guests
 from services.contribution.settings import manager_of, project_reach
 from services.contribution.usecases import lending as usecases
-from services.contribution.usecases import ordering
+from services.contribution.usecases import ordering, standing_in
 from services.contribution.usecases.accounts import LOGIN, STRONG, WEAK
 
 ROUTERS = (
@@ -68,6 +68,8 @@ def build(runtime: Runtime) -> Service:
             *(Hears(fact, usecases.learn_machine, once=False) for fact in usecases.MACHINE_FACTS),
             Hears(GuestsThrottled, ordering.cap, once=False),
             Hears(MachineResumed, usecases.call_off_drain, once=False),
+            Hears(ResourceDeparted, standing_in.note, once=False),
+            Hears(ResourceReturned, standing_in.note, once=False),
         ],
         seals=_SEALS,
         tells=(Tells(ContributionChanged, usecases.read_states),),

@@ -199,6 +199,19 @@ class Machine(Base):
     """What was last told to stand in its way."""
 
 
+class AwayResource(Base):
+    """A resource that was away, as workload said last."""
+
+    __tablename__ = "away_resource"
+
+    resource_id: Mapped[UUID] = mapped_column(primary_key=True)
+    organisation_id: Mapped[UUID] = mapped_column(index=True)
+    is_away: Mapped[bool]
+    stand_in_id: Mapped[UUID | None]
+    """What stands in for it; None: nothing does."""
+    at: Mapped[datetime] = mapped_column(Utc)
+
+
 class GuestToken(Base):
     """One token of a machine, by its hash: the one in force, the next one until it is seen, or a spent one."""
 

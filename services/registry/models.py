@@ -62,6 +62,8 @@ class Resource(Base):
     """When the first credential is tried again."""
     credential_revision: Mapped[int] = mapped_column(default=0, server_default=text("0"))
     """Since which revision others are told the credential that is in use."""
+    stand_in_id: Mapped[UUID | None]
+    """The resource of the same organisation that takes over what is lent to this one alone, while it is away."""
     interval_s: Mapped[float]
     site: Mapped[str | None] = mapped_column(String(100))
     """Where it stands, as its owner calls the place."""

@@ -68,7 +68,7 @@ def build(runtime: Runtime) -> Service:
         app=app,
         prefixes=tuple(f"/v1/{plural}" for plural in _PLURALS),
         hears=_ears(means, runtime.settings.sample_ttl_s, (acting, renewing, probing)),
-        beats=_beats(hands, means, Wakes(acting, silence, renewing, probing, runtime.wake())),
+        beats=_beats(hands, means, Wakes(acting, silence, renewing, probing, runtime.wake(), runtime.wake())),
         figures=(figures(clock),),
         seals=(
             Sealed(Machine.sealed_guest_token, lambda machine: guest_token_context(machine.id)),
@@ -87,6 +87,7 @@ class Wakes(NamedTuple):
     renewing: Wake
     probing: Wake
     keeping: Wake
+    standing_in: Wake
 
 
 def _beats(hands: Hands, means: Means, wakes: Wakes) -> tuple[Beat, ...]:
@@ -104,6 +105,7 @@ def _beats(hands: Hands, means: Means, wakes: Wakes) -> tuple[Beat, ...]:
         Beat("renew", pace.renew_every_s, renew, wakes.renewing),
         Beat("probe", pace.probe_every_s, probe, wakes.probing),
         Beat("act", pace.act_every_s, partial(beats.act, hands), wakes.acting),
+        Beat("stand_in", pace.away_every_s, partial(beats.note_away, database, clock), wakes.standing_in),
         Beat("keep", pace.keep_every_s, partial(beats.keep_house, database, clock), wakes.keeping),
     )
 

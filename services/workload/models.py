@@ -71,6 +71,16 @@ class Resource(Base):
     refused_cause: Mapped[str | None]
     refused_detail: Mapped[str | None]
     failing_since: Mapped[datetime | None]
+    stand_in_id: Mapped[UUID | None]
+    """The resource that its owner named to stand in for it."""
+    away_since: Mapped[datetime | None]
+    """Since when its cloud counts as away: its machines hold no quota, unless their guests are heard of."""
+    well_since: Mapped[datetime | None]
+    """Since when a cloud that counts as away answers again."""
+    stood_in_by: Mapped[UUID | None]
+    """What stands in for it now, as others were told."""
+    stands_for: Mapped[list[Any] | None] = mapped_column(JSONB(none_as_null=True))
+    """For which resources it stands in itself; None: for none."""
     sweep_stopped: Mapped[str | None]
     """Why the sweeper waits for a person; nothing is made on the resource meanwhile."""
     released: Mapped[bool] = mapped_column(default=False)

@@ -145,6 +145,17 @@ ELSEWHERE: dict[str, str] = {
     "workload probe": (
         "tests/service/test_workload_probe.py::test_one_machine_is_made_and_becomes_the_first_one_that_is_lent"
     ),
+    **{
+        part: (
+            "tests/service/test_stand_in.py::"
+            "test_what_is_lent_to_a_cloud_alone_goes_to_its_stand_in_within_its_limits_and_comes_back"
+        )
+        for part in ("workload stand_in", "contribution action.resource_departed.v1")
+    },
+    "contribution action.resource_returned.v1": (
+        "tests/service/test_priorities.py::"
+        "test_what_is_lent_to_a_cloud_that_is_away_is_told_to_machines_of_its_stand_in"
+    ),
     "registry credentials": (
         "tests/service/test_alternate_credential.py::"
         "test_a_locked_account_costs_no_machine_and_each_is_tried_once"

@@ -253,6 +253,32 @@ class ResourceAbandoned(Event):
         return str(self.resource_id)
 
 
+class AwayFact(Event):
+    """Whether a cloud counts as away: its machines then hold no quota, unless their guests are heard of."""
+
+    resource_id: UUID
+    organisation_id: UUID
+    stand_in_id: UUID | None = None
+    """What takes over what is lent to it alone; None: nothing does."""
+    reason: str
+
+    @property
+    def subject(self) -> str:
+        return str(self.resource_id)
+
+
+class ResourceDeparted(AwayFact):
+    """It is away, or while it is something else stands in for it."""
+
+    key: ClassVar[str] = "action.resource_departed.v1"
+
+
+class ResourceReturned(AwayFact):
+    """It has answered for long enough: nothing stands in for it any more."""
+
+    key: ClassVar[str] = "action.resource_returned.v1"
+
+
 class ResourceReleased(Event):
     """Nothing of ours is left on the resource: no machine, no pool, no folder."""
 

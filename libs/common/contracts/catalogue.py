@@ -107,6 +107,8 @@ CATALOGUE: tuple[Entry, ...] = (
     _entry(action.SweepAllowed, "workload", "stats", Kind.FACT, _BY_ID),
     _entry(action.SweepStopped, "workload", "registry", Kind.FACT, _BY_ID),
     _entry(action.ActionLoginRefused, "workload", "registry", Kind.FACT, _BY_ID),
+    _entry(action.ResourceDeparted, "workload", "contribution", Kind.FACT, _BY_ID),
+    _entry(action.ResourceReturned, "workload", "contribution", Kind.FACT, _BY_ID),
     _entry(action.ResourceReleased, "workload", "registry stats", Kind.FACT, _BY_ID),
     _entry(action.ResourceAbandoned, "workload", "registry stats", Kind.FACT, _BY_ID),
 )

@@ -50,6 +50,8 @@ class ResourceChanged(StateEvent):
     interval_s: float
     site: str = ""
     """Where it stands; empty: nobody said."""
+    stand_in_id: UUID | None = None
+    """The resource that takes over what is lent to this one alone, while this one does not answer; None: none does."""
     probe_id: UUID | None = None
     """While it observes: one machine may be made for this probe, before anything is lent; None: there is no probe."""
     probe_until: AwareDatetime | None = None

@@ -115,6 +115,10 @@ class MachineDrained(Event):
         return str(self.machine_id)
 
 
+UNHEARD = frozenset({"silent", "absent", "stopped"})
+"""Words of a guest's health that say that nothing is heard of it; every other one, a new one too, says it lives."""
+
+
 class GuestHealthChanged(Event):
     """How a machine's guest does is another thing than what was last said of it, and has been for long enough."""
 

@@ -1,16 +1,18 @@
 """Which machines work for which contribution, by priorities and quotas where there are any."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 from uuid import UUID
 
-from sqlalchemy import func, select
+from sqlalchemy import func, or_, select
 
+from libs.common.contracts.supply import UNHEARD
 from libs.common.db import Session
 from libs.harvest.allotment import Asking, Given, Share, allot, is_trivial
 from services.contribution.domain import Stage, works_for
-from services.contribution.models import Contribution, Machine, Project
+from services.contribution.models import AwayResource, Contribution, Guest, Machine, Project
+from services.contribution.usecases.standing_in import read_stand_ins, with_stand_ins
 
 Lending = tuple[Contribution, Project, float]
 """A contribution, its project, and the share of the machine's work that the project gets beside others."""
@@ -37,8 +39,10 @@ async def lent_to(session: Session, machine: Machine) -> list[Lending]:
         .order_by(Contribution.id)
     )
     found = (await session.execute(query)).all()
-    rows = [(row, project) for row, project in found if works_for(machine.resource_id, row.resource_ids)]
-    asking = [_asking(row) for row, _ in found]
+    stand_ins = await read_stand_ins(session, machine.organisation_id)
+    lent = {row.id: with_stand_ins(row.resource_ids, stand_ins) for row, _ in found}
+    rows = [(row, project) for row, project in found if works_for(machine.resource_id, lent[row.id])]
+    asking = [_asking(row, stand_ins) for row, _ in found]
     if is_trivial(asking) or machine.stage >= Stage.DRAINING:
         return [(row, project, row.weight) for row, project in rows]
     share = (await _shares(session, machine.organisation_id, asking, machine.id)).get(machine.id, Share())
@@ -62,7 +66,9 @@ async def _count(
     session: Session, organisation_id: UUID, contributions: Sequence[Contribution]
 ) -> dict[UUID, Counter[Stage]]:
     living = (Contribution.organisation_id == organisation_id) & Contribution.gone.is_(False)
-    asking = [_asking(row) for row in await session.scalars(select(Contribution).where(living)) if row.active]
+    stand_ins = await read_stand_ins(session, organisation_id)
+    found = await session.scalars(select(Contribution).where(living))
+    asking = [_asking(row, stand_ins) for row in found if row.active]
     query = (
         select(Machine.resource_id, Machine.stage, func.count())
         .where(Machine.organisation_id == organisation_id, Machine.stage < Stage.DESTROYED)
@@ -72,7 +78,8 @@ async def _count(
     shares_out = not is_trivial(asking)
     for resource_id, stage, count in (await session.execute(query)).all():
         for row in contributions:
-            if works_for(resource_id, row.resource_ids) and (stage >= Stage.DRAINING or not shares_out):
+            lent = with_stand_ins(row.resource_ids, stand_ins)
+            if works_for(resource_id, lent) and (stage >= Stage.DRAINING or not shares_out):
                 counts[row.id][Stage(stage)] += count
     if shares_out:
         stages = {row.id: row.stage for row in await _living(session, organisation_id)}
@@ -93,13 +100,22 @@ async def _shares(
 
 
 async def _living(session: Session, organisation_id: UUID, last: UUID | None = None) -> list[_Living]:
+    """Those on a cloud that is away do not count, unless they are heard of: as workload has it, and who asks is."""
     columns = select(Machine.id, Machine.resource_id, Machine.vcpus, Machine.stage)
-    query = columns.where(Machine.organisation_id == organisation_id, Machine.stage < Stage.DRAINING)
+    mine = (AwayResource.organisation_id == organisation_id) & AwayResource.is_away.is_(True)
+    is_there = Machine.resource_id.not_in(select(AwayResource.resource_id).where(mine))
+    is_heard = Guest.said.is_not(None) & Guest.said.not_in(UNHEARD)
+    query = (
+        columns.outerjoin(Guest, Guest.machine_id == Machine.id)
+        .where(Machine.organisation_id == organisation_id, Machine.stage < Stage.DRAINING)
+        .where(or_(is_there, is_heard, Machine.id == last))
+    )
     if last is not None:
         query = query.where(Machine.id <= last)
     return [_Living(*row) for row in await session.execute(query.order_by(Machine.id))]
 
 
-def _asking(row: Contribution) -> Asking[UUID]:
-    resources = None if row.resource_ids is None else frozenset(row.resource_ids)
+def _asking(row: Contribution, stand_ins: Mapping[UUID, UUID]) -> Asking[UUID]:
+    lent = with_stand_ins(row.resource_ids, stand_ins)
+    resources = None if lent is None else frozenset(lent)
     return Asking(row.id, row.priority, row.most_machines, row.most_vcpus, resources)

@@ -313,6 +313,8 @@ def _standing(body: ResourceGiven | ResourceChange) -> dict[str, Any]:
 
 def _about(body: ResourceChange) -> dict[str, Any]:
     about = _standing(body)
+    if "stand_in_id" in body.model_fields_set:
+        about["stand_in_id"] = body.stand_in_id
     if body.name is not None:
         about["name"] = check_name(body.name)
     if body.interval_s is not None:

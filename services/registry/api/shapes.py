@@ -68,6 +68,8 @@ class ResourceChange(_Given):
     """Null takes it away."""
     alternate: AlternateGiven | None = None
     """Null takes it away."""
+    stand_in_id: UUID | None = None
+    """Null takes it away."""
 
 
 class CheckGiven(_Given):
@@ -242,6 +244,8 @@ class ResourceShown(BaseModel):
     deleting: bool
     released_at: datetime | None
     alternate: AlternateShown | None
+    stand_in_id: UUID | None
+    """The resource that takes over what is lent to this one alone, while its cloud is away."""
     health: HealthShown
     alarm: AlarmShown | None
     capabilities: list[str]
@@ -276,6 +280,7 @@ def show(resource: Resource) -> ResourceShown:
         deleting=resource.deleting,
         released_at=resource.released_at,
         alternate=_show_alternate(resource),
+        stand_in_id=resource.stand_in_id,
         health=_show_health(resource),
         alarm=AlarmShown.model_validate(resource.alarm) if resource.alarm else None,
         capabilities=resource.capabilities,

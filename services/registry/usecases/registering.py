@@ -12,7 +12,7 @@ from sqlalchemy.exc import IntegrityError
 from libs.common.auth import Principal, Role
 from libs.common.contracts.resource import Mode, ResourceChanged
 from libs.common.db import Session
-from libs.common.errors import Problem, conflict, not_found
+from libs.common.errors import Problem, conflict, invalid, not_found
 from libs.common.ids import new_id, state_id
 from services.registry.domain import Credential, Endpoint, Health, Seen, name_key
 from services.registry.models import GoneResource, Resource
@@ -124,6 +124,8 @@ async def change(
             412, "It has changed since you read it.", remedy="Read it again and repeat your change."
         )
     refuse_deleting(resource)
+    if wanted.about.get("stand_in_id") is not None:
+        await _refuse_stand_in(session, resource, wanted.about["stand_in_id"])
     name = wanted.about.get("name", resource.name)
     if name_key(name) != name_key(resource.name):
         await refuse_same_name(session, resource.organisation_id, name, resource.id)
@@ -236,10 +238,24 @@ def state_of(resource: Resource, *, gone: bool = False, abandoned: str = "") -> 
         abandoned=abandoned,
         interval_s=resource.interval_s,
         site=resource.site or "",
+        stand_in_id=None if gone else resource.stand_in_id,
         probe_id=None if gone else resource.probe_id,
         probe_until=None if gone else resource.probe_until,
         probe_outcome=told(resource),
     )
+
+
+async def _refuse_stand_in(session: Session, resource: Resource, stand_in_id: UUID) -> None:
+    """Raise 422 for a stand-in that could not be one: itself, or none of the same organisation."""
+    other = await session.get(Resource, stand_in_id)
+    if stand_in_id == resource.id:
+        raise invalid("stand_in_id", "A resource cannot stand in for itself.", "Name another one.")
+    if other is None or other.organisation_id != resource.organisation_id or other.deleting:
+        raise invalid(
+            "stand_in_id",
+            "There is no such resource in the organisation.",
+            "Name one that is registered and not being removed.",
+        )
 
 
 def _use(resource: Resource, wanted: Change) -> None:

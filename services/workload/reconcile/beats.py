@@ -17,7 +17,7 @@ from services.workload.reconcile.hands import Hands
 from services.workload.reconcile.limits import apply_limits
 from services.workload.reconcile.machines import reconcile
 from services.workload.reconcile.releasing import has_nothing_to_see
-from services.workload.usecases import probing, renewing, silence
+from services.workload.usecases import probing, renewing, silence, standing_in
 from services.workload.usecases.following import Means
 from services.workload.usecases.keeping import forget_old
 from services.workload.usecases.leasing import Claimed, LeaseLost, back_off, tell_refused
@@ -76,6 +76,17 @@ async def _for_each(
             failed.append(error)
     if failed:
         raise failed[0]
+
+
+async def note_away(database: Database, clock: Clock) -> None:
+    """Clouds that have been away for long enough are stood in for, as their owners said, until they are back.
+
+    Who dies between the two leaves the second to the next beat.
+    """
+    async with database.transaction() as session:
+        await standing_in.note_away(session, clock.now())
+    async with database.transaction() as session:
+        await standing_in.assign_stand_ins(session)
 
 
 async def keep_house(database: Database, clock: Clock) -> None:

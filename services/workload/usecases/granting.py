@@ -12,9 +12,10 @@ from typing import NamedTuple
 from uuid import UUID
 
 import structlog
-from sqlalchemy import String, cast, func, select
+from sqlalchemy import String, cast, func, or_, select
 from sqlalchemy.exc import DBAPIError
 
+from libs.common.contracts.supply import UNHEARD
 from libs.common.db import Session
 from libs.harvest.allotment import Asking, is_trivial
 from libs.harvest.types import Decision, Rung, Verdict
@@ -56,13 +57,13 @@ async def grant(
 
     The organisation's machines are read once for the clusters of a rulebook, while nobody else can add any.
     """
-    demands = [_demand(row) for row in rulebook.contributions]
+    demands = [_demand(row, rulebook.stand_ins) for row in rulebook.contributions]
     shares_out = not is_trivial([demand.asking for demand in demands])
     if not rulebook.quotas and not shares_out:
         return Grant(rules, {})
     if not any(taken.is_ours for taken in rulebook.taken):
         is_ours = await _lock(session, rulebook)
-        held = await _read_held(session, rulebook.resource.organisation_id, now)
+        held = await _read_held(session, rulebook.resource, now)
         priorities = rank(demands, held, apart=apart) if shares_out else {}
         rulebook.taken[:] = [Taken(is_ours, held, priorities)]
     [taken] = rulebook.taken
@@ -91,8 +92,10 @@ def name_bound(rules: Rules, decision: Decision, there: int) -> Rules:
     return replace(rules, why="") if rules.is_shared and not binds else rules
 
 
-def _demand(row: Contribution) -> Demand:
+def _demand(row: Contribution, stand_ins: Mapping[UUID, UUID]) -> Demand:
     resources = None if row.resource_ids is None else frozenset(map(UUID, row.resource_ids))
+    if resources is not None and stand_ins:
+        resources |= {stand_ins[one] for one in resources & stand_ins.keys()}
     asking = Asking(row.id, row.priority, row.most_machines, row.most_vcpus, resources)
     return Demand(row.project_name, asking)
 
@@ -132,13 +135,21 @@ async def _lock(session: Session, rulebook: Rulebook) -> bool:
     return True
 
 
-async def _read_held(session: Session, organisation_id: UUID, now: datetime) -> list[Held]:
-    """Every machine of the organisation that takes anything, as it is now that the lock is held."""
-    resources = select(Resource.id).where(Resource.organisation_id == organisation_id)
+async def _read_held(session: Session, asks: Resource, now: datetime) -> list[Held]:
+    """Every machine of the organisation that takes anything, as it is now that the lock is held.
+
+    Machines on a cloud that is away take nothing of what others may have, unless their guests are heard of. For that
+    cloud itself they count: when it is back, no more of all of them may stay than the quota allows.
+    """
+    resources = select(Resource.id).where(Resource.organisation_id == asks.organisation_id)
     rows = select(
         Machine.id, Machine.cluster_id, Machine.resource_id, Machine.vcpus, Machine.memory_mib,
         Machine.disk_gib, Machine.state, Machine.wanted_by_hand, Machine.created_at, Machine.running_since,
     ).where(Machine.resource_id.in_(resources), Machine.state.in_(LIVE))  # fmt: skip
+    if asks.away_since is None:
+        is_heard = Machine.health.is_not(None) & Machine.health.not_in(UNHEARD)
+        away = resources.where(Resource.away_since.is_not(None))
+        rows = rows.where(or_(is_heard, Machine.resource_id.not_in(away)))
     return [
         Held(
             id=row.id,

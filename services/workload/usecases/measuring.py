@@ -35,6 +35,7 @@ async def _read(clock: Clock, session: Session) -> list[Readings]:
             {(resource, cluster, state.value): count for resource, cluster, state, count in counts}
         ),
         {(str(row.id),): row.sweep_stopped is not None for row in rows},
+        {(str(row.id),): row.away_since is not None for row in rows},
         {(resource, state.value, cause or ""): 1 for resource, state, cause in circuits},
     ]
 
@@ -59,6 +60,11 @@ _GAUGES = (
     Gauge(
         "tides_sweep_stopped",
         "1 where the sweeper found more strangers than it dares to remove, and waits for a person.",
+        ("resource",),
+    ),
+    Gauge(
+        "tides_resource_away",
+        "1 where a cloud gave no good answer for ten minutes: its machines hold no quota, another may stand in.",
         ("resource",),
     ),
     CIRCUIT,

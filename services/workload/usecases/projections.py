@@ -29,10 +29,11 @@ async def remember_resource(session: Session, event: ResourceChanged) -> bool:
         include={
             "revision", "organisation_id", "name", "provider", "url", "settings", "username", "sealed_secret",
             "ca_pem", "thumbprint", "force", "gone", "interval_s", "probe_id", "probe_until",
+            "stand_in_id",
         }
     )  # fmt: skip
     told = row | {"mode": event.mode.value, "retry_at": None}
-    later = {"probe_id": None, "probe_until": None, "mode": CAREFUL[Mode].value}
+    later = {"probe_id": None, "probe_until": None, "stand_in_id": None, "mode": CAREFUL[Mode].value}
     taken = await _take(session, Resource, {"id": event.resource_id}, told, later)
     if taken and event.mode.value != "draining":
         await session.execute(update(Resource).where(Resource.id == event.resource_id).values(released=False))

@@ -69,6 +69,8 @@ class Rulebook:
     """The longest least life in those policies."""
     policies: dict[UUID, Policy] = field(default_factory=dict)
     """What was read of the assignments' documents so far, by scope."""
+    stand_ins: Mapping[UUID, UUID] = field(default_factory=dict)
+    """What stands in for which resource of the organisation now, where a contribution names resources."""
     taken: list[Taken] = field(default_factory=list)
     """What was read of the organisation's machines, at most one; empty: nothing was, or it holds no more."""
 
@@ -155,6 +157,7 @@ async def open_rulebook(session: Session, resource: Resource, cluster_ids: Seque
     for machine in (await session.execute(live.order_by(Machine.ordinal))).scalars():
         machines.setdefault(machine.cluster_id, []).append(machine)
     bounding = [row for row in assignments if row.quota is not None]
+    contributions = await _contributions_of(session, resource.organisation_id)
     return Rulebook(
         resource,
         {row.scope_id: row for row in assignments},
@@ -164,10 +167,11 @@ async def open_rulebook(session: Session, resource: Resource, cluster_ids: Seque
             for row in templates
             if row.state == TemplateState.REVOKED
         },
-        await _contributions_of(session, resource.organisation_id),
+        contributions,
         machines,
         [(row.policy_name, read_quota(row.quota)) for row in bounding if row.quota is not None],
         max((row.document.get("minimum_life_s", 0.0) for row in bounding), default=0.0),
+        stand_ins=await _stand_ins_of(session, contributions),
     )
 
 
@@ -184,8 +188,18 @@ async def _contributions_of(session: Session, organisation_id: UUID) -> Sequence
     return (await session.execute(rows)).scalars().all()
 
 
+async def _stand_ins_of(session: Session, contributions: Sequence[Contribution]) -> dict[UUID, UUID]:
+    named = {UUID(each) for row in contributions for each in row.resource_ids or ()}
+    if not named:
+        return {}
+    rows = select(Resource.id, Resource.stood_in_by).where(among(Resource.id, named))
+    return {row.id: row.stood_in_by for row in await session.execute(rows) if row.stood_in_by}
+
+
 def _lends(row: Contribution, resource: Resource) -> bool:
-    return row.resource_ids is None or str(resource.id) in row.resource_ids
+    if row.resource_ids is None:
+        return True
+    return not {str(resource.id), *(resource.stands_for or ())}.isdisjoint(row.resource_ids)
 
 
 def _is_quota_of(organisation_id: UUID) -> ColumnElement[bool]:

@@ -43,3 +43,21 @@ def test_an_alternate_account_is_given_taken_away_and_told_of(house: House, tide
     assert words in told
     assert "tried again at 2026-11-28 04:15:00" in told
     assert f"lab is degraded: {words}" in " ".join(tides("status").out.split())
+
+
+def test_a_stand_in_is_named_by_its_name_and_shown_by_it(house: House, tides: Type) -> None:
+    shown: dict[str, Any] = {
+        "provider": "vsphere", "url": "https://vc.example", "username": "tides", "alarm": None, "capabilities": [],
+        "health": {"state": "ok", "since": None, "detail": None}, "validation": None, "deleting": False,
+        "interval_s": 20.0, "revision": 3,
+    }  # fmt: skip
+    other = {**resource("lab"), **shown, "id": "11111111-0000-7000-8000-000000000000", "name": "south"}
+    kept = {**resource("lab"), **shown, "stand_in_id": other["id"]}
+    house.kept["resources"] = [kept, other]
+    house.answers["PATCH", f"/v1/resources/{kept['id']}"] = (200, kept)
+    assert tides("resource", "set", "lab", "--stand-in", "south").code == 0
+    assert house.asked[-1][2] == {"stand_in_id": other["id"]}
+    assert tides("resource", "set", "lab", "--stand-in", "").code == 0
+    assert house.asked[-1][2] == {"stand_in_id": None}
+    assert tides("resource", "set", "lab", "--stand-in", "north").code != 0
+    assert "while it is away, what is lent to it alone goes to south" in tides("resource", "show", "lab").out
