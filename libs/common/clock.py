@@ -119,3 +119,8 @@ class SteppedClock:
             if callback is not None:
                 callback()
         return True
+
+
+def seconds_of(clock: Clock) -> Callable[[], float]:
+    """Seconds that only go on: real ones, but where time is stepped the clock's, so that its runs repeat exactly."""
+    return (lambda: clock.now().timestamp()) if isinstance(clock, SteppedClock) else time.monotonic

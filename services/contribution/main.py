@@ -4,6 +4,7 @@ from functools import partial
 
 from libs.boinc.catalogue import LARGEST_CATALOGUE
 from libs.common.app import create_app
+from libs.common.clock import seconds_of
 from libs.common.contracts.action import GuestsThrottled, MachineResumed, ResourceDeparted, ResourceReturned
 from libs.common.contracts.supply import ContributionChanged
 from libs.common.lanes import Lanes
@@ -11,6 +12,7 @@ from libs.common.secrets import account_context, authenticator_context
 from libs.common.service import Beat, Hears, Runtime, Sealed, Service, Tells
 from services.contribution.api import accounts, boinc, claims, guests, lending, projects
 from services.contribution.api.door import Contacts, Door
+from services.contribution.api.limits import Limits
 from services.contribution.models import Account, Base, Contribution
 from services.contribution.reconcile.means import Means
 from services.contribution.reconcile.visits import VISIT_BEAT_S, Instruments, Visits
@@ -46,8 +48,9 @@ def build(runtime: Runtime) -> Service:
     manager, contacts = manager_of(runtime.settings), Contacts(runtime.registry)
     expects_agents = bool(runtime.settings.boinc_url.strip())
     reach = project_reach(runtime.settings)
+    limits = Limits(seconds_of(runtime.clock))
     app.state.door = Door(
-        database, runtime.clock, runtime.vault, manager, contacts, due, reach, expects_agents
+        database, runtime.clock, runtime.vault, manager, contacts, due, reach, expects_agents, limits
     )
     watch = partial(watch_guests, database, runtime.clock, expects_agent=expects_agents)
     tell = partial(foretell, database, runtime.clock)

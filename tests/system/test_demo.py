@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
+from libs.boinc.credit import CREDIT_PER_GFLOPS_DAY
 from services.cli.client import Client, Target, open_client
 from services.cli.demo.place import Place
 from tests.support import until
@@ -45,13 +46,18 @@ async def test_the_same_days_twice_are_the_same_summary() -> None:
     assert one == two
     assert list(one) == [
         "samples", "decisions", "deploys", "destroys", "limit_changes", "core_hours", "contention_percent",
-        "machines_left", "events",
+        "machines_left", "events", "credit", "projects",
     ]  # fmt: skip
     assert one["samples"] == 3 * 360
     assert one["core_hours"] > 100
     assert one["contention_percent"] < 1
     assert one["deploys"] == one["machines_left"] > 0
     assert one["limit_changes"] > one["deploys"]
+    [(name, lab)] = one["projects"].items()
+    assert (name, lab["credit"]) == ("Lab", one["credit"])
+    assert 0.9 * one["core_hours"] < lab["core_hours"] < one["core_hours"]
+    granted = one["credit"] * 24 / CREDIT_PER_GFLOPS_DAY
+    assert 0.95 * lab["core_hours"] < granted < lab["core_hours"], "what is not finished is not granted"
 
 
 async def test_stopping_gives_everything_back() -> None:

@@ -17,9 +17,9 @@ CONTROL, STATUS = 0, 5
 STEP_S = 0.1
 
 
-def links_of(cpu_s: float) -> int:
+def links_of(cpu_s: float, step_s: float = STEP_S) -> int:
     """How many links a task of so many seconds has."""
-    return max(1, round(cpu_s / STEP_S))
+    return max(1, round(cpu_s / step_s))
 
 
 def link(digest: str, seed: str) -> str:
@@ -27,10 +27,10 @@ def link(digest: str, seed: str) -> str:
     return hashlib.sha256((digest + seed).encode()).hexdigest()
 
 
-def answer(cpu_s: float, seed: str) -> str:
+def answer(cpu_s: float, seed: str, step_s: float = STEP_S) -> str:
     """What a task must answer: the last link."""
     digest = ""
-    for _ in range(links_of(cpu_s)):
+    for _ in range(links_of(cpu_s, step_s)):
         digest = link(digest, seed)
     return digest
 

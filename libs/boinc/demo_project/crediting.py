@@ -16,7 +16,7 @@ def grant_due(project: DemoProject) -> bool:
         job for job in project.jobs.values() if job.state == JobState.REPORTED and job.reported_at <= before
     ]
     for job in due:
-        job.state = JobState.GRANTED if is_right(job) else JobState.INVALID
+        job.state = JobState.GRANTED if is_right(project, job) else JobState.INVALID
         if job.state == JobState.GRANTED and job.host_id in hosts:
             hosts[job.host_id].credit += claimed_credit(job.cpu_s, FPOPS)
     if due:
@@ -24,6 +24,6 @@ def grant_due(project: DemoProject) -> bool:
     return bool(due)
 
 
-def is_right(job: Job) -> bool:
+def is_right(project: DemoProject, job: Job) -> bool:
     """Whether the task went well and answered what it must."""
-    return job.exit_status == 0 and job.output is not None and job.output == answer(job.cpu_s, job.name)
+    return job.exit_status == 0 and job.output == answer(job.cpu_s, job.name, project.link_s)

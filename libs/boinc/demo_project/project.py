@@ -45,6 +45,8 @@ class DemoProject:
     """So many tasks for each host at once, and no more ever; None: as many as it wants, two a processor at a time."""
     cpu_s: float = 60.0
     checkpoint_s: float = 10.0
+    link_s: float = burner.STEP_S
+    """What one link of a task's chain stands for; another than the program's own is for stand-in clients alone."""
     busy: bool = False
     """Whether tasks really spend the CPU that they count."""
     validate_after_s: float = 0.0

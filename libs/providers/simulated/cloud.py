@@ -59,6 +59,7 @@ class MachineTruth:
     power: Power
     configured: bool
     booted: bool
+    vcpus: int
     limit_mhz: float
     demand_mhz: float
     user_data: str = field(repr=False)
@@ -109,6 +110,27 @@ class Cloud:
         ]
         return Truth(tuple(hosts), tuple(machines), tuple(state.foreign))
 
+    def worked_s(self, since_s: float, step_s: float = 60.0) -> dict[str, float]:
+        """CPU seconds that guests of ours had since then, by their machines' names: what starts has none for them."""
+        state, until_s = self.state(), self.now_s()
+        by_host = machines_by_host(state.machines)
+        steps = max(1, round((until_s - since_s) / step_s))
+        length_s = (until_s - since_s) / steps
+        worked: dict[str, float] = {}
+        for cluster in state.clusters:
+            for index in range(steps):
+                at_s = since_s + length_s * (index + 0.5)
+                loads = loads_at(state, cluster, by_host, at_s)
+                for host, load in zip(cluster.hosts, loads, strict=True):
+                    wishes = {m.name: demand_mhz(cluster, m, at_s) for m in by_host.get(host.host, ())}
+                    whole = sum(wishes.values())
+                    for machine in by_host.get(host.host, ()) if whole > 0 else ():
+                        if not is_starting(machine, at_s):
+                            share = load.ours_mhz / whole / cluster.core_mhz
+                            had = worked.get(machine.name, 0.0)
+                            worked[machine.name] = had + wishes[machine.name] * share * length_s
+        return worked
+
 
 def power_of(machine: MachineRecord, at_s: float) -> Power:
     """The power state as an inventory shows it."""
@@ -138,6 +160,7 @@ def _machine_truth(cluster: ClusterRecord, machine: MachineRecord, now_s: float)
         power=power_of(machine, now_s),
         configured=machine.is_configured(now_s),
         booted=is_on(machine, now_s) and not is_starting(machine, now_s),
+        vcpus=machine.vcpus,
         limit_mhz=limit_of(machine, now_s),
         demand_mhz=demand_mhz(cluster, machine, now_s),
         user_data=machine.user_data,

@@ -6,7 +6,7 @@ Services are imported where they are needed: other commands need not wait for th
 import asyncio
 import json
 import sys
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -53,9 +53,18 @@ def demo(
     if summary is None:
         print("tides: interrupted, no summary", file=sys.stderr)
         raise SystemExit(INTERRUPTED)
-    print(json.dumps(summary) if json_ else "\n".join(f"{key:<20} {value}" for key, value in summary.items()))
+    print(json.dumps(summary) if json_ else "\n".join(_lines(summary)))
     if stop and summary["machines_left"]:
         raise Failed(f"{summary['machines_left']} machines are left on the cloud")
+
+
+def _lines(summary: dict[str, Any]) -> Iterator[str]:
+    """For people: a project is a line of its own."""
+    for name, value in summary.items():
+        if name != "projects":
+            yield f"{name:<20} {value}"
+    for name, of in summary["projects"].items():
+        yield f"for {name:<16} {of['core_hours']} core-hours computed, {of['credit']} credit granted"
 
 
 def _run_open(folder: Path, speed: float, sites: bool) -> None:

@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 from pydantic import SecretStr
@@ -22,6 +23,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from libs.boinc.signing import SigningKey
 from libs.common.clock import SteppedClock
 from libs.common.log import configure
 from libs.common.runner import Running
@@ -29,8 +31,11 @@ from libs.common.settings import Settings, load_settings
 from libs.common.stepping import settle, step_until
 from libs.providers.base import Connection, sealing_context
 from libs.providers.registry import find_driver
+from libs.providers.simulated import attach_cloud
 from services.cli.client import Client, Failed, Target, open_client
-from services.cli.demo.furnish import Cloud, furnish
+from services.cli.demo.furnish import Cloud, furnish, login_of
+from services.cli.demo.guests import Guests
+from services.cli.demo.lab import HERE, Lab, open_lab
 from services.cli.keep import keep
 from services.cli.run import Change, started
 
@@ -40,7 +45,8 @@ STRIDE = timedelta(minutes=10)
 DRAINED_WITHIN = timedelta(hours=6)
 _UNSAID = UUID(int=0)
 
-Summary = dict[str, int | float]
+Summary = dict[str, Any]
+"""Numbers by name; `projects` holds some for each project."""
 
 
 @dataclass(slots=True)
@@ -53,11 +59,18 @@ class Stage:
     client: Client
     cloud: Cloud
     resource_id: str = ""
+    lab: Lab | None = None
+    """The project that is lent to; None: one that nobody asks."""
 
     async def furnish(self) -> None:
         """Register the cloud and all that it takes to lend it, over REST. Raises Failed."""
         await self.settled()
-        self.resource_id = await furnish(self.client, self.cloud, self.settled)
+        self.resource_id = await furnish(self.client, self.cloud, self.settled, self.lab)
+
+    def guests(self) -> Guests:
+        """What runs inside the cloud's machines, from now on."""
+        assert self.lab is not None
+        return Guests(attach_cloud(self.cloud.url, self.clock), self.process.url, self.lab)
 
     async def settled(self) -> None:
         """Return when nothing is left to do at this moment."""
@@ -77,14 +90,19 @@ async def run_days(days: float, *, drain: bool = False, progress: bool = False) 
     end = START + timedelta(days=days)
     async with open_stage() as stage:
         await stage.furnish()
+        guests = stage.guests()
         with _progress(progress) as bar:
             task = bar.add_task("minutes", total=round(days * 1440))
             while stage.clock.now() < end:
                 stop = min(end, stage.clock.now() + STRIDE)
                 await stage.run_to(stop)
+                await guests.come()
                 bar.update(task, completed=(stage.clock.now() - START) // timedelta(minutes=1))
         if drain:
-            await _drain(stage)
+            await _drain(stage, guests)
+        else:
+            await guests.come(all_of_them=True)
+        await bring_credit_home(stage)
         return await summarise(stage)
 
 
@@ -97,15 +115,17 @@ async def open_stage(change: Change | None = None, database_url: str | None = No
     clock = SteppedClock(START)
     cloud = Cloud(f"sim://days-{secrets.token_hex(6)}", secrets.token_urlsafe(24), INTERVAL_S)
     with tempfile.TemporaryDirectory(prefix="tides-", ignore_cleanup_errors=True) as folder:
-        settings = stepped_settings(Path(folder), database_url)
+        key = SigningKey.generate()
+        settings = stepped_settings(Path(folder), database_url, key.public.text)
         async with (
+            open_lab(clock, key, secrets.token_urlsafe(16)) as lab,
             started(["all"], settings, clock=clock, durable=False, change=change) as (process, whole),
             open_client(Target(process.url, _token(whole))) as client,
         ):
-            yield Stage(process, whole, clock, client, cloud)
+            yield Stage(process, whole, clock, client, cloud, lab=lab)
 
 
-def stepped_settings(folder: Path, database_url: str | None) -> Settings:
+def stepped_settings(folder: Path, database_url: str | None, signing_key: str = "") -> Settings:
     """As given here and nowhere else: an accelerated run does not depend on the environment."""
     kept = keep(folder)
     return load_settings(
@@ -120,6 +140,9 @@ def stepped_settings(folder: Path, database_url: str | None) -> Settings:
         host="127.0.0.1",
         port=0,
         jitter=0.0,
+        boinc_signing_key=signing_key,
+        boinc_url="",
+        boinc_local_projects=HERE,
         beat_floor_s=1.5 * INTERVAL_S,  # a sample wakes whoever has something to do; beats only mend
     )
 
@@ -144,15 +167,26 @@ def _progress(is_shown: bool) -> Progress:
     )
 
 
-async def _drain(stage: Stage) -> None:
+async def _drain(stage: Stage, guests: Guests) -> None:
     """Give everything back and let time run until the cloud has nothing of ours. Raises Failed."""
     path = f"/v1/resources/{stage.resource_id}/mode"
     await stage.client.call("POST", path, {"mode": "draining", "force": False})
+    await stage.settled()
+    await guests.come(all_of_them=True)  # they hand in what is done
     deadline = stage.clock.now() + DRAINED_WITHIN
     while await _known_machines(stage) or await machines_on(stage):
         if stage.clock.now() >= deadline:
             raise Failed(f"machines are left {DRAINED_WITHIN} after the end")
         await stage.run_to(stage.clock.now() + timedelta(seconds=INTERVAL_S))
+        await guests.come()
+
+
+async def bring_credit_home(stage: Stage) -> None:
+    """Have the project asked now instead of at its next turn, as whoever logs in anew does. Raises Failed."""
+    assert stage.lab is not None
+    for account in await stage.client.pages("/v1/accounts"):
+        await stage.client.call("PUT", f"/v1/accounts/{account['id']}/login", login_of(stage.lab))
+    await stage.settled()
 
 
 async def _known_machines(stage: Stage) -> int:
@@ -184,10 +218,11 @@ async def summarise(stage: Stage) -> Summary:
     await stage.settled()
     until = stage.clock.now() + timedelta(seconds=1)
     span = {"from": START.isoformat(), "to": until.isoformat()}
-    told, decisions, left = await asyncio.gather(
+    told, decisions, left, projects = await asyncio.gather(
         stage.client.call("GET", "/v1/stats/summary", params=span),
         stage.client.pages("/v1/decisions"),
         machines_on(stage),
+        _projects(stage, until),
     )
     return {
         "samples": told["samples"],
@@ -199,4 +234,22 @@ async def summarise(stage: Stage) -> Summary:
         "contention_percent": told["contention_percent"],
         "machines_left": left,
         "events": told["events"],
+        "credit": round(sum(project["credit"] for project in projects.values()), 3),
+        "projects": projects,
+    }
+
+
+async def _projects(stage: Stage, until: datetime) -> dict[str, dict[str, float]]:
+    """What each project granted, and the core-hours that machines say they computed for it."""
+    days = {"since": str(START.date()), "until": str((until + timedelta(days=1)).date()), "by": "project"}
+    projects, granted, claimed = await asyncio.gather(
+        stage.client.pages("/v1/projects"),
+        stage.client.call("GET", "/v1/grants", params=days),
+        stage.client.call("GET", "/v1/claims", params=days),
+    )
+    credit = {item["of"]: item["credit"] for item in granted["items"]}
+    hours = {item["of"]: item["core_hours"] for item in claimed["items"]}
+    return {
+        one["name"]: {"core_hours": hours.get(one["id"], 0.0), "credit": credit.get(one["id"], 0.0)}
+        for one in projects
     }

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from services.cli.client import Client, Refused
+from services.cli.demo.lab import EMAIL, USER_NAME, Lab
 from services.cli.names import POLICY, PROJECT, RESOURCE, TEMPLATE, Item, Kind
 
 NAME = "demo"
@@ -36,10 +37,13 @@ class Cloud:
         return {"scenario": "enterprise", "interval_s": self.interval_s}
 
 
-async def furnish(client: Client, cloud: Cloud, settled: Settled | None = None) -> str:
+async def furnish(
+    client: Client, cloud: Cloud, settled: Settled | None = None, lab: Lab | None = None
+) -> str:
     """Make whatever is not there yet; the resource's id. Raises Failed.
 
     `settled` returns when every service has heard of everything; without it, asking again does the waiting.
+    `lab` is lent to by an account that is made there; without it, to a project that nobody asks.
     """
     known = _Known(settled)
     resource = await _ensure(client, RESOURCE, NAME, _resource(cloud))
@@ -52,11 +56,32 @@ async def furnish(client: Client, cloud: Cloud, settled: Settled | None = None) 
     await known.settle()
     await client.call("POST", f"/v1/resources/{resource['id']}/mode", {"mode": "lend"})
     await known.settle()
-    project = await _ensure(client, PROJECT, "Lab", {"name": "Lab", "url": PROJECT_URL})
-    terms = {"project_id": project["id"], "weight": 1, "authenticator": f"1_{secrets.token_hex(16)}"}
-    await client.call("POST", "/v1/contributions", terms)
+    terms = await (_ensure_nobodys_project(client) if lab is None else _join(client, lab, known))
+    await client.call("POST", "/v1/contributions", {**terms, "weight": 1})
     await known.settle()
     return str(resource["id"])
+
+
+async def _ensure_nobodys_project(client: Client) -> dict[str, Any]:
+    project = await _ensure(client, PROJECT, "Lab", {"name": "Lab", "url": PROJECT_URL})
+    return {"project_id": project["id"], "authenticator": f"1_{secrets.token_hex(16)}"}
+
+
+async def _join(client: Client, lab: Lab, known: "_Known") -> dict[str, Any]:
+    """Add the project, sign its address, and make an account there."""
+    body = {"name": lab.project.name, "url": lab.url, "verify": True}
+    project = await _ensure(client, PROJECT, lab.project.name, body)
+    signed = {"url_signature": lab.signature}
+    await client.call("PATCH", f"/v1/projects/{project['id']}", signed)
+    login = {**login_of(lab), "create": True, "user_name": USER_NAME}
+    account = await client.call("POST", "/v1/accounts", {"project_id": project["id"], **login})
+    await known.settle()
+    return {"project_id": project["id"], "account_id": account["id"]}
+
+
+def login_of(lab: Lab) -> dict[str, Any]:
+    """What the demo's organisation logs in to the project with."""
+    return {"email": EMAIL, "password": lab.password}
 
 
 class _Known:

@@ -17,6 +17,7 @@ from libs.boinc.demo_project.books import LATE_S, MOST_OVER, Books, Job
 from libs.boinc.demo_project.burner import answer
 from libs.boinc.demo_project.scheduling import schedule
 from libs.boinc.demo_project.uploading import upload
+from libs.boinc.demo_project.visitor import Visitor
 from libs.boinc.web import ANYWHERE, ProjectRefused, open_project, password_hash
 
 EMAIL, SECRET = "Lab@example.com", password_hash("secret-password", "Lab@example.com")
@@ -154,6 +155,25 @@ async def test_a_host_has_no_more_than_it_can_do_and_credit_waits() -> None:
     project.validate_after_s = 0.0
     schedule(project, request(project.weak_key, 1, 4, wants_s=0))
     assert project.hosts[1].credit > 0
+
+
+async def test_a_stand_in_client_computes_what_it_is_told_and_hears_that_its_key_is_refused() -> None:
+    project = DemoProject(cpu_s=3600.0, link_s=60.0)
+    async with serving(project, "127.0.0.1", 0), aiohttp.ClientSession() as http:
+        visitor = Visitor(project.url, project.weak_key, "c1", "tides-1", 4, 1e9, link_s=60.0)
+        await visitor.come(http, 2 * 3600.0)
+        visitor.work(1.5 * 3600.0)
+        await visitor.come(http, 0.0)
+        assert (visitor.host_id, visitor.reported, visitor.cpu_s) == (1, 1, 5400.0)
+        assert [task.done_s for task in visitor.tasks] == [1800.0]
+        await visitor.come(http, 0.0)
+        assert project.hosts[1].credit == pytest.approx(claimed_credit(3600.0, 1e9))
+        assert project.faults == []
+
+        visitor.key = "7_" + "0" * 32
+        await visitor.come(http, 60.0)
+        assert "account key" in visitor.message
+        assert visitor.host_id == 1
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from libs.common.clock import Clock, ScaledClock, SteppedClock, Timer, WallClock
+from libs.common.clock import Clock, ScaledClock, SteppedClock, Timer, WallClock, seconds_of
 
 START = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
@@ -137,3 +137,13 @@ def _wall_s() -> float:
     import time
 
     return time.clock_gettime(time.CLOCK_REALTIME)
+
+
+def test_seconds_are_the_clocks_own_only_where_it_is_stepped() -> None:
+    stepped = SteppedClock(START)
+    stepped.call_later(5, lambda: None)
+    seconds = seconds_of(stepped)
+    before = seconds()
+    stepped.advance()
+    assert seconds() - before == 5
+    assert seconds_of(WallClock()) is seconds_of(ScaledClock(60.0)), "a wall clock may be set back"

@@ -319,3 +319,23 @@ async def test_disks_swap_and_suspend_files_fill_the_datastore() -> None:
     assert empty - await free_gib() == pytest.approx(24)
     await play.act(Step("delete", 2, 0, Power.ON, 0, 0))
     assert await free_gib() == pytest.approx(empty)
+
+
+def test_what_guests_had_is_what_samples_say_but_for_what_was_starting() -> None:
+    async def run() -> tuple[float, float]:
+        play = Play()
+        await play.begin()
+        for step in PRELUDE:
+            await play.act(step)
+        clock, cloud = play.target.clock, play.target.cloud
+        clock.pass_time(600.0 - clock.now().timestamp() % 20)  # nothing starts any more
+        since = clock.now()
+        clock.pass_time(240.0)
+        samples = await play.target.provider.sample(since)
+        mhz_s = sum(20.0 * mhz for one in samples for mhz in one.cpu_ours_mhz if one.at > since)
+        core_mhz = cloud.state().clusters[0].core_mhz
+        return mhz_s / core_mhz, sum(cloud.worked_s(since.timestamp(), 5.0).values())
+
+    measured, worked = asyncio.run(run())
+    assert worked == pytest.approx(measured, rel=1e-6)
+    assert measured > 1000
