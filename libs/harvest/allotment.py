@@ -58,6 +58,12 @@ class Allotment(Generic[P, M]):
         self._apart = apart
         self._left = {one.project: [one.most_machines, one.most_vcpus] for one in self._asking}
 
+    def copy(self) -> "Allotment[P, M]":
+        """Another one from here on; what it gives takes nothing from this one."""
+        twin: Allotment[P, M] = Allotment(self._asking, apart=self._apart)
+        twin._left = {project: list(left) for project, left in self._left.items()}
+        return twin
+
     def give(self, machine: Given[M]) -> Share[P]:
         """Let the machine work for those who are next."""
         share = self.look(machine)

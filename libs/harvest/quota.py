@@ -90,8 +90,18 @@ def keep_within(quota: Quota, in_order: Sequence[S]) -> list[S]:
 
 def left_for(quota: Quota, there: Sequence[Sized], size: Sized) -> Left | None:
     """How many more of this size fit beside those that are there, named what is exceeded; None: nothing is bounded."""
+    return left_of(quota, use_of(quota, there), size)
+
+
+def use_of(quota: Quota, there: Sequence[Sized]) -> dict[str, float]:
+    """What these take together of each kind that is bounded."""
+    return {kind: used_by(there, kind) for kind, _ in quota.bounds()}
+
+
+def left_of(quota: Quota, used: Mapping[str, float], size: Sized) -> Left | None:
+    """The same as `left_for` where it is known what those that are there take."""
     found = [
-        Left(_fitting(most - used_by(there, kind), size_of(size, kind)), kind, used_by(there, kind), most)
+        Left(_fitting(most - used[kind], size_of(size, kind)), kind, used[kind], most)
         for kind, most in quota.bounds()
     ]
     return min(found, key=lambda left: (left.machines, left.used <= left.most), default=None)

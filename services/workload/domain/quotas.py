@@ -1,11 +1,12 @@
 """What quotas of an organisation and of its projects leave a cluster, and whom its machines work for."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
-from libs.harvest.allotment import NOBODY, Allotment, Asking, Given, allot
-from libs.harvest.quota import MOST, Quota, keep_within, left_for, tightest
+from libs.harvest.allotment import NOBODY, Allotment, Asking, Given
+from libs.harvest.quota import MOST, Quota, keep_within, left_of, tightest, use_of
 
 _KINDS = {"machines": "machine", "vcpus": "vCPU", "memory_mib": "MiB of memory", "disk_gib": "GiB of disk"}
 
@@ -62,34 +63,66 @@ class Bound:
     why: str = ""
 
 
-def rank(demands: Sequence[Demand], held: Sequence[Held], *, apart: bool) -> dict[UUID, int]:
-    """The priority of whom each machine works for, the oldest given first; what is on its way out works for nobody."""
-    there = [one for one in sorted(held, key=lambda one: one.id) if one.stays]
-    shares = allot([demand.asking for demand in demands], [_given(one) for one in there], apart=apart)
-    return {machine: share.priority for machine, share in shares.items()}
+@dataclass(frozen=True, slots=True)
+class Working:
+    """For whom all machines of an organisation work; the same for each of its clusters."""
+
+    allotment: Allotment[UUID, UUID]
+    """After every machine that stays has been given; what asks for more takes a copy."""
+    priorities: Mapping[UUID, int]
+    """Of whom each machine works for."""
+    useful: Mapping[UUID, int]
+    """By cluster, machines that work for somebody."""
+
+
+def share_out(demands: Sequence[Demand], held: Sequence[Held], *, apart: bool) -> Working:
+    """Give every machine to projects, the oldest first; what is on its way out works for nobody."""
+    allotment: Allotment[UUID, UUID] = Allotment([demand.asking for demand in demands], apart=apart)
+    priorities, useful = {}, Counter[UUID]()
+    for one in sorted(held, key=lambda one: one.id):
+        if one.stays:
+            priorities[one.id] = allotment.give(_given(one)).priority
+            useful[one.cluster_id] += priorities[one.id] > NOBODY
+    return Working(allotment, priorities, useful)
+
+
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """What all machines of an organisation take of its quotas, and who stays; the same for each of its clusters."""
+
+    quota: Quota
+    used: Mapping[str, float]
+    kept: Mapping[UUID, int]
+    """By cluster, machines that stay within the quotas."""
+
+
+def count(
+    quotas: Sequence[tuple[str, Quota]], held: Sequence[Held], priorities: Mapping[UUID, int], life_s: float
+) -> Counted | None:
+    """Choose who stays within the organisation's quotas; None: nothing is bounded.
+
+    Where they are exceeded, the machines that stay are chosen among those of all its clusters: the young and the
+    highest priority first, then who would lose most.
+    """
+    quota = tightest(known for _, known in quotas)
+    if quota is None or not any(quota.bounds()):
+        return None
+    ranked = sorted((one for one in held if one.stays), key=lambda one: _rank_of(one, priorities, life_s))
+    kept = Counter(one.cluster_id for one in keep_within(quota, ranked))
+    return Counted(quota, use_of(quota, held), kept)
 
 
 def bound_by_organisation(
-    quotas: Sequence[tuple[str, Quota]],
-    held: Sequence[Held],
-    priorities: Mapping[UUID, int],
-    life_s: float,
-    place: Place,
+    quotas: Sequence[tuple[str, Quota]], counted: Counted, place: Place
 ) -> Bound | None:
     """What the organisation's quotas leave the cluster; `quotas` with the names of the policies that hold them.
 
-    Where they are exceeded, the machines that stay are chosen among those of all its clusters: the young and the
-    highest priority first, then who would lose most. What stays here is what this cluster may have.
+    What stays here is what this cluster may have, and more where there is room.
     """
-    quota = tightest(known for _, known in quotas)
-    if quota is None:
-        return None
-    left = left_for(quota, held, place.size)
+    left = left_of(counted.quota, counted.used, place.size)
     if left is None:
         return None
-    ranked = sorted((one for one in held if one.stays), key=lambda one: _rank_of(one, priorities, life_s))
-    kept = keep_within(quota, ranked)
-    mine = sum(one.cluster_id == place.cluster_id for one in kept)
+    mine = counted.kept.get(place.cluster_id, 0)
     if left.machines > 0:
         return Bound(min(MOST, mine + left.machines))
     name = next(name for name, known in quotas if getattr(known, left.kind) == left.most)
@@ -103,18 +136,14 @@ def _rank_of(one: Held, priorities: Mapping[UUID, int], life_s: float) -> tuple[
 
 
 def bound_by_projects(
-    demands: Sequence[Demand], held: Sequence[Held], place: Place, *, apart: bool
+    demands: Sequence[Demand], working: Working, place: Place, *, apart: bool
 ) -> Bound | None:
     """What the quotas of projects leave the cluster: a machine that would work for nobody is not made, and not kept."""
     here = [demand.asking.is_bounded for demand in demands if _may_work(demand.asking, place)]
     if here and not (all(here) if apart else any(here)):
         return None
-    allotment: Allotment[UUID, UUID] = Allotment([demand.asking for demand in demands], apart=apart)
-    mine = 0
-    for one in sorted(held, key=lambda one: one.id):
-        works = one.stays and allotment.give(_given(one)).priority > NOBODY
-        mine += works and one.cluster_id == place.cluster_id
-    more = allotment.give_more(_next(place), place.most)
+    mine = working.useful.get(place.cluster_id, 0)
+    more = working.allotment.copy().give_more(_next(place), place.most)
     if more == 0:
         return Bound(mine, f"nobody is left to work for: {_name_quotas(demands, place, apart=apart)}")
     return None if more == place.most else Bound(mine + more)

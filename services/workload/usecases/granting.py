@@ -27,7 +27,8 @@ from services.workload.domain.quotas import (
     Size,
     bound_by_organisation,
     bound_by_projects,
-    rank,
+    count,
+    share_out,
 )
 from services.workload.domain.states import COUNTED, LIVE
 from services.workload.models import Cluster, Contribution, Machine, Resource
@@ -55,7 +56,8 @@ async def grant(
 ) -> Grant:
     """What a cluster may have of all that is shared. `apart`: each machine can be told its projects by itself.
 
-    The organisation's machines are read once for the clusters of a rulebook, while nobody else can add any.
+    The organisation's machines are read, ranked and given to projects once for the clusters of a rulebook, while nobody
+    else can add any.
     """
     demands = [_demand(row, rulebook.stand_ins) for row in rulebook.contributions]
     shares_out = not is_trivial([demand.asking for demand in demands])
@@ -64,13 +66,15 @@ async def grant(
     if not any(taken.is_ours for taken in rulebook.taken):
         is_ours = await _lock(session, rulebook)
         held = await _read_held(session, rulebook.resource, now)
-        priorities = rank(demands, held, apart=apart) if shares_out else {}
-        rulebook.taken[:] = [Taken(is_ours, held, priorities)]
+        working = share_out(demands, held, apart=apart) if shares_out else None
+        priorities = working.priorities if working else {}
+        counted = count(rulebook.quotas, held, priorities, rulebook.longest_life_s)
+        rulebook.taken[:] = [Taken(is_ours, held, working, counted)]
     [taken] = rulebook.taken
     place = _place(cluster, rules)
     bounds = [
-        bound_by_organisation(rulebook.quotas, taken.held, taken.priorities, rulebook.longest_life_s, place),
-        bound_by_projects(demands, taken.held, place, apart=apart) if shares_out else None,
+        bound_by_organisation(rulebook.quotas, taken.counted, place) if taken.counted else None,
+        bound_by_projects(demands, taken.working, place, apart=apart) if taken.working else None,
         None if taken.is_ours else _nothing_new(taken.held, cluster),
     ]
     return Grant(_within(rules, [bound for bound in bounds if bound is not None]), taken.priorities)

@@ -15,7 +15,7 @@ from libs.common.db import Session, among
 from libs.harvest.document import parse
 from libs.harvest.quota import Quota, read_quota
 from libs.harvest.types import Policy
-from services.workload.domain.quotas import Held
+from services.workload.domain.quotas import Counted, Held, Working
 from services.workload.domain.renewal import MOST_FAILURES, NEVER_WORKED, why_starved
 from services.workload.domain.states import COUNTED, LIVE, MachineState
 from services.workload.domain.words import bound_by_hand, revoked
@@ -44,8 +44,15 @@ class Taken:
     is_ours: bool
     """Whether the organisation's lock is ours: nobody but this transaction adds a machine."""
     held: Sequence[Held]
-    priorities: Mapping[UUID, int]
-    """Of whom each machine works for; empty where every one works for every project."""
+    working: Working | None
+    """For whom they work; None: every one for every project."""
+    counted: Counted | None
+    """Who stays within the organisation's quotas; None: nothing is bounded."""
+
+    @property
+    def priorities(self) -> Mapping[UUID, int]:
+        """Of whom each machine works for; empty where every one works for every project."""
+        return self.working.priorities if self.working else {}
 
 
 @dataclass(frozen=True, slots=True)

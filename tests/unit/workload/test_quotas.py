@@ -1,22 +1,23 @@
 """What quotas leave a cluster: never above, the lowest priority first, and every cluster by the same choice."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from uuid import UUID
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from libs.harvest.allotment import NOBODY, Asking
-from libs.harvest.quota import Quota, used_by
+from libs.harvest.allotment import NOBODY, Allotment, Asking, Given
+from libs.harvest.quota import MOST, Quota, keep_within, left_for, tightest, used_by
+from services.workload.domain import quotas as domain
 from services.workload.domain.quotas import (
     Bound,
     Demand,
     Held,
     Place,
     Size,
-    bound_by_organisation,
-    bound_by_projects,
-    rank,
+    count,
+    share_out,
 )
 
 EAST, WEST, RESOURCE = UUID(int=1), UUID(int=2), UUID(int=3)
@@ -35,6 +36,21 @@ def place(cluster: UUID = EAST, most: int = 64) -> Place:
 
 def demand(name: str, number: int, priority: int = 0, most: int | None = None) -> Demand:
     return Demand(name, Asking(UUID(int=number), priority, most))
+
+
+def bound_by_organisation(
+    quotas: Sequence[tuple[str, Quota]],
+    fleet: list[Held],
+    priorities: dict[UUID, int],
+    life_s: float,
+    where: Place,
+) -> Bound | None:
+    counted = count(quotas, fleet, priorities, life_s)
+    return domain.bound_by_organisation(quotas, counted, where) if counted else None
+
+
+def bound_by_projects(demands: list[Demand], fleet: list[Held], where: Place, *, apart: bool) -> Bound | None:
+    return domain.bound_by_projects(demands, share_out(demands, fleet, apart=apart), where, apart=apart)
 
 
 FLEETS = st.lists(
@@ -118,7 +134,7 @@ def test_a_machine_that_would_work_for_nobody_is_neither_made_nor_kept() -> None
     fleet = [held(1), held(2), held(3, WEST)]
     demands = [demand("Rosetta", 7, most=1), demand("LHC", 8, priority=-5, most=1)]
 
-    assert rank(demands, fleet, apart=True) == {
+    assert share_out(demands, fleet, apart=True).priorities == {
         fleet[0].id: 0, fleet[1].id: -5, fleet[2].id: NOBODY
     }  # fmt: skip
     here, there = (bound_by_projects(demands, fleet, place(where), apart=True) for where in (EAST, WEST))
@@ -180,3 +196,52 @@ def test_whatever_comes_and_goes_nobody_grows_above_the_quota_and_all_come_down_
     for cluster in (EAST, WEST):
         judge(cluster, 0)
     assert sum(one.stays for one in fleet) <= quota
+
+
+DEMANDS = st.lists(
+    st.tuples(
+        st.integers(-2, 2), st.none() | st.integers(0, 6), st.none() | st.integers(0, 20), st.booleans()
+    ),
+    max_size=4,
+).map(
+    lambda rows: [
+        Demand(
+            f"p{number}",
+            Asking(UUID(int=number), priority, machines, vcpus, None if anywhere else frozenset()),
+        )
+        for number, (priority, machines, vcpus, anywhere) in enumerate(rows)
+    ]
+)
+
+
+@given(FLEETS, st.lists(st.tuples(st.just("p"), QUOTAS), max_size=3), DEMANDS, st.booleans())
+def test_what_is_counted_once_says_to_each_cluster_what_counting_for_it_alone_says(
+    fleet: list[Held], quotas: list[tuple[str, Quota]], demands: list[Demand], apart: bool
+) -> None:
+    working = share_out(demands, fleet, apart=apart)
+    counted = count(quotas, fleet, working.priorities, 60.0)
+    for where in (place(EAST), place(WEST, most=3), place(UUID(int=5)), place(EAST)):
+        allotment: Allotment[UUID, UUID] = Allotment([one.asking for one in demands], apart=apart)
+        priorities, useful = {}, 0
+        for one in sorted(fleet, key=lambda one: one.id):
+            if one.stays:
+                priorities[one.id] = allotment.give(Given(one.id, one.resource_id, one.vcpus)).priority
+                useful += priorities[one.id] > NOBODY and one.cluster_id == where.cluster_id
+        assert working.priorities == priorities
+        more = allotment.give_more(Given(where.cluster_id, where.resource_id, where.size.vcpus), where.most)
+        bound = domain.bound_by_projects(demands, working, where, apart=apart)
+        assert bound is None or bound.machines == useful + more
+
+        quota = tightest(known for _, known in quotas)
+        left = left_for(quota, fleet, where.size) if quota else None
+        assert (counted is None) == (left is None)
+        if counted is None or quota is None or left is None:
+            continue
+        in_order = sorted(
+            (one for one in fleet if one.stays),
+            key=lambda one: (one.age_s >= 60.0, -priorities.get(one.id, 0), -one.progress_s, one.id),
+        )
+        mine = sum(one.cluster_id == where.cluster_id for one in keep_within(quota, in_order))
+        told = domain.bound_by_organisation(quotas, counted, where)
+        assert told is not None
+        assert (told.machines, bool(told.why)) == (min(MOST, mine + left.machines), left.machines == 0)
