@@ -19,19 +19,18 @@ _Policies = vim.cluster
 
 @dataclass(frozen=True, slots=True)
 class Reserve:
-    """How much of a cluster is kept free: shares of all of it, so many of its largest hosts, or these hosts."""
+    """How much of a cluster is kept free: shares of all of it, or so many of its largest hosts; and hosts set aside."""
 
     cpu_share: float = 0.0
     memory_share: float = 0.0
     largest_hosts: int = 0
     named_hosts: frozenset[str] = frozenset()
+    """Hosts that stand by for a failure, by id: nothing runs there, and nothing of what the others have is kept."""
 
     def of(self, hosts: Sequence[Host]) -> tuple[float, float]:
-        """MHz and MiB of these hosts, which are all of the cluster's."""
+        """MHz and MiB kept free of these hosts, which are all of the cluster's, beside those that are set aside."""
         cpu_mhz, memory_mib = [host.cpu_mhz for host in hosts], [host.memory_mib for host in hosts]
-        named = [host for host in hosts if host.id in self.named_hosts]
-        kept_mhz = _largest(cpu_mhz, self.largest_hosts) + sum(host.cpu_mhz for host in named)
-        kept_mib = _largest(memory_mib, self.largest_hosts) + sum(host.memory_mib for host in named)
+        kept_mhz, kept_mib = _largest(cpu_mhz, self.largest_hosts), _largest(memory_mib, self.largest_hosts)
         return kept_mhz + self.cpu_share * sum(cpu_mhz), kept_mib + self.memory_share * sum(memory_mib)
 
 

@@ -123,7 +123,7 @@ class _Columns:
             interval_s=float(self._around.interval_s),
             hosts=tuple(host.id for host in hosts),
             host_names=tuple(host.name for host in hosts),
-            states=tuple(host.state for host in hosts),
+            states=tuple(map(self._state, hosts)),
             cpu_capacity_mhz=tuple(host.cpu_mhz for host in hosts),
             cpu_used_mhz=tuple(self._cpu_used(host, tick, quality) for host in hosts),
             cpu_ours_mhz=tuple(self._cpu_ours(host, tick) for host in hosts),
@@ -146,6 +146,11 @@ class _Columns:
             ha_reserve_cpu_mhz=kept_mhz,
             ha_reserve_memory_mib=kept_mib,
         )
+
+    def _state(self, host: Host) -> HostState:
+        """A host that HA was told to keep for a failure stands by, though it is connected."""
+        is_set_aside = self._around.reserve is not None and host.id in self._around.reserve.named_hosts
+        return HostState.STANDBY if is_set_aside and host.state is HostState.CONNECTED else host.state
 
     def _cpu_used(self, host: Host, tick: int, quality: Quality) -> float:
         return _used(host, quality, self._grid.of(host.id, CPU_MHZ).get(tick), host.quick_cpu_mhz)

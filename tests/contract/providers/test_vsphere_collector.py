@@ -2,6 +2,7 @@
 
 import asyncio
 import math
+import re
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -12,7 +13,7 @@ import structlog
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from libs.common.contracts.usage import Quality, Sample
+from libs.common.contracts.usage import HostState, Quality, Sample
 from libs.providers.base import Cause, Power, Rejected, Unavailable
 from libs.providers.vsphere import VSphereProvider
 from libs.providers.vsphere.session import Session
@@ -23,6 +24,7 @@ from tests.contract.providers.vsphere_target import (
     HOST_MHZ,
     MEMORY_COUNTER,
     VSphereTarget,
+    opened,
 )
 from tests.faultproxy import FaultProxy, SoapFault
 from tests.support import until
@@ -301,3 +303,29 @@ async def _works(target: VSphereTarget) -> bool:
 def test_a_line_reads_and_never_writes() -> None:
     public = {name for name in vars(Line) if not name.startswith("_")}
     assert public == {"now", "find_child", "read_view", "keep_views", "retrieve", "query", "read_moves"}
+
+
+async def test_a_host_that_ha_keeps_for_a_failure_stands_by_and_nothing_is_kept_of_the_others(
+    target: VSphereTarget, proxy: FaultProxy
+) -> None:
+    host = next(each.hosts[0] for each in await target.provider.sample(None) if len(each.hosts) > 1)
+    policy = (
+        '<admissionControlPolicy xsi:type="ClusterFailoverHostAdmissionControlPolicy">'
+        f'<failoverHosts type="HostSystem">{host}</failoverHosts></admissionControlPolicy>'
+    )
+    config = f"<enabled>true</enabled><admissionControlEnabled>true</admissionControlEnabled>{policy}"
+
+    def dedicate(method: str, text: str) -> bytes:
+        value = r"(<name>configurationEx\.dasConfig</name>\s*<val[^>]*>).*?(</val>)"
+        return re.sub(value, rf"\g<1>{config}\g<2>", text, flags=re.DOTALL).encode()
+
+    proxy.rules.mutate = dedicate
+    async with opened(target.vcsim, proxy.url) as fresh:
+        sample = next(each for each in await fresh.provider.sample(None) if host in each.hosts)
+    states = dict(zip(sample.hosts, sample.states, strict=True))
+    assert states.pop(host) is HostState.STANDBY
+    assert set(states.values()) == {HostState.CONNECTED}
+    assert (sample.ha_reserve_cpu_mhz, sample.ha_reserve_memory_mib) == (0.0, 0.0)
+    assert not math.isnan(sample.cpu_used_mhz[sample.hosts.index(host)]), (
+        "what runs there is measured all the same"
+    )

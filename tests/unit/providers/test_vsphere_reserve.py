@@ -42,7 +42,7 @@ def config(policy: Any = None, **more: Any) -> Any:
                     failoverHosts=[vim.HostSystem("host-1"), vim.HostSystem("host-9")]
                 )
             ),
-            (10_000, 1024),
+            (0, 0),
         ),
         (config(failoverLevel=2), (50_000, 5120)),
         (config(admissionControlEnabled=False, failoverLevel=1), (0, 0)),
