@@ -75,6 +75,8 @@ def line(row: Row) -> str:
 def frontier(rows: Sequence[Row]) -> list[str]:
     """For each row of the engine: points of harvest above EWMA + k sigma at equal contention, hard and over."""
     known = [row for row in rows if row["name"].startswith("EWMA") and not row["announced"]]
+    if not known:
+        return []
     lines = []
     for row in rows:
         if row["preset"] and row["actuator"] == "host":
