@@ -94,8 +94,26 @@ class Boinc:
         return [task_of(each) for each in re.findall(r"<result>(.*?)</result>", answer, re.S)]
 
     def projects(self) -> list[str]:
-        answer = self.ask("<get_project_status/>")
-        return [text_of(each, "master_url") for each in re.findall(r"<project>(.*?)</project>", answer, re.S)]
+        return [url for url, _ in self._attached()]
+
+    def _attached(self) -> list[tuple[str, str]]:
+        found = re.findall(r"<project>(.*?)</project>", self.ask("<get_project_status/>"), re.S)
+        return [(text_of(each, "master_url"), text_of(each, "project_name")) for each in found]
+
+    def alerts(self) -> dict[str, str]:
+        """What each project last complained of, by its address; nothing where its scheduler was content since."""
+        urls = {name: url for url, told in self._attached() for name in (url, told)}
+        newest = int(number_of(self.ask("<get_message_count/>"), "seqno"))
+        said = self.ask(f"<get_messages>\n<seqno>{max(0, newest - 200)}</seqno>\n</get_messages>")
+        found: dict[str, str] = {}
+        for each in re.findall(r"<msg>(.*?)</msg>", said, re.S):
+            url = urls.get(text_of(each, "project"))
+            text = re.sub(r"<!\[CDATA\[|\]\]>", "", text_of(each, "body")).strip()
+            if url and text.startswith("Scheduler request completed"):
+                found.pop(url, None)
+            elif url and number_of(each, "pri") > 1:
+                found[url[:200]] = text[:200]
+        return dict(list(found.items())[:12])
 
     def with_project(self, operation: str, url: str) -> None:
         self.ask(f"<{operation}>\n<project_url>{escape(url)}</project_url>\n</{operation}>")
@@ -381,6 +399,7 @@ class Agent:
             tasks = self.boinc.tasks()
             body["tasks"] = tasks[:100]
             body["task_count"], body["projects"] = len(tasks), self.boinc.projects()
+            body["alerts"] = self.boinc.alerts()
         except (OSError, RuntimeError) as error:
             body["boinc_error"] = str(error)[:200]
         return body

@@ -61,8 +61,29 @@ async def _probes(client: Client) -> list[str]:
         for one, probe in probed
         if probe.get("outcome") in ("open", "failed")
     ]
+    told += await _refused(client)
     replaced = [one for one in resources if (one.get("alternate") or {}).get("in_use")]
     return told + [f"{plain(one['name'])} is degraded: {alternate_words(one)}" for one in replaced]
+
+
+async def _refused(client: Client) -> list[str]:
+    """A line for each project that refuses machines the key that they come with."""
+    try:
+        lent = await client.pages("/v1/contributions")
+    except Failed:
+        return []
+    return [f"{plain(one['project_name'])} {refusal_words(one)}" for one in lent if one.get("refused_at")]
+
+
+def refusal_words(contribution: dict[str, Any]) -> str:
+    """How a project refuses a contribution's key, and what to do."""
+    since, why = moment(contribution["refused_at"]), plain(contribution["refused_why"] or "")
+    remedy = (
+        "`tides account login`"
+        if contribution["account_id"]
+        else "`tides contribution change --authenticator-stdin`"
+    )
+    return f"refuses machines its key since {since}: {why.rstrip('.')}; give another one by {remedy}"
 
 
 async def _core_hours(client: Client, clusters: Sequence[dict[str, Any]]) -> dict[str, float]:

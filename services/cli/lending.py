@@ -7,6 +7,7 @@ import typer
 from services.cli import show
 from services.cli.access import ask, read_secret
 from services.cli.accounts import stored_account
+from services.cli.board import refusal_words
 from services.cli.client import Client, Failed, plain
 from services.cli.names import PROJECT, RESOURCE, find
 from services.cli.watching import AsJson
@@ -17,11 +18,24 @@ _PRIORITY = "-100 to 100: machines work for the highest that has room for them."
 _NONE = "none"
 
 
+Weight = Annotated[float | None, typer.Option(help="Beside the others of its priority.")]
+Priority = Annotated[int | None, typer.Option(help=_PRIORITY)]
+MostMachines = Annotated[
+    str | None, typer.Option(metavar="N|none", help="Its quota: so many machines work for it at most.")
+]
+MostVcpus = Annotated[
+    str | None, typer.Option(metavar="N|none", help="Its quota of vCPUs, of all its machines together.")
+]
+
+
 @contributions.command("add")
-def add_contribution(
+def add_contribution(  # noqa: PLR0913, PLR0917 - each option of a command is a parameter
     context: typer.Context,
     project: Project,
-    weight: Annotated[float, typer.Option(help="Beside the other projects.")] = 1.0,
+    weight: Annotated[float, typer.Option(help="Beside the others of its priority.")] = 1.0,
+    priority: Priority = None,
+    most_machines: MostMachines = None,
+    most_vcpus: MostVcpus = None,
     resource: Annotated[list[str] | None, typer.Option(help="Only this one; again for more.")] = None,
     authenticator_stdin: Annotated[
         bool, typer.Option(help="The weak account key is on standard input.")
@@ -30,10 +44,8 @@ def add_contribution(
         bool, typer.Option("--stored-account", help="With the account that is kept here.")
     ] = False,
 ) -> None:
-    """Lend to a project with the weak key of an account there, or with the account that `tides account` keeps.
-
-    Priority and quota are set with `tides contribution change`.
-    """
+    """Lend to a project with the weak key of an account there, or with the account that `tides account` keeps."""
+    terms = _terms({"weight": weight}, priority, most_machines, most_vcpus)
     key = None if stored else read_secret("Weak account key", "--authenticator-stdin", authenticator_stdin)
 
     async def work(client: Client) -> Any:
@@ -41,7 +53,7 @@ def add_contribution(
         only = [(await find(client, RESOURCE, name))["id"] for name in resource or []]
         body = {
             "project_id": known["id"],
-            "weight": weight,
+            **terms,
             "resource_ids": only or None,
             "authenticator": key,
             "account_id": await stored_account(client, known["id"]) if stored else None,
@@ -50,38 +62,47 @@ def add_contribution(
 
     added = ask(context, work)
     where = f"{len(added['resource_ids'])} resources" if added["resource_ids"] else "every resource"
-    show.say(f"{where} may work for {added['project_name']}, weight {added['weight']:g}")
+    show.say(f"{where} may work for {_tell(added)}")
 
 
 @contributions.command("change")
-def change_contribution(
+def change_contribution(  # noqa: PLR0913, PLR0917 - each option of a command is a parameter
     context: typer.Context,
     project: Project,
-    weight: Annotated[float | None, typer.Option(help="Beside the others of its priority.")] = None,
-    priority: Annotated[int | None, typer.Option(help=_PRIORITY)] = None,
-    most_machines: Annotated[
-        str | None, typer.Option(metavar="N|none", help="Its quota: so many machines work for it at most.")
-    ] = None,
-    most_vcpus: Annotated[
-        str | None, typer.Option(metavar="N|none", help="Its quota of vCPUs, of all its machines together.")
-    ] = None,
+    weight: Weight = None,
+    priority: Priority = None,
+    most_machines: MostMachines = None,
+    most_vcpus: MostVcpus = None,
+    authenticator_stdin: Annotated[
+        bool, typer.Option(help="Another weak account key is on standard input.")
+    ] = False,
 ) -> None:
-    """Change weight, priority or quota; what is left out stays, and no machine is made anew for it."""
-    given = {
-        "weight": weight,
-        "priority": priority,
-        "most_machines": _bound("--most-machines", most_machines),
-        "most_vcpus": _bound("--most-vcpus", most_vcpus),
-    }
-    body = {name: None if value == _NONE else value for name, value in given.items() if value is not None}
+    """Change weight, priority, quota or key; what is left out stays. Only another key makes machines anew."""
+    body = _terms({"weight": weight}, priority, most_machines, most_vcpus)
+    if authenticator_stdin:
+        body["authenticator"] = read_secret("Weak account key", "--authenticator-stdin", authenticator_stdin)
     if not body:
-        raise typer.BadParameter("say what to change: --weight, --priority, --most-machines or --most-vcpus")
+        raise typer.BadParameter(
+            "say what to change: --weight, --priority, --most-machines, --most-vcpus or --authenticator-stdin"
+        )
 
     async def work(client: Client) -> Any:
         known = await _find(client, project)
         return await client.call("PATCH", f"/v1/contributions/{known['id']}", body)
 
     show.say(_tell(ask(context, work)))
+
+
+def _terms(
+    more: dict[str, Any], priority: int | None, most_machines: str | None, most_vcpus: str | None
+) -> dict[str, Any]:
+    """What was given of them, as the service takes it. Raises BadParameter."""
+    given = more | {
+        "priority": priority,
+        "most_machines": _bound("--most-machines", most_machines),
+        "most_vcpus": _bound("--most-vcpus", most_vcpus),
+    }
+    return {name: None if value == _NONE else value for name, value in given.items() if value is not None}
 
 
 def _bound(option: str, text: str | None) -> int | str | None:
@@ -125,6 +146,9 @@ def list_contributions(context: typer.Context, json_: AsJson = False) -> None:
         for one in found
     ]
     show.table(["project", "weight ", "priority ", "quota", "active", "machines", "resources "], rows)
+    for one in found:
+        if one.get("refused_at"):
+            show.say(f"{plain(one['project_name'])} {refusal_words(one)}")
 
 
 def _quota(one: dict[str, Any]) -> str:

@@ -45,6 +45,12 @@ def check_key(authenticator: str) -> None:
             raise RefusedKey("A weak account key looks like `<user id>_<32 hex digits>`.")
 
 
+def is_key_refused(text: str) -> bool:
+    """Whether a project's complaint to a client is about the account's key, in the words of BOINC's own server."""
+    said = text.casefold()
+    return "account key" in said and any(word in said for word in ("invalid", "missing", "unknown", "bad"))
+
+
 def works_for(resource_id: UUID, resource_ids: list[UUID] | None) -> bool:
     """Whether machines of the resource work for a contribution that names these; None: all of them."""
     return resource_ids is None or resource_id in resource_ids

@@ -172,6 +172,10 @@ class Contribution(Base):
     most_machines: Mapped[int | None]
     """At most so many machines work for it; None: no bound. The same of their vCPUs."""
     most_vcpus: Mapped[int | None]
+    refused_at: Mapped[datetime | None] = mapped_column(Utc)
+    """Since when the project refuses its key to a machine; None: it does not, as far as is known."""
+    refused_why: Mapped[str | None] = mapped_column(String(300))
+    """In the project's own words."""
     revision: Mapped[int]
     created_at: Mapped[datetime] = mapped_column(Utc)
     updated_at: Mapped[datetime] = mapped_column(Utc)
@@ -333,6 +337,8 @@ class Guest(Base):
     version: Mapped[str] = mapped_column(String(16))
     boinc_error: Mapped[str | None] = mapped_column(String(200))
     """Why BOINC could not be asked; None: it could."""
+    alerts: Mapped[dict[str, str]] = mapped_column(JSONB, server_default=text("'{}'"))
+    """What projects complained of to its client, by their addresses."""
     tasks: Mapped[int]
     running: Mapped[int]
     held: Mapped[bool]

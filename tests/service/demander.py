@@ -155,7 +155,7 @@ class World:
                 m=machine_id, p=UUID(self.project_id), at=since, host=host_id,
             )  # fmt: skip
 
-    async def say(self, kind: type[MachineFact], machine_id: UUID | None = None) -> None:
+    async def say(self, kind: type[MachineFact], machine_id: UUID | None = None, **more: Any) -> None:
         """A fact of a machine."""
         await self.lone.tell(
             kind(
@@ -168,6 +168,7 @@ class World:
                 cluster_id=uuid4(),
                 vcpus=2,
                 reason="test",
+                **more,
             )
         )
 

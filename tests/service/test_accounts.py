@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import AsyncIterator
+from hashlib import sha256
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ import pytest_asyncio
 
 from libs.boinc.web import password_hash
 from libs.common.auth import Role
+from libs.common.contracts.action import MachineDeployed, MachineRequested
 from tests.boinclab.web import HTML
 from tests.service.demander import EMAIL, PASSWORD, Calendar, World, open_service, open_world
 from tests.service.lone_service import THEIRS, Lone
@@ -211,3 +213,54 @@ async def test_a_project_to_whose_terms_another_has_agreed_stays(world: World) -
     assert (await world.lone.ask("DELETE", path, organisation=THEIRS)).status == 409
     assert (await world.seen())["consent"] is not None
     assert (await world.call("DELETE", path)).status == 204
+
+
+async def test_a_key_that_machines_are_refused_is_asked_anew_once_and_then_shown(world: World) -> None:
+    user, account = await world.ready()
+    lent = (await world.lend(account_id=account["id"])).body["id"]
+    secret, token = f"drawn-{world.machine_id}", f"token-{world.machine_id}"
+    await world.say(MachineRequested, guest_token_sha256=sha256(token.encode()).hexdigest())
+    await world.say(MachineDeployed)
+    body = {"token": token, "secret": secret}
+    assert (await world.lone.ask("POST", "/guests/enrol", body, role=None)).status == 200
+    said = "Invalid or missing account key.\x1b[2J  To fix, remove and add this project."
+    shown = said.replace("\x1b", "")
+
+    async def beat(alerts: dict[str, str]) -> dict[str, Any]:
+        headers = {"Authorization": f"Bearer {secret}"}
+        told = await world.lone.ask("POST", "/guests/beat", {"alerts": alerts}, role=None, headers=headers)
+        assert told.status == 200, told.body
+        await world.look()
+        found = (await world.call("GET", f"/v1/contributions/{lent}")).body
+        assert isinstance(found, dict)
+        return found
+
+    refused = {world.project.url: said, "https://other.example/": "x" * 1000}
+    assert (await beat(refused))["refused_at"] is None, "the key is news to the client"
+    world.clock.pass_by(minutes=16)
+    asked = world.project.count("am_get_info.php")
+    seen = await beat(refused)
+    assert (seen["refused_why"], seen["revision"]) == (shown, 1)
+    assert (await world.account())[
+        "trouble"
+    ] == f"The project refuses machines the key that it tells: {shown}"
+    for _ in range(2):
+        world.clock.pass_by(minutes=1)
+        await beat(refused)
+    assert world.project.count("am_get_info.php") == asked + 1, "it is asked once"
+    [guest] = (await world.call("GET", "/v1/guests")).body["items"]
+    assert guest["alerts"][world.project.url] == shown
+    assert guest["told_why"] is None or shown in guest["told_why"]
+
+    world.clock.pass_by(minutes=20)
+    await beat(refused)
+    [guest] = (await world.call("GET", "/v1/guests")).body["items"]
+    assert (guest["told"], guest["told_why"]) == ("starved", f"Lab says: {shown}")
+
+    world.project.change_password(user, password_hash("another", EMAIL))
+    world.clock.pass_by(hours=7)
+    assert (await beat(refused))["refused_at"] is None, "it has another key now"
+    assert (await world.account())["trouble"] is None
+    world.clock.pass_by(minutes=16)
+    assert (await beat(refused))["refused_at"] is not None
+    assert (await beat({}))["refused_at"] is None, "the machine was let in after all"

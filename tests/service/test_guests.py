@@ -179,6 +179,9 @@ class Client:
         usual |= {"cpu_s": 100.0, "saved_s": 60.0, "done": 0.5}
         return [{"name": name, "remaining_s": left, **usual} for name, left in self.left.items()]
 
+    def alerts(self) -> dict[str, str]:
+        return {"u": "No work is available"}
+
     def projects(self) -> list[str]:
         return ["u"]
 

@@ -23,6 +23,8 @@ from services.contribution.usecases.ordering import Person
 
 log = structlog.get_logger(__name__)
 
+_LONGEST_ALERT = 200
+
 guests = APIRouter(prefix="/guests", tags=["guests"], dependencies=[Depends(public)])
 
 health = APIRouter(prefix="/v1/guests", tags=["guests"])
@@ -32,6 +34,8 @@ Secret = Annotated[SecretStr, Field(min_length=32, max_length=200)]
 Version = Annotated[str, Field(max_length=16, pattern=r"^[0-9A-Za-z.+-]*$")]
 
 
+Address = Annotated[str, Field(max_length=256)]
+Complaint = Annotated[str, Field(max_length=1000)]
 CommandId = Annotated[str, Field(max_length=80)]
 
 
@@ -63,6 +67,8 @@ class Beat(Body):
     tasks: Annotated[tuple[TaskNow, ...], Field(max_length=200)] = ()
     task_count: Annotated[int, Field(ge=0, le=1_000_000)] = 0
     boinc_error: Annotated[str | None, Field(max_length=200)] = None
+    alerts: Annotated[dict[Address, Complaint], Field(max_length=20)] = {}
+    """What projects last complained of to the client, by their addresses: strangers' words."""
     outcomes: Annotated[
         dict[CommandId, Annotated[dict[CommandId, Any], Field(max_length=20)]], Field(max_length=100)
     ] = {}
@@ -131,6 +137,8 @@ class GuestView(BaseModel):
     beat_at: datetime | None
     version: str
     boinc_error: str | None
+    alerts: dict[str, str]
+    """What projects complained of to its client, by their addresses, in their own words."""
     tasks: int
     running: int
     drained_at: datetime | None
@@ -195,6 +203,7 @@ def _view(row: Ordered, now: datetime, *, expects_agent: bool) -> GuestView:
         beat_at=guest.beat_at,
         version=guest.version,
         boinc_error=guest.boinc_error,
+        alerts=guest.alerts or {},
         tasks=guest.tasks,
         running=guest.running,
         drained_at=guest.drained_at,
@@ -240,11 +249,12 @@ async def beat(request: Request, body: Beat, door: HasDoor) -> Orders:
     error = body.boinc_error
     told = Told(
         version=body.version,
-        boinc_error=None if error is None else "".join(c for c in error if c.isprintable()),
+        boinc_error=None if error is None else _printable(error),
         tasks=max(body.task_count, len(body.tasks)),
         running=sum(task.executing for task in body.tasks),
         held=body.held,
         outcomes=body.outcomes,
+        alerts={_printable(url): _printable(text)[:_LONGEST_ALERT] for url, text in body.alerts.items()},
     )
     try:
         async with door.database.transaction() as session:
@@ -254,3 +264,7 @@ async def beat(request: Request, body: Beat, door: HasDoor) -> Orders:
         raise unauthorised("This secret is not known.") from None
     door.limits.note(secret, address, known=True)
     return Orders(commands=commands)
+
+
+def _printable(text: str) -> str:
+    return "".join(character for character in text if character.isprintable())

@@ -97,6 +97,10 @@ class ContributionView(BaseModel):
     priority: int
     most_machines: int | None
     most_vcpus: int | None
+    refused_at: datetime | None
+    """Since when the project refuses its key to a machine; None: it does not, as far as is known."""
+    refused_why: str | None
+    """In the project's own words."""
     machines: MachineCounts
     revision: int
     created_at: datetime
@@ -227,6 +231,8 @@ def _view(row: Contribution, project: Project, counts: dict[Stage, int]) -> Cont
         priority=row.priority,
         most_machines=row.most_machines,
         most_vcpus=row.most_vcpus,
+        refused_at=row.refused_at,
+        refused_why=row.refused_why,
         machines=MachineCounts(
             requested=counts[Stage.REQUESTED],
             running=counts[Stage.RUNNING],

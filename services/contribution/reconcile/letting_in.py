@@ -25,6 +25,7 @@ from services.contribution.reconcile.means import Means
 from services.contribution.usecases import accounts, visiting
 from services.contribution.usecases.accounts import Login
 from services.contribution.usecases.credit import Owner, count_credit
+from services.contribution.usecases.refusals import refused_by
 from services.contribution.usecases.visiting import Turn
 
 log = structlog.get_logger(__name__)
@@ -128,10 +129,14 @@ async def _ask_account(means: Means, turn: Turn, project: ProjectClient, key: st
     hosts, trouble = await _hosts(project, key)
     now = means.clock.now()
     async with _account(means, turn, step) as (session, account):
+        was_in_trouble = account.trouble
         await accounts.keep_weak_key(session, means.vault, account, info.user_id, info.weak_key, now)
         owner = Owner(turn.project_id, account.organisation_id, info.user_id, account.email)
         granted = await count_credit(session, owner, hosts or (), now)
-        account.trouble = trouble
+        refusal = await refused_by(session, account.id)
+        if refusal and refusal != was_in_trouble:
+            log.warning("account.key_refused", account=str(account.id), project=str(turn.project_id))
+        account.trouble = trouble or refusal
         account.credit_at = account.credit_at if hosts is None else now
     return granted
 

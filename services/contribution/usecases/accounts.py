@@ -17,6 +17,7 @@ from libs.common.secrets import Vault, account_context, authenticator_context
 from services.contribution.domain import AccountState
 from services.contribution.models import Account, Consent, Contribution, Project, Visit
 from services.contribution.usecases.lending import say
+from services.contribution.usecases.refusals import forget_refusal
 
 WAIT_FOR_PROJECT = timedelta(days=1)
 """A login is kept no longer than this for a project that does not answer."""
@@ -169,6 +170,7 @@ async def keep_weak_key(
     query = select(Contribution).where(lent).order_by(Contribution.id).with_for_update()
     for contribution in await session.scalars(query):
         contribution.sealed_authenticator = vault.seal(key, authenticator_context(contribution.id))
+        forget_refusal(contribution)
         await say(session, contribution, now)
 
 

@@ -1,7 +1,7 @@
 """The agents in machines: who enrols, what they tell, and what they shall do."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -19,6 +19,7 @@ from services.contribution.models import Guest, GuestOrder, Machine
 from services.contribution.usecases.health import observe
 from services.contribution.usecases.ordering import orders_for
 from services.contribution.usecases.probing import report
+from services.contribution.usecases.refusals import note_alerts
 
 
 class Unknown(Exception):
@@ -39,6 +40,8 @@ class Told:
     running: int
     held: bool
     outcomes: Mapping[str, Mapping[str, Any]]
+    alerts: Mapping[str, str] = field(default_factory=dict)
+    """What projects complained of to the client, by their addresses."""
 
 
 async def expect(session: Session, machine_id: UUID, token_sha256: str) -> None:
@@ -84,6 +87,7 @@ async def beat(session: Session, secret: str, told: Told, now: datetime) -> list
         raise Unknown
     guest.beat_at, guest.version, guest.boinc_error = now, told.version, told.boinc_error
     guest.tasks, guest.running, guest.held = told.tasks, told.running, told.held
+    await note_alerts(session, guest, machine, told.alerts, now)
     await observe(session, guest, machine, now)
     if told.tasks > 0:  # without an account manager nothing else says that a project has taken it
         await report(session, machine, Step.ATTACHED, "", now)

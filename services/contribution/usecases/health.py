@@ -1,5 +1,6 @@
 """How guests do, and what others are told of it: what has held for long enough, once."""
 
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 import structlog
@@ -21,6 +22,7 @@ from services.contribution.domain import (
 )
 from services.contribution.models import Contact, Counter, Guest, Machine, Project
 from services.contribution.usecases.allotting import lent_to
+from services.contribution.usecases.probing import what_they_say
 
 log = structlog.get_logger(__name__)
 
@@ -92,7 +94,7 @@ async def _why(session: Session, guest: Guest, machine: Machine, health: Health,
         case Health.BROKEN:
             return guest.boinc_error or ""
         case Health.STARVED:
-            return (await _why_starved(session, machine, now))[:300]
+            return (await _why_starved(session, guest, machine, now))[:300]
         case Health.SILENT:
             heard_at = guest.beat_at or guest.enrolled_at or now
             return f"its agent was last heard of {_minutes(now - heard_at)} ago"
@@ -102,16 +104,22 @@ async def _why(session: Session, guest: Guest, machine: Machine, health: Health,
             return ""
 
 
-async def _why_starved(session: Session, machine: Machine, now: datetime) -> str:
+async def _why_starved(session: Session, guest: Guest, machine: Machine, now: datetime) -> str:
+    mine = await lent_to(session, machine)
+    if said := what_they_say([project for _, project, _ in mine], guest.alerts or {}):
+        return said
     contact = await session.get(Contact, machine.id)
     if contact is None:
         return "its BOINC client has never come to its account manager"
     if now - contact.at > _CLIENT_SILENT_AFTER:
         return f"its BOINC client last came to its account manager {_minutes(now - contact.at)} ago"
-    mine = await lent_to(session, machine)
     if not mine:
         return "nothing is lent to any project, or their quotas are used up"
-    if all(project.url_signature is None for _, project, _ in mine):
+    return await _why_no_work(session, machine, [project for _, project, _ in mine])
+
+
+async def _why_no_work(session: Session, machine: Machine, lent: Sequence[Project]) -> str:
+    if all(project.url_signature is None for project in lent):
         return "no project that it is lent to has a signature (`tides project sign`)"
     told = select(Project.name, Counter.starved).join(Project, Project.id == Counter.project_id)
     counters = (await session.execute(told.where(Counter.machine_id == machine.id))).all()

@@ -32,6 +32,7 @@ from services.contribution.usecases.demand import tell_stage
 from services.contribution.usecases.guests import expect, resume
 from services.contribution.usecases.managing import give_token
 from services.contribution.usecases.ordering import take_early_cap
+from services.contribution.usecases.refusals import forget_refusal
 
 BATCH = 100
 
@@ -131,6 +132,7 @@ async def change(
         context = authenticator_context(contribution_id)
         contribution.sealed_authenticator = vault.seal(changes.authenticator, context)
         contribution.account_id = changes.account_id
+        forget_refusal(contribution)
     if changes.weight is not None:
         contribution.weight = changes.weight
     if changes.active is not None:

@@ -1,6 +1,7 @@
 """The agent beside a real client of Debian's: what a drain saves, and what happens when nobody is heard of."""
 
 import asyncio
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import pytest
 import structlog
 
 from libs.boinc.demo_project import DemoProject
-from libs.boinc.gui import GuiRpcError, Task
+from libs.boinc.gui import GuiRpcError, Operation, Task
 from tests.boinclab.world import World, agent_of, boinc_world, gui_of, machine_files
 from tests.support import until
 from tools.parts import PartMissing
@@ -162,3 +163,26 @@ async def free(client: BoincClient) -> bool:
         return bool((await mode_of(client))["mode"] == 2)
     except GuiRpcError:
         return False
+
+
+async def test_the_agent_tells_why_a_project_refuses_the_machine_until_it_does_not(tmp_path: Path) -> None:
+    async with boinc_world() as world:
+        project = await world.project(jobs_per_host=0)
+        door = await world.door()
+        account = world.account(project)
+        weak, wrong = account.authenticator, f"{account.authenticator[:-4]}0000"
+        client = await world.client(
+            machine_files(world, world.manager.seat(replace(account, authenticator=wrong)))
+        )
+        await client.start()
+        async with agent_of(client, door, tmp_path):
+            await until(lambda: door.beats and door.beats[-1].get("alerts"), 30, "the refusal is told")
+            [(url, said)] = door.beats[-1]["alerts"].items()
+            assert url == project.url
+            assert "account key" in said
+            assert weak not in said
+
+            project.users[0].weak = wrong  # as if it had been so all the time
+            async with await gui_of(client) as gui:
+                await gui.operate(Operation.UPDATE, project.url)
+            await until(lambda: door.beats[-1].get("alerts") == {}, 30, "and is told no more")

@@ -76,7 +76,8 @@ def test_accounts_are_listed_lent_by_and_forgotten(lab: House, tides: Type) -> N
         "12:00:00",
     ]
 
-    lent = {"project_name": "Lab", "weight": 1, "resource_ids": None}
+    lent = {"project_name": "Lab", "weight": 1, "resource_ids": None, "priority": 0}
+    lent |= {"most_machines": None, "most_vcpus": None}
     lab.answers["POST", "/v1/contributions"] = (201, lent)
     assert tides("contribution", "add", "Lab", "--stored-account").code == 0
     assert lab.asked[-1][2] == {

@@ -197,6 +197,9 @@ class Silent:
         self.ask(mode)
         self.modes.append(mode)
 
+    def alerts(self) -> dict[str, str]:
+        return {}
+
     def projects(self) -> list[str]:
         self.ask("projects")
         return self.attached
