@@ -1,12 +1,13 @@
 """Reaching the servers of an installation at the start: one line says which setting, which host and why not."""
 
+from collections.abc import Sequence
 from urllib.parse import parse_qs, urlsplit
 
 import asyncpg
 import structlog
 
 from libs.common.bus import open_bus
-from libs.common.bus.base import Bus, BusUnavailable
+from libs.common.bus.base import Bus, BusUnavailable, Queue
 from libs.common.bus.retry import CONNECT_WITHIN_S, until_deadline
 from libs.common.db import refusal_of_server
 from libs.common.migrate import migrate
@@ -98,6 +99,17 @@ async def reach_bus(settings: Settings, url: str | None = None) -> Bus:
         return await open_bus(url)
     except BusUnavailable as error:
         raise _unreachable(field, name, url, _words(error.__cause__)) from None
+
+
+async def declare_reached(settings: Settings, bus: Bus, queues: Sequence[Queue]) -> None:
+    """Make sure that the queues exist, once the bus answers. Raises ServerUnreachable."""
+    try:
+        await bus.declare(queues)
+    except BusUnavailable as error:
+        url = settings.bus_dsn
+        name, field = ("RabbitMQ" if url.startswith("amqp") else "PostgreSQL"), "bus_url"
+        why = f"it did not make the queues ({_words(error.__cause__)}); look at its log and its disk and memory alarms"
+        raise _unreachable(field if settings.bus_url else "database_url", name, url, why) from None
 
 
 def where(url: str) -> str:

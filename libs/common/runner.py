@@ -25,7 +25,7 @@ from libs.common.inbox import prune, remember_revoked, revoked_tokens
 from libs.common.metrics import Metrics
 from libs.common.outbox import FIGURES as OUTBOX
 from libs.common.outbox import relay
-from libs.common.reaching import migrate_reached, reach_bus, reach_database
+from libs.common.reaching import declare_reached, migrate_reached, reach_bus, reach_database
 from libs.common.readiness import Readiness
 from libs.common.replay import ASK_EVERY_S, answering, asking, state_keys
 from libs.common.rotation import RESEAL_EVERY_S, resealing
@@ -94,7 +94,8 @@ async def running(
         registry = composition.runtime.registry
         metrics = composition.runtime.metrics
         services = tuple(_with_doors(service, composition, metrics) for service in services)
-        await bus.declare([queue_of(service, hears) for service in services for hears in service.hears])
+        queues = [queue_of(service, hears) for service in services for hears in service.hears]
+        await declare_reached(settings, bus, queues)
         readiness = Readiness(services, bus, composition.runtime.clock, metrics)
         stopped = Deadline()
         stack.push_async_callback(_relay_rest, services, bus)

@@ -8,6 +8,7 @@ import typer
 
 from libs.common.bus.base import BusUnavailable
 from libs.common.embedded import EmbeddedPostgresFailed
+from libs.common.log import configure
 from libs.common.reaching import ServerUnreachable
 from libs.common.settings import InvalidSettings
 from services.cli import (
@@ -82,7 +83,8 @@ def begin(
 
 
 def main() -> None:
-    """Run a command; what a person can mend is one line on standard error and a non-zero exit."""
+    """Run a command; what a person can mend is one line on standard error and a non-zero exit. Logs go there, too."""
+    configure("WARNING", "console")
     try:
         app()
     except InvalidSettings as error:

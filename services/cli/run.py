@@ -129,7 +129,7 @@ async def reach(settings: Settings) -> AsyncIterator[str]:
     try:
         server = await EmbeddedPostgres.start(folder)
     except EmbeddedPostgresFailed:
-        url = _url_of_running(folder)
+        url = url_of_running(folder)
         if url is None:
             raise
         yield url
@@ -140,7 +140,7 @@ async def reach(settings: Settings) -> AsyncIterator[str]:
         await server.stop()
 
 
-def _url_of_running(folder: Path) -> str | None:
+def url_of_running(folder: Path) -> str | None:
     """By the fifth line of the server's pid file, where its socket is."""
     try:
         socket_folder = (folder / "cluster" / "postmaster.pid").read_text(encoding="utf-8").splitlines()[4]

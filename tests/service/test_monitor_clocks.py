@@ -65,7 +65,7 @@ async def test_a_clock_that_jumps_ahead_and_back_silences_the_cloud_only_shortly
         await until(lambda: len(right()) >= 8, 40, "intervals of the right time")
     assert max(abs(event.clock_offset_s) for event in right()) == 0.0
     times = sorted({event.samples[0].at for event in right()})
-    assert times[0] < back + timedelta(seconds=1)
+    assert times[0] < back + timedelta(seconds=30), "a slow machine may begin later, but soon"
     assert times[-1] - times[0] == timedelta(seconds=len(times) - 1), "an interval is missing"
     driver.forget_cloud(cloud.url)
 
@@ -163,7 +163,7 @@ async def test_a_cloud_too_slow_for_all_that_was_missed_is_read_in_slices(
         await house.announce(house.resource("https://vc.example", PASSWORD, provider="scripted"))
         await until(lambda: ends(house, "a") == [start], what="the first sample")
         script.refuse = Unavailable(Cause.TIMEOUT, "no answer in time")
-        await until(lambda: script.closed == 1, what="the round that failed")
+        await until(lambda: script.closed >= 1, what="the round that failed")
         script.samples += [make_sample("a", start + number * TICK) for number in range(1, 121)]
         script.refuse = None
         await until(lambda: len(ends(house, "a")) == 121, 20, "all that was missed")

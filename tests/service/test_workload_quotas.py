@@ -43,6 +43,7 @@ async def test_a_quota_of_the_organisation_holds_over_its_clusters_and_is_named(
             "the organisation's quota of 12 vCPUs (policy quick) is used up: 12 are taken on all its clusters"
         )
         assert used_up in await reasons(house)
+        assert "is reached" not in await reasons(house), "the quota is told once"
         decided = (await house.ask("GET", f"/v1/decisions?cluster_id={house.cluster_id}")).body["items"]
         assert decided, "the reason stands in what `tides why` shows, too"
 

@@ -107,7 +107,7 @@ class ComingWatch:
                 return await self._plan.look(read_schedule, now)
         except TimeoutError:
             log.warning("vsphere.unread", what="what is scheduled", cause=Cause.TIMEOUT)
-            return ()
+            return self._plan.known
 
     async def _look(
         self,

@@ -24,6 +24,11 @@ class Seldom(Generic[T]):
         self._known = nothing
         self._read_at: datetime | None = None
 
+    @property
+    def known(self) -> T:
+        """As it was read last."""
+        return self._known
+
     async def look(self, read: Callable[[Api], T], now: datetime) -> T:
         """As it was five minutes ago at most; after a refusal as it was before, until the next look."""
         if self._read_at is None or not timedelta() <= now - self._read_at < READ_EVERY:

@@ -10,7 +10,6 @@ from platform import python_version
 import typer
 from rich.text import Text
 
-from libs.common.embedded import EmbeddedPostgresFailed
 from libs.common.settings import InvalidSettings, Settings, load_settings
 from services.cli import show
 from services.cli.access import Access, find_target
@@ -66,7 +65,7 @@ async def _examine_inside(within_s: float) -> list[Finding]:
     remedy = "Ask where the services run, with their environment (TIDES_DATABASE_URL, TIDES_BUS_URL)."
     try:
         return await _examine_installation(load_settings(), within_s)
-    except (NothingHere, InvalidSettings, EmbeddedPostgresFailed) as error:
+    except (NothingHere, InvalidSettings) as error:
         return [fail("settings", line, remedy) for line in str(error).splitlines()]
 
 

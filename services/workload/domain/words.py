@@ -32,6 +32,12 @@ def replace_cause(sentence: str, cause: str) -> str:
     return f"{cause}{mark}{consequence}"
 
 
+def name_quota(sentence: str, quota: str) -> str:
+    """The sentence of a decision that the engine's quota bound, with the quota that stands behind it in its place."""
+    _, mark, rest = sentence.partition(" is reached")
+    return f"{quota}{rest}" if mark else f"{quota}; {sentence}"
+
+
 def bound_by_hand(most_machines: int | None, name: str | None, reason: str | None) -> str:
     """How many machines a person allows, and why."""
     what = "the bound is taken away" if most_machines is None else f"scaled to at most {most_machines}"

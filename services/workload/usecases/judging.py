@@ -28,7 +28,7 @@ from libs.harvest.types import Decision, Missing, Observation, ReasonCode, State
 from libs.harvest.words import explain
 from services.workload.domain.plan import give_everything_back, hold_at_floor
 from services.workload.domain.states import LIVE, MachineState, Wanted
-from services.workload.domain.words import replace_cause
+from services.workload.domain.words import name_quota, replace_cause
 from services.workload.models import Cluster, Machine, Resource
 from services.workload.usecases.facts import Clocks, Granted, facts_of, why_draining
 from services.workload.usecases.following import Means, Order, follow, hold, is_limited
@@ -361,6 +361,8 @@ def _tell(case: _Case, rules: Rules, decision: Decision, names: Mapping[str, str
         told = replace_cause(told, why)
     if not rules.why:
         return told
+    if rules.is_shared and decision.reason.code is ReasonCode.QUOTA:
+        return name_quota(told, rules.why)
     outweighs = decision.reason.code in (ReasonCode.DRAINING, ReasonCode.PAUSED)
     return f"{told} ({rules.why})" if outweighs else f"{rules.why}; {told}"
 

@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from uuid import UUID
 
 import structlog
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 from sqlalchemy import select, update
 
 from libs.common.contracts.probe import ProbeMoved, Step
@@ -138,7 +138,11 @@ async def _order(
         return None
     if rules is None or rules.template is None or cluster.decision is None:
         return None
-    decision = _DECISION.validate_python(cluster.decision)
+    try:
+        decision = _DECISION.validate_python(cluster.decision)
+    except ValidationError:  # a newer Tides decided so: no machine is made by what is not understood
+        log.warning("probe.decision_not_read", cluster=cluster.name)
+        return None
     if decision.rung is not Rung.LEND or not decision.placements:
         return None
     rules = (await grant(session, rulebook, cluster, rules, now, apart=means.apart)).rules

@@ -1,7 +1,12 @@
 """What the doctor says of a resource, and that no check hides another."""
 
 import asyncio
+import json
+import os
+import subprocess
+import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -115,3 +120,31 @@ def test_an_empty_place_is_told_what_to_name_and_nothing_is_made_there(
     assert "the token is Ada's" in said.out
     assert TOKEN not in said.out + said.err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_it_starts_no_database_and_its_json_is_alone_on_standard_output(tmp_path: Path) -> None:
+    (tmp_path / "postgres" / "cluster").mkdir(parents=True)
+    asleep = doctor_in(tmp_path, TIDES_DATA_DIR=str(tmp_path))
+    [told] = [check for check in asleep if check["check"] == "settings"]
+    assert "does not run, and is not started to be looked at" in told["what"]
+    assert sorted(path.name for path in (tmp_path / "postgres").iterdir()) == ["cluster"], "not even a lock"
+
+    nowhere = {
+        "TIDES_DATABASE_URL": "postgresql://u:p@127.0.0.1:1/t",
+        "TIDES_BUS_URL": "amqp://u:p@127.0.0.1:1/",
+    }
+    deaf = {check["check"]: check["grade"] for check in doctor_in(tmp_path, **nowhere)}
+    assert (deaf["database"], deaf["bus"]) == ("fail", "fail")
+
+
+def doctor_in(folder: Path, **settings: str) -> list[dict[str, Any]]:
+    """What a process of its own finds, with these settings and no others."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("TIDES_")}
+    command = [sys.executable, "-m", "services.cli", "doctor", "--json", "--within", "1"]
+    home = {"HOME": str(folder), "TIDES_URL": "http://127.0.0.1:1", "TIDES_TOKEN": "none"}
+    said = subprocess.run(
+        command, env={**kept, **home, **settings}, capture_output=True, text=True, check=False, timeout=120
+    )
+    assert said.returncode == 1, said.stderr
+    found: list[dict[str, Any]] = json.loads(said.stdout)["checks"]
+    return found

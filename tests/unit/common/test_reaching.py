@@ -2,13 +2,16 @@
 
 import asyncio
 import string
+from collections.abc import Sequence
+from typing import cast
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import SecretStr
 
-from libs.common.reaching import ServerUnreachable, reach_bus, reach_database, where
+from libs.common.bus.base import Bus, BusUnavailable, Queue
+from libs.common.reaching import ServerUnreachable, declare_reached, reach_bus, reach_database, where
 from libs.common.settings import Settings
 
 SECRETS = st.text(string.ascii_letters + string.digits + "@:/?#[]%!", min_size=6).map(
@@ -72,3 +75,20 @@ async def test_a_url_that_cannot_be_read_is_refused_at_once_and_nothing_of_it_is
         await reach_database(wrong)
     assert asyncio.get_running_loop().time() - began < 5, "waiting mends no URL"
     assert "s3" not in f"{bus.value}{database.value}"
+
+
+class _DeafBus:
+    async def declare(self, _queues: Sequence[Queue]) -> None:
+        raise BusUnavailable("no answer in 30 s (TimeoutError)") from TimeoutError()
+
+
+async def test_a_bus_that_makes_no_queues_is_named_with_its_setting_and_what_to_do() -> None:
+    settings = Settings(
+        bus_url=SecretStr("amqp://u:S3CRET@mq.example/"), database_url=SecretStr("postgresql://x/")
+    )
+    with pytest.raises(ServerUnreachable) as said:
+        await declare_reached(settings, cast(Bus, _DeafBus()), [])
+    assert str(said.value).startswith("TIDES_BUS_URL: cannot reach RabbitMQ at mq.example:5672: ")
+    assert "no answer" in str(said.value)
+    assert "disk and memory alarms" in str(said.value)
+    assert "S3CRET" not in str(said.value)

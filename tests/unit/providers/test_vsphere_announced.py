@@ -262,15 +262,26 @@ async def test_a_schedule_that_is_not_read_in_time_costs_nothing_that_has_begun(
     line: FakeLine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Slow(FakeSession):
+        is_slow = True
+
         async def call(self, work: object, doing: str) -> Sequence[Planned]:
-            await asyncio.Event().wait()
-            raise AssertionError
+            if self.is_slow:
+                await asyncio.Event().wait()
+            return self.plan
 
     monkeypatch.setattr(announced, "LOOK_WITHIN_S", 0.2)
     line.begin("task-1", "VirtualMachine.powerOn", "vm-1")
     watch = ComingWatch(cast(Any, Slow()))
     assert await look(watch, line, NOW) == [(Coming.POWER_ON, "host-1", 0.25, 0)]
     assert await look(watch, line) == [(Coming.POWER_ON, "host-1", 0.25, 0)]
+
+    line.tasks = []
+    session = Slow(Planned(Coming.SNAPSHOT, NOW + timedelta(minutes=15), Ref("VirtualMachine", "vm-1")))
+    session.is_slow, watch = False, ComingWatch(cast(Any, session))
+    assert await look(watch, line, NOW) == [(Coming.SNAPSHOT, "host-1", None, 900)]
+    session.is_slow = True
+    later = await look(watch, line, NOW + timedelta(minutes=6))
+    assert later == [(Coming.SNAPSHOT, "host-1", None, 540)], "what was known of it before holds"
 
 
 async def test_a_schedule_keeps_no_more_room_than_its_machines_take_and_hides_nothing(line: FakeLine) -> None:
