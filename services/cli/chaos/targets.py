@@ -175,12 +175,11 @@ async def by_systemd() -> dict[str, Victim]:
 
 
 async def by_compose(project: str) -> dict[str, Victim]:
-    """Every running container of ours in a project, each replica for itself."""
-    label, form = (
-        f"label=com.docker.compose.project={project}",
-        '{{.Names}}\t{{.Label "com.docker.compose.service"}}',
-    )
-    rows = (await run(("docker", "ps", "--filter", label, "--format", form))).splitlines()
+    """Every running container of ours in a project, each replica for itself; none that somebody runs a command in."""
+    form = '{{.Names}}\t{{.Label "com.docker.compose.service"}}'
+    labels = (f"com.docker.compose.project={project}", "com.docker.compose.oneoff=False")
+    filters = [word for label in labels for word in ("--filter", f"label={label}")]
+    rows = (await run(("docker", "ps", *filters, "--format", form))).splitlines()
     named = [line.split("\t") for line in rows]
     return {
         name.removeprefix(f"{project}-"): ByCommand(

@@ -30,6 +30,8 @@ class Cloud:
     interval_s: int = 20
     stale_after_s: float | None = None
     """For the policy, where simulated seconds are short; None: as in the preset."""
+    policy: Mapping[str, Any] = field(default_factory=dict)
+    """What else the policy says otherwise than the preset."""
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -124,7 +126,7 @@ async def _ensure_policy(client: Client, resource_id: str, cloud: Cloud, known: 
 
 def policy_document(preset: Mapping[str, Any], cloud: Cloud) -> dict[str, Any]:
     """The preset for the demo's machines and its cloud."""
-    document = {**preset, "name": NAME, "machine": MACHINE}
+    document = {**preset, "name": NAME, "machine": MACHINE, **cloud.policy}
     if cloud.stale_after_s is not None:
         document["stale_after_s"] = cloud.stale_after_s
     return document

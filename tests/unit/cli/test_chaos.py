@@ -116,6 +116,10 @@ async def test_units_containers_and_pods_are_killed_stopped_and_started_by_their
     pods = await by_kubernetes("science", "tides")
     assert (unit[0], container[0]) == ("monitor", "workload-2"), "the stores are not hit"
     assert list(pods) == ["tides-stats-0", "tides-stats-1"]
+    listed = next(
+        line for line in (tmp_path / "asked").read_text().splitlines() if line.startswith("docker ps")
+    )
+    assert "com.docker.compose.oneoff=False" in listed, "a command that somebody runs is not hit"
     (tmp_path / "asked").unlink()
     for victim in (unit[1], container[1], pods["tides-stats-1"]):
         await victim.kill()

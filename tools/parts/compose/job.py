@@ -1,4 +1,7 @@
-"""The main job inside a container: `lend` makes everything and waits for machines, `yield` brings their owner back."""
+"""The main job inside a container: `lend` makes everything and waits for machines, `yield` brings their owner back.
+
+`lend patiently` has the times of the preset and of the cloud as they are; without it seconds stand for minutes.
+"""
 
 import asyncio
 import sys
@@ -22,6 +25,16 @@ URL, PASSWORD = "sim:///clouds/lab.json", "lab"
 LAB = ClusterDefinition(name="lab", hosts=2, owner=OwnerProfile.IDLE, cores=8, core_mhz=2500, memory_gib=64)
 MACHINE = {"template": furnish.WORKER, "vcpus": 4, "memory_mib": 1024, "disk_gib": 5}
 FLOOR_MHZ = 4 * 200
+INTERVAL_S = 2
+HASTY = SimulatedSettings(clusters=[LAB], interval_s=INTERVAL_S, clone_s=2, boot_s=2)
+HURRY: dict[str, Any] = {
+    "idle_dwell_s": 6.0,
+    "busy_dwell_s": 4.0,
+    "cooldown_s": 2.0,
+    "rise_s": 4.0,
+    "step_machines": 2,
+    "stale_after_s": 60.0,
+}
 TOKEN = Path("/run/secrets/bootstrap_admin_token")
 
 
@@ -38,9 +51,11 @@ async def until(condition: Callable[[], Awaitable[Any]], seconds: float, what: s
 
 async def lend(client: Client) -> None:
     """Everything that a newcomer would type."""
-    create_cloud(URL, PASSWORD, SimulatedSettings(clusters=[LAB]))
+    is_patient = sys.argv[2:] == ["patiently"]
+    create_cloud(URL, PASSWORD, SimulatedSettings(clusters=[LAB]) if is_patient else HASTY)
     furnish.MACHINE.update(MACHINE)
-    await furnish.furnish(client, furnish.Cloud(URL, PASSWORD))
+    patient, hasty = furnish.Cloud(URL, PASSWORD), furnish.Cloud(URL, PASSWORD, INTERVAL_S, policy=HURRY)
+    await furnish.furnish(client, patient if is_patient else hasty)
     await machines_lend(client)
 
 
