@@ -49,7 +49,7 @@ def add_resource(  # noqa: PLR0913, PLR0917 - each option of a command is a para
         "provider": provider,
         "url": url,
         "username": user,
-        "ca_pem": _read_ca(ca_file),
+        "ca_pem": read_ca(ca_file),
         "thumbprint": thumbprint,
         "settings": dict(_parse_setting(given) for given in setting or []),
         "interval_s": interval,
@@ -61,7 +61,7 @@ def add_resource(  # noqa: PLR0913, PLR0917 - each option of a command is a para
     _tell_validation(added["validation"])
 
 
-def _read_ca(path: Path | None) -> str | None:
+def read_ca(path: Path | None) -> str | None:
     if path is None:
         return None
     try:
@@ -173,7 +173,7 @@ def _to_trust(ca_file: Path | None, thumbprint: str | None) -> dict[str, Any]:
         raise typer.BadParameter("give --ca-file or --thumbprint: one of them is trusted")
     if ca_file is None and thumbprint is None:
         return {}
-    return {"ca_pem": _read_ca(ca_file), "thumbprint": thumbprint}
+    return {"ca_pem": read_ca(ca_file), "thumbprint": thumbprint}
 
 
 @resources.command("list")

@@ -1,5 +1,6 @@
 """`tides template`: the images that machines are made from."""
 
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -7,6 +8,7 @@ import typer
 from services.cli import show
 from services.cli.access import ask
 from services.cli.client import Client, Failed, plain
+from services.cli.clouds import read_ca
 from services.cli.names import RESOURCE, TEMPLATE, Item, find
 from services.cli.watching import AsJson
 
@@ -91,14 +93,93 @@ def list_templates(context: typer.Context, json_: AsJson = False) -> None:
 @templates.command("show")
 def show_template(context: typer.Context, name: Name, json_: AsJson = False) -> None:
     """One template: its versions, and what each was derived from."""
-    found = ask(context, lambda client: find(client, TEMPLATE, name))
+
+    async def work(client: Client) -> tuple[Item, list[Item]]:
+        known = await find(client, TEMPLATE, name)
+        derivations = await client.pages(f"{TEMPLATE.path}/{known['id']}/derivations")
+        return known, derivations
+
+    found, derivations = ask(context, work)
     if json_:
-        show.as_json(found)
+        show.as_json({**found, "derivations": derivations})
         return
     show.say(f"{found['name']}, {len(found['versions'])} versions")
     columns = ["version ", "state", "derived from", "holds", "reference", "made"]
     rows = [[*_row(found, one)[1:6], show.moment(one["created_at"])] for one in found["versions"]]
     show.table(columns, rows)
+    _tell_derivations(derivations[:10])
+
+
+@templates.command("derive")
+def derive_template(  # noqa: PLR0913, PLR0917 - each option of a command is a parameter
+    context: typer.Context,
+    name: Annotated[str, typer.Argument(help="NAME, its newest approved version, or NAME:VERSION.")],
+    with_: Annotated[str, typer.Option("--with", help="What to put in: boinc,agent,ca.")],
+    auto_approve: Annotated[bool, typer.Option(help="Let the new version be deployed at once.")] = False,
+    ca_file: Annotated[
+        Path | None, typer.Option(help="PEM of your authority, with the component ca.")
+    ] = None,
+    proxy: Annotated[str | None, typer.Option(help="HOST:PORT by which packages are fetched.")] = None,
+    within: Annotated[float, typer.Option(help="Minutes after which it has failed.")] = 60.0,
+) -> None:
+    """Make a new version: a small machine installs what is asked for, turns itself off and becomes a template."""
+    body = {
+        "components": _words(with_),
+        "ca_pem": read_ca(ca_file),
+        "proxy": proxy,
+        "auto_approve": auto_approve,
+        "within_minutes": within,
+    }
+
+    async def work(client: Client) -> Any:
+        known, version = _version_of([await find(client, TEMPLATE, _split(name)[0])], name)
+        path = f"{TEMPLATE.path}/{known['id']}/versions/{version['version']}/derive"
+        return await client.call("POST", path, body)
+
+    begun = ask(context, work)
+    show.say(
+        f"a version is being derived from version {begun['source']} until {show.moment(begun['until'])} UTC;"
+        " `tides template show` tells how it goes"
+    )
+
+
+@templates.command("cancel")
+def cancel_derivation(context: typer.Context, name: Name) -> None:
+    """End what is being derived from a template; nothing of it is left in the cloud."""
+
+    async def work(client: Client) -> list[Item]:
+        known = await find(client, TEMPLATE, name)
+        path = f"{TEMPLATE.path}/{known['id']}/derivations"
+        running = [one for one in await client.pages(path) if one["state"] == "running"]
+        if not running:
+            raise Failed(f"nothing is being derived from {plain(name)!r}")
+        return [await client.call("POST", f"{path}/{one['id']}/cancel") for one in running]
+
+    for ended in ask(context, work):
+        show.say(f"derivation from version {ended['source']}: {ended['state']}")
+
+
+def _tell_derivations(derivations: list[Item]) -> None:
+    """The newest few, with what to do about those that failed."""
+    if not derivations:
+        return
+    columns = ["derived from ", "with", "state", "step", "why", "until"]
+    rows = [
+        [
+            one["source"],
+            ", ".join(one["components"]),
+            one["state"],
+            one["step"],
+            one["reason"],
+            show.moment(one["until"]),
+        ]
+        for one in derivations
+    ]
+    show.table(columns, rows)
+    for one in derivations:
+        if one["remedy"]:
+            show.say(f"derivation from version {one['source']} failed: {one['reason']}. {one['remedy']}")
+            return
 
 
 def _row(template: Item, version: Item) -> list[object]:
@@ -124,9 +205,7 @@ def _words(given: str) -> list[str]:
 
 def _version_of(templates: list[Item], wanted: str) -> tuple[Item, Item]:
     """`NAME`, its newest approved version, or `NAME:VERSION`; a template's id serves as its name."""
-    name, _, number = wanted.rpartition(":")
-    if not name or not number.isdecimal():
-        name, number = wanted, ""
+    name, number = _split(wanted)
     known = _template_of(templates, name)
     versions = {one["version"]: one for one in known["versions"]}
     approved = [one["version"] for one in known["versions"] if one["state"] == "approved"]
@@ -135,6 +214,12 @@ def _version_of(templates: list[Item], wanted: str) -> tuple[Item, Item]:
         which = f"version {number}" if number else "approved version"
         raise Failed(f"template {plain(name)} has no {which}; `tides template show` lists what there is")
     return known, versions[chosen]
+
+
+def _split(wanted: str) -> tuple[str, str]:
+    """The name and the number of `NAME:VERSION`; without a number it is empty."""
+    name, _, number = wanted.rpartition(":")
+    return (name, number) if name and number.isdecimal() else (wanted, "")
 
 
 def _template_of(templates: list[Item], name: str) -> Item:

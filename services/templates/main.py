@@ -3,13 +3,16 @@
 from uuid import UUID
 
 from libs.common.app import create_app
+from libs.common.contracts.derivation import DerivationChanged, DerivationMoved
 from libs.common.contracts.resource import ResourceChanged
 from libs.common.contracts.supply import TemplateChanged
 from libs.common.service import Beat, Hears, Runtime, Sealed, Service, Tells
 from libs.providers.counted import Counting
 from libs.providers.sessions import Sessions
 from services.templates import api, reconcile, usecases
+from services.templates.api import derivations
 from services.templates.models import Base, KnownResource
+from services.templates.usecases import deriving
 
 
 def build(runtime: Runtime) -> Service:
@@ -17,7 +20,8 @@ def build(runtime: Runtime) -> Service:
     database = runtime.open_database("templates")
     sessions = Sessions(runtime.vault, runtime.clock, Counting(runtime.metrics, "templates"))
     installation_id = runtime.settings.installation_id or UUID(int=0)
-    app = create_app("templates", routers=[api.router], settings=runtime.settings, verifier=runtime.verifier)
+    routers = [api.router, derivations.router]
+    app = create_app("templates", routers=routers, settings=runtime.settings, verifier=runtime.verifier)
     app.state.database = database
     app.state.clock = runtime.clock
     app.state.sessions = sessions
@@ -26,6 +30,9 @@ def build(runtime: Runtime) -> Service:
     async def look() -> None:
         await reconcile.look_after_approved(database, sessions, runtime.clock, installation_id)
 
+    async def end_overdue() -> None:
+        await reconcile.end_overdue(database, runtime.clock)
+
     return Service(
         name="templates",
         metadata=Base.metadata,
@@ -33,9 +40,18 @@ def build(runtime: Runtime) -> Service:
         database=database,
         app=app,
         prefixes=("/v1/templates",),
-        hears=(Hears(ResourceChanged, usecases.learn_resource, once=False),),
-        tells=(Tells(TemplateChanged, usecases.read_states),),
+        hears=(
+            Hears(ResourceChanged, usecases.learn_resource, once=False),
+            Hears(DerivationMoved, deriving.follow),
+        ),
+        tells=(
+            Tells(TemplateChanged, usecases.read_states),
+            Tells(DerivationChanged, deriving.read_states),
+        ),
         seals=(Sealed(KnownResource.sealed_secret),),
-        beats=(Beat("look", reconcile.EVERY_S, look, runtime.wake()),),
+        beats=(
+            Beat("look", reconcile.EVERY_S, look, runtime.wake()),
+            Beat("end_overdue", reconcile.OVERDUE_EVERY_S, end_overdue, runtime.wake()),
+        ),
         closes=(sessions.aclose,),
     )

@@ -4,7 +4,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import BigInteger, ForeignKey, String, Text, UniqueConstraint, text
+from sqlalchemy import BigInteger, ForeignKey, Index, String, Text, UniqueConstraint, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
@@ -50,6 +50,34 @@ class Version(Base):
     derived_from: Mapped[UUID | None] = mapped_column(ForeignKey("template_version.id"))
     components: Mapped[list[str]] = mapped_column(JSONB, server_default=text("'[]'::jsonb"))
     """What the image holds, so that no machine installs it; words of libs.boinc.image.Component."""
+
+
+class Derivation(Base):
+    """A version that is made from another by a machine of ours; the version that comes of it has its id."""
+
+    __tablename__ = "derivation"
+    __table_args__ = (
+        Index("uq_derivation_running", "source_id", unique=True, postgresql_where=text("state = 'running'")),
+    )
+
+    id: Mapped[UUID] = mapped_column(primary_key=True)
+    template_id: Mapped[UUID] = mapped_column(ForeignKey("template.id"), index=True)
+    source_id: Mapped[UUID] = mapped_column(ForeignKey("template_version.id"))
+    components: Mapped[list[str]] = mapped_column(JSONB)
+    ca_pem: Mapped[str | None] = mapped_column(Text)
+    proxy: Mapped[str | None] = mapped_column(Text)
+    auto_approve: Mapped[bool]
+    asked_by: Mapped[str] = mapped_column(Text)
+    until: Mapped[datetime] = mapped_column(Utc)
+    state: Mapped[str] = mapped_column(String(16))
+    step: Mapped[str] = mapped_column(String(20))
+    """How far workload says that it is; one of its words."""
+    reason: Mapped[str] = mapped_column(Text)
+    """Why it is no further, or how it ended."""
+    machine_id: Mapped[UUID | None]
+    revision: Mapped[int]
+    created_at: Mapped[datetime] = mapped_column(Utc)
+    ended_at: Mapped[datetime | None] = mapped_column(Utc)
 
 
 class KnownResource(Base):

@@ -10,11 +10,12 @@ from libs.providers.base import ProviderError
 from libs.providers.registry import UnknownDriver
 from libs.providers.sessions import Sessions
 from services.templates import usecases
-from services.templates.usecases import Look
+from services.templates.usecases import Look, deriving
 
 log = structlog.get_logger(__name__)
 
 EVERY_S = 600.0
+OVERDUE_EVERY_S = 5.0
 
 
 async def look_after_approved(
@@ -38,6 +39,12 @@ async def look_after_approved(
             continue
         async with database.transaction() as session:
             await usecases.note_looks(session, missing, clock.now())
+
+
+async def end_overdue(database: Database, clock: Clock) -> None:
+    """Derivations that are not done in time have failed."""
+    async with database.transaction() as session:
+        await deriving.end_overdue(session, clock.now())
 
 
 async def _missing(sessions: Sessions, look: Look) -> dict[UUID, bool]:

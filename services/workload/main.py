@@ -5,6 +5,7 @@ from typing import NamedTuple
 from uuid import UUID, uuid5
 
 from libs.common.app import create_app
+from libs.common.contracts.derivation import DerivationChanged
 from libs.common.contracts.resource import InventoryChanged, ResourceChanged
 from libs.common.contracts.supply import (
     ContributionChanged,
@@ -42,7 +43,7 @@ def build(runtime: Runtime) -> Service:
     guests = guests_of(runtime.settings)
     acting = Errands(runtime.activity)
     means = Means(clock, runtime.vault, Instruments(runtime.registry), acting, apart=guests is not None)
-    silence, renewing, probing = (runtime.wake() for _ in range(3))
+    silence, renewing, probing, deriving = (runtime.wake() for _ in range(4))
     hands = Hands(
         database=database,
         sessions=Sessions(runtime.vault, clock, Counting(runtime.metrics, "workload")),
@@ -60,6 +61,7 @@ def build(runtime: Runtime) -> Service:
         "workload", routers=[router, sweeps.router], settings=runtime.settings, verifier=runtime.verifier
     )
     app.state.database, app.state.means = database, means
+    wakes = Wakes(acting, silence, renewing, probing, deriving, runtime.wake(), runtime.wake())
     return Service(
         name="workload",
         metadata=Base.metadata,
@@ -67,8 +69,8 @@ def build(runtime: Runtime) -> Service:
         database=database,
         app=app,
         prefixes=tuple(f"/v1/{plural}" for plural in _PLURALS),
-        hears=_ears(means, runtime.settings.sample_ttl_s, (acting, renewing, probing)),
-        beats=_beats(hands, means, Wakes(acting, silence, renewing, probing, runtime.wake(), runtime.wake())),
+        hears=_ears(means, runtime.settings.sample_ttl_s, (acting, renewing, probing, deriving)),
+        beats=_beats(hands, means, wakes),
         figures=(figures(clock),),
         seals=(
             Sealed(Machine.sealed_guest_token, lambda machine: guest_token_context(machine.id)),
@@ -86,6 +88,7 @@ class Wakes(NamedTuple):
     silence: Wake
     renewing: Wake
     probing: Wake
+    deriving: Wake
     keeping: Wake
     standing_in: Wake
 
@@ -104,14 +107,15 @@ def _beats(hands: Hands, means: Means, wakes: Wakes) -> tuple[Beat, ...]:
         ),
         Beat("renew", pace.renew_every_s, renew, wakes.renewing),
         Beat("probe", pace.probe_every_s, probe, wakes.probing),
+        Beat("derive", pace.derive_every_s, partial(beats.derive_all, database, means), wakes.deriving),
         Beat("act", pace.act_every_s, partial(beats.act, hands), wakes.acting),
         Beat("stand_in", pace.away_every_s, partial(beats.note_away, database, clock), wakes.standing_in),
         Beat("keep", pace.keep_every_s, partial(beats.keep_house, database, clock), wakes.keeping),
     )
 
 
-def _ears(means: Means, sample_ttl_s: float, begun: tuple[Wake, Wake, Wake]) -> tuple[Hears, ...]:
-    acting, renewing, probing = begun
+def _ears(means: Means, sample_ttl_s: float, begun: tuple[Wake, Wake, Wake, Wake]) -> tuple[Hears, ...]:
+    acting, renewing, probing, deriving = begun
     wakes = (acting,)
     judge = partial(judging.judge_samples, means)
     return (
@@ -119,7 +123,8 @@ def _ears(means: Means, sample_ttl_s: float, begun: tuple[Wake, Wake, Wake]) -> 
         Hears(ResourceChanged, partial(changing.change_resource, means), once=False, wakes=(acting, probing)),
         Hears(InventoryChanged, projections.remember_inventory, once=False),
         Hears(PolicyAssigned, projections.remember_policy, once=False),
-        Hears(TemplateChanged, projections.remember_template, once=False, wakes=wakes),
+        Hears(TemplateChanged, projections.remember_template, once=False, wakes=(acting, deriving)),
+        Hears(DerivationChanged, projections.remember_derivation, once=False, wakes=(deriving,)),
         Hears(ContributionChanged, projections.remember_contribution, once=False, wakes=(renewing,)),
         Hears(GuestHealthChanged, projections.remember_health, once=False, wakes=(renewing,)),
         Hears(MachineDrained, projections.remember_drained, once=False, wakes=wakes),

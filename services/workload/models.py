@@ -193,6 +193,36 @@ class Template(Base):
     """What its machines need not install."""
 
 
+class Derivation(Base):
+    """A projection of a template version that is made from another, and how far its builder is."""
+
+    __tablename__ = "derivation"
+    id: Mapped[UUID] = mapped_column(primary_key=True)
+    revision: Mapped[int]
+    organisation_id: Mapped[UUID]
+    resource_id: Mapped[UUID] = mapped_column(index=True)
+    version_id: Mapped[UUID]
+    """What it is made from."""
+    name: Mapped[str]
+    version: Mapped[int]
+    components: Mapped[list[Any]]
+    ca_pem: Mapped[str | None]
+    proxy: Mapped[str | None]
+    until: Mapped[datetime]
+    over: Mapped[bool]
+    kept: Mapped[bool]
+    """Over, and its template stays until its version is revoked."""
+    outcome: Mapped[str]
+    step: Mapped[str | None]
+    """What others were told last."""
+    reason: Mapped[str | None]
+    told_at: Mapped[datetime | None]
+    discarded: Mapped[bool] = mapped_column(default=False, server_default=text("false"))
+    """Nothing of it may be left in the cloud."""
+    cleared: Mapped[bool] = mapped_column(default=False, server_default=text("false"))
+    """The cloud said that nothing is."""
+
+
 class Contribution(Base):
     """A projection of a contribution."""
 
@@ -233,6 +263,7 @@ class Machine(Base):
     __table_args__ = (
         UniqueConstraint("cluster_id", "ordinal"),
         Index("uq_machine_probe", "probe_id", unique=True),
+        Index("uq_machine_derivation", "derivation_id", unique=True),
         Index("ix_machine_state", "resource_id", "state"),
         Index(
             "uq_machine_slot",
@@ -296,6 +327,8 @@ class Machine(Base):
     health_why: Mapped[str | None]
     probe_id: Mapped[UUID | None]
     """The probe that it was made for; None: it was made to be lent."""
+    derivation_id: Mapped[UUID | None]
+    """The image that it becomes: it is no machine that is lent, and no decision counts it."""
     sealed_guest_token: Mapped[str]
     overdue: Mapped[bool] = mapped_column(default=False)
 

@@ -31,6 +31,7 @@ class Pace:
     renew_every_s: float = 15.0
     """How often machines are looked through for those that are to be replaced; a contribution's end is seen at once."""
     probe_every_s: float = 3.0
+    derive_every_s: float = 3.0
     away_every_s: float = 10.0
     """How often clouds that fail are looked at, whether something should stand in for them."""
     keep_every_s: float = 3600.0

@@ -94,6 +94,19 @@ ELSEWHERE: dict[str, str] = {
     "stats action.machine_abandoned.v1": (
         "tests/service/test_stats.py::test_core_hours_go_to_organisations_by_their_running_vcpus"
     ),
+    "templates end_overdue": (
+        "tests/service/test_templates_derive.py::test_one_that_is_late_or_ended_has_failed_with_a_remedy"
+    ),
+    "templates action.derivation_moved.v1": (
+        "tests/service/test_templates_derive.py::test_a_version_comes_of_it_once_and_is_a_draft_or_approved"
+    ),
+    **{
+        f"workload {part}": (
+            "tests/service/test_workload_derive.py::"
+            "test_a_builder_beside_what_is_lent_becomes_a_template_that_goes_when_its_version_is_revoked"
+        )
+        for part in ("derive", "template.derivation_changed.v1")
+    },
     "stats backtest": (
         "tests/service/test_stats_backtests.py::"
         "test_a_clusters_own_history_tells_what_a_policy_would_have_lent"

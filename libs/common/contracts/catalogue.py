@@ -6,7 +6,7 @@ Additive-only; `tests/architecture` freezes the schemas and checks publishers an
 from dataclasses import dataclass
 from enum import StrEnum
 
-from libs.common.contracts import action, demand, probe, replay, resource, supply, usage
+from libs.common.contracts import action, demand, derivation, probe, replay, resource, supply, usage
 from libs.common.contracts.base import Event
 
 
@@ -69,6 +69,8 @@ CATALOGUE: tuple[Entry, ...] = (
     _entry(resource.LoginRefused, "monitor", "registry", Kind.FACT, _BY_ID),
     _entry(supply.PolicyAssigned, "policy", "workload", Kind.STATE, _BY_REVISION),
     _entry(supply.TemplateChanged, "templates", "workload", Kind.STATE, _BY_REVISION),
+    _entry(derivation.DerivationChanged, "templates", "workload", Kind.STATE, _BY_REVISION),
+    _entry(derivation.DerivationMoved, "workload", "templates", Kind.FACT, _BY_ID),
     _entry(supply.ContributionChanged, "contribution", "workload", Kind.STATE, _BY_REVISION),
     _entry(supply.MachineDrained, "contribution", "workload", Kind.FACT, _BY_ID),
     _entry(supply.GuestHealthChanged, "contribution", "workload", Kind.FACT, _BY_ID),

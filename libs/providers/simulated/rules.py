@@ -42,7 +42,7 @@ _USER_DATA_BYTES = 16 * 1024
 _SHUTDOWN_S = 30.0
 _BUILDS = "/usr/local/sbin/tides-build"
 """In the user-data of a guest that makes itself an image and turns off."""
-_BUILD_S = 90.0
+_BUILD_S = 40.0
 _TEMPLATES_FROM = 20_000
 
 

@@ -11,7 +11,9 @@ MOST_CLUSTERS = 50
 MOST_HOSTS = 200
 """Of one cluster. Physics run inside the services' own processes: what a cloud costs must have an end."""
 TemplateName = Annotated[str, Field(min_length=1, max_length=200)]
-Removable = Literal[Capability.LIMITS, Capability.SUSPEND, Capability.GUEST_SHUTDOWN, Capability.BACKFILL]
+Removable = Literal[
+    Capability.LIMITS, Capability.SUSPEND, Capability.GUEST_SHUTDOWN, Capability.BACKFILL, Capability.TEMPLATES
+]  # fmt: skip
 
 
 class OwnerProfile(StrEnum):

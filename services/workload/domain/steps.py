@@ -16,6 +16,8 @@ class Act(StrEnum):
     POWER_ON = "power_on"
     SUSPEND = "suspend"
     DELETE = "delete"
+    KEEP = "keep"
+    """As a template."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +44,17 @@ def next_step(state: MachineState, wanted: Wanted, seen: MachineSeen | None, *, 
     if not seen.configured and state in {_S.REQUESTED, _S.CREATING}:
         return Step(_S.CREATING, Act.CREATE if seen.task is None else None)
     return _run(state, seen) if wanted is Wanted.RUNNING else _sleep(state, seen)
+
+
+def next_build_step(state: MachineState, wanted: Wanted, seen: MachineSeen | None, *, has_run: bool) -> Step:
+    """The step for a machine that becomes an image: it turns itself off when it is done, and has no work to end.
+
+    One that has run and is not shown may be a template already: keeping it once more says so, or that it is gone.
+    """
+    may_be_done = seen is None or (seen.power is Power.OFF and seen.task is None)
+    if state in {_S.STARTING, _S.RUNNING} and wanted is Wanted.RUNNING and has_run and may_be_done:
+        return Step(state, Act.KEEP)
+    return next_step(state, wanted, seen, drained=True)
 
 
 def _found(wanted: Wanted, seen: MachineSeen | None) -> Step:

@@ -17,7 +17,7 @@ from services.workload.reconcile.hands import Hands
 from services.workload.reconcile.limits import apply_limits
 from services.workload.reconcile.machines import reconcile
 from services.workload.reconcile.releasing import has_nothing_to_see
-from services.workload.usecases import probing, renewing, silence, standing_in
+from services.workload.usecases import deriving, probing, renewing, silence, standing_in
 from services.workload.usecases.following import Means
 from services.workload.usecases.keeping import forget_old
 from services.workload.usecases.leasing import Claimed, LeaseLost, back_off, tell_refused
@@ -56,6 +56,13 @@ async def probe_all(database: Database, means: Means, *, has_door: bool) -> None
     async with database.transaction() as session:
         resources = await probing.resources_with_probes(session)
     await _for_each(database, resources, probe, "resource.not_probed")
+
+
+async def derive_all(database: Database, means: Means) -> None:
+    """Builders of images are made and given up, and what is over is marked to go."""
+    async with database.transaction() as session:
+        resources = await deriving.resources_with_derivations(session)
+    await _for_each(database, resources, partial(deriving.derive, means), "resource.not_derived")
 
 
 async def _for_each(

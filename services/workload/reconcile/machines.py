@@ -8,14 +8,16 @@ import structlog
 from libs.common.contracts.resource import Mode
 from libs.common.lanes import speaking_of
 from libs.common.secrets import Unsealable
-from libs.providers.base import Capability, Cause, Power, Provider, ProviderError, Rejected
+from libs.providers.base import Capability, Cause, Power, Provider, ProviderError, Rejected, TemplateSeen
 from services.workload.domain.steps import Act
 from services.workload.reconcile.hands import Hands, Turn
 from services.workload.reconcile.releasing import has_nothing_to_see, release
+from services.workload.usecases.asking import is_still_due
 from services.workload.usecases.causes import cause_of_act
+from services.workload.usecases.images import settle_cleared, settle_kept
 from services.workload.usecases.judging import rejudge_all
 from services.workload.usecases.leasing import Claimed, LeaseLost, is_of_endpoint
-from services.workload.usecases.looking import Due, Look, is_still_due, settle_act_refused, settle_look
+from services.workload.usecases.looking import Due, Look, settle_act_refused, settle_look
 from services.workload.usecases.making import begun_on, spec_of
 
 log = structlog.get_logger(__name__)
@@ -101,7 +103,7 @@ async def _perform(hands: Hands, resource: Claimed, due: Due) -> bool:
     if due.act is Act.DELETE:  # what cannot be undone is said before it is done
         log.info("machine.deleting", **about)
     try:
-        await hands.call(turn, _act(hands, turn.provider, due))
+        kept = await hands.call(turn, _act(hands, turn.provider, due))
     except ProviderError as error:
         log.warning("machine.refused", **about, cause=error.cause.value, error=error.detail)
         if is_of_endpoint(error):
@@ -114,11 +116,25 @@ async def _perform(hands: Hands, resource: Claimed, due: Due) -> bool:
         return False
     hands.note_done(due.name, due.act)
     log.info("machine.acted", **about)
+    if kept is not None or due.derivation_id is not None:
+        await _settle_image(hands, resource, due, kept)
     return True
 
 
-async def _act(hands: Hands, provider: Provider, due: Due) -> None:
+async def _settle_image(hands: Hands, resource: Claimed, due: Due, kept: TemplateSeen | None) -> None:
+    """A machine became a template, or a template is gone. If this is lost, the same act says the same again."""
+    async with hands.settling(resource) as (session, _):
+        if due.derivation_id is not None:
+            await settle_cleared(session, due.derivation_id)
+        elif kept is not None and due.machine_id is not None:
+            await settle_kept(session, due.machine_id, kept, hands.clock.now())
+
+
+async def _act(hands: Hands, provider: Provider, due: Due) -> TemplateSeen | None:
+    """What was made a template, else nothing."""
     match due.act:
+        case Act.KEEP:
+            return await provider.keep_as_template(due.name)
         case Act.DELETE:
             await provider.delete(due.name)
         case Act.POWER_ON:
@@ -136,3 +152,4 @@ async def _act(hands: Hands, provider: Provider, due: Due) -> None:
                     raise Rejected(Cause.INVALID, f"its user data cannot be written: {error}") from None
             if spec is not None:
                 await provider.create(spec)
+    return None

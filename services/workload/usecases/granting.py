@@ -149,7 +149,7 @@ async def _read_held(session: Session, asks: Resource, now: datetime) -> list[He
     rows = select(
         Machine.id, Machine.cluster_id, Machine.resource_id, Machine.vcpus, Machine.memory_mib,
         Machine.disk_gib, Machine.state, Machine.wanted_by_hand, Machine.created_at, Machine.running_since,
-    ).where(Machine.resource_id.in_(resources), Machine.state.in_(LIVE))  # fmt: skip
+    ).where(Machine.resource_id.in_(resources), Machine.state.in_(LIVE), Machine.derivation_id.is_(None))  # fmt: skip
     if asks.away_since is None:
         is_heard = Machine.health.is_not(None) & Machine.health.not_in(UNHEARD)
         away = resources.where(Resource.away_since.is_not(None))

@@ -258,7 +258,8 @@ async def _hold(session: Session, case: _Case, observation: Observation, why: st
     cluster, resource = case.cluster, case.rulebook.resource
     await session.refresh(cluster)
     _note(case, observation, observation_as_json(observation))
-    rows = select(Machine).where(Machine.cluster_id == cluster.id, Machine.state.in_(LIVE))
+    is_lent = (Machine.cluster_id == cluster.id) & Machine.derivation_id.is_(None)
+    rows = select(Machine).where(is_lent, Machine.state.in_(LIVE))
     fresh = rows.order_by(Machine.ordinal).execution_options(populate_existing=True)
     machines = (await session.execute(fresh)).scalars().all()
     floors: dict[str, float] = {}

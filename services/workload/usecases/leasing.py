@@ -18,6 +18,7 @@ from libs.common.sharing import RENEW_AFTER, Sharing
 from libs.providers.base import Cause, Connection, LoginRefused, ProviderError, Rejected
 from services.workload.domain.states import LIVE, MachineState, Wanted
 from services.workload.models import Cluster, Machine, Replica, Resource
+from services.workload.usecases.images import resources_to_look_at
 from services.workload.usecases.recording import record
 
 log = structlog.get_logger(__name__)
@@ -124,6 +125,7 @@ async def read_claims(
         held = held.where(among(Resource.id, only))
     resources = (await session.execute(held)).scalars().all()
     machines = await _machines_of(session, [row.id for row in resources])
+    awaited = await resources_to_look_at(session, [row.id for row in resources])
     # Only who lets go of a cloud goes by its clusters, and where nothing was ever made there is nothing to let go of.
     leaving = [row.id for row in resources if _may_leave(word_of(Mode, row.mode), row.id in machines)]
     clusters = await _clusters_of(session, leaving) if leaving else {}
@@ -143,7 +145,7 @@ async def read_claims(
             is_untouched=row.id not in machines
             and not any(occupied for _, occupied in clusters.get(row.id, ())),
             is_settled=machines.get(row.id, (False, True))[1],
-            is_probed=row.probe_id is not None,
+            is_probed=row.probe_id is not None or row.id in awaited,
             is_resting=row.retry_at is not None and row.retry_at > now,
         )
         for row in resources

@@ -81,19 +81,21 @@ def _due(cluster: Cluster, machines: Sequence[Machine], is_exposed: bool) -> Lim
             machine.name,
             machine.host,
             machine.vcpus,
-            lends=machine.state in COUNTED,
+            lends=machine.state in COUNTED and machine.derivation_id is None,
             dozes=machine.state is MachineState.SUSPENDING,
         )
         for machine in machines
     ]
     wanted = share_budgets(cluster.budgets_mhz, ours, cluster.floor_mhz_per_vcpu)
+    # What becomes an image has the floor, also where nothing is lent and no cap was decided.
+    least = sum(wanted[machine.name] for machine in machines if machine.derivation_id is not None)
     is_stale = any(differs(wanted[machine.name], machine.limit_mhz) for machine in machines)
     return LimitsDue(
         cluster_id=cluster.id,
         cluster=cluster.ref,
         name=cluster.name,
         action_id=cluster.limits_id,
-        cap_mhz=cluster.cap_mhz,
+        cap_mhz=max(cluster.cap_mhz, least),
         limits_mhz=wanted,
         reason=cluster.reason,
         is_known_due=cluster.limits_id != cluster.limits_applied_id or is_stale,

@@ -23,15 +23,21 @@ from libs.common.contracts.action import (
     MachineSuspended,
 )
 from libs.common.contracts.resource import Mode
-from libs.common.contracts.supply import TemplateState
 from libs.common.contracts.usage import HostState
 from libs.common.db import Session
 from libs.harvest.types import Rung
 from libs.providers.base import MachineSeen, ProviderError
-from services.workload.domain.states import LIVE, PRESENT, STAGE_DEADLINE_S, MachineState, Wanted, advance
-from services.workload.domain.steps import Act, next_step
-from services.workload.models import Cluster, Machine, Resource, Template
-from services.workload.usecases.following import is_probe
+from services.workload.domain.states import (
+    LIVE,
+    PRESENT,
+    STAGE_DEADLINE_S,
+    MachineState,
+    Wanted,
+    advance,
+)
+from services.workload.domain.steps import Act, Step, next_build_step, next_step
+from services.workload.models import Cluster, Machine, Resource
+from services.workload.usecases.images import templates_of_ours, to_clear
 from services.workload.usecases.recording import record
 from services.workload.usecases.sweeping import Stray, sweep
 
@@ -60,6 +66,8 @@ class Due:
     cluster: str
     """Its display name."""
     reason: str
+    derivation_id: UUID | None = None
+    """What it is deleted for is no machine any more, but the template that it became."""
 
 
 @dataclass(slots=True)
@@ -164,14 +172,19 @@ async def settle_look(
                 cluster.occupied = True
             look.due.append(Due(act, machine.id, machine.name, cluster.name, machine.reason))
     names = {row.ref: row.name for row in clusters}
+    unknown = set(shown) - {machine.name for machine in machines}
+    unknown -= await templates_of_ours(session, resource.id) if unknown else set()
     strays = [
         Stray(name, names.get(shown[name].cluster, shown[name].cluster), shown[name])
-        for name in sorted(set(shown) - {machine.name for machine in machines})
+        for name in sorted(unknown)
     ]
     _note_occupied(clusters, strays)
     for stray, why in await sweep(session, resource, strays, len(machines), now):
         look.due.append(Due(Act.DELETE, None, stray.name, stray.cluster, why))
-    look.live = sum(machine.state is not MachineState.DESTROYED for machine in machines) + len(strays)
+    leftovers = await to_clear(session, resource.id)
+    look.due += [Due(Act.DELETE, None, name, "", why, identity) for identity, name, why in leftovers]
+    is_live = [machine for machine in machines if machine.state is not MachineState.DESTROYED]
+    look.live = len(is_live) + len(strays) + len(leftovers)
     resource.failures, resource.retry_at = 0, None
     resource.refused_cause = resource.refused_detail = resource.failing_since = None
     return look
@@ -193,32 +206,6 @@ def _note_blank(scene: _Scene, machines: Sequence[Machine], seen: Sequence[Machi
         cluster = scene.clusters[cluster_id]
         if cluster.ref not in showing:
             cluster.blank_at = scene.now
-
-
-async def is_still_due(session: Session, resource: Resource, due: Due) -> bool:
-    """Whether an act is still wanted: a mode, a decision or a person may have changed that since the look."""
-    if due.machine_id is None:
-        return True
-    machine = await session.get_one(Machine, due.machine_id)
-    match due.act:
-        case Act.DELETE:
-            return machine.state is MachineState.DESTROYING
-        case Act.POWER_ON:
-            return machine.wanted is Wanted.RUNNING
-        case Act.SUSPEND:
-            return machine.wanted is Wanted.SUSPENDED
-        case Act.CREATE:
-            return machine.wanted is not Wanted.GONE and await _may_be_made(session, resource, machine)
-
-
-async def _may_be_made(session: Session, resource: Resource, machine: Machine) -> bool:
-    """Whether lending allows another clone now; one that the cloud has begun may be finished on a harder rung."""
-    template = await session.get(Template, machine.template_version_id)
-    may_be = resource.mode == Mode.LEND or (resource.mode == Mode.OBSERVE and is_probe(resource, machine))
-    if not may_be or template is None or template.state != TemplateState.APPROVED:
-        return False
-    cluster = await session.get_one(Cluster, machine.cluster_id)
-    return machine.power is not None or (cluster.decision or {}).get("rung", Rung.DRAIN) < Rung.NO_NEW
 
 
 def _look_at(scene: _Scene, machine: Machine, shown: MachineSeen | None) -> Act | None:
@@ -244,11 +231,18 @@ def _look_at(scene: _Scene, machine: Machine, shown: MachineSeen | None) -> Act 
         return None
     _watch_stage(scene, machine)
     why_no_grace = scene.why_no_grace(machine)
-    step = next_step(machine.state, machine.wanted, shown, drained=why_no_grace is not None)
+    step = _step_of(machine, shown, drained=why_no_grace is not None)
     if shown is not None and (step.act is None or shown.error is not None):
         machine.error = shown.error  # else: why the act that is still due was refused
     _move(scene, machine, step.state, _why_moved(machine, step.state, why_no_grace))
     return step.act
+
+
+def _step_of(machine: Machine, shown: MachineSeen | None, *, drained: bool) -> Step:
+    if machine.derivation_id is None:
+        return next_step(machine.state, machine.wanted, shown, drained=drained)
+    has_run = machine.running_since is not None
+    return next_build_step(machine.state, machine.wanted, shown, has_run=has_run)
 
 
 def _note_where(scene: _Scene, machine: Machine, ref: str) -> None:
@@ -303,8 +297,9 @@ async def settle_act_refused(
     cluster = (await session.execute(of_machine)).scalar_one()
     await session.refresh(machine)  # a decision may have come before the lock
     machine.error = str(error)
-    if due.act is not Act.CREATE:
+    if due.act not in (Act.CREATE, Act.KEEP):
         return
+    is_final = is_final and due.act is Act.CREATE  # what is not off yet, or not shown, is looked at again
     machine.attempts += 1
     is_hopeless = is_final or machine.attempts >= MOST_ATTEMPTS
     if machine.wanted is not Wanted.GONE and is_hopeless:
@@ -313,11 +308,11 @@ async def settle_act_refused(
 
 def fail(session: Session, cluster: Cluster, machine: Machine, why: str, now: datetime) -> None:
     """Give up a machine that cannot be made, compensate, and let the cluster rest before the next one."""
-    cluster.deploy_failures += 1
-    cluster.grow_after = now + timedelta(
-        seconds=min(3600.0, FIRST_BACK_OFF_S * 2.0 ** (cluster.deploy_failures - 1))
-    )
-    record(session, MachineFailed(**about_machine(machine, now, why), stage=machine.state.value))
+    if machine.derivation_id is None:  # else nothing that is lent has failed
+        cluster.deploy_failures += 1
+        rest_s = min(3600.0, FIRST_BACK_OFF_S * 2.0 ** (cluster.deploy_failures - 1))
+        cluster.grow_after = now + timedelta(seconds=rest_s)
+        record(session, MachineFailed(**about_machine(machine, now, why), stage=machine.state.value))
     machine.wanted, machine.wanted_by_hand, machine.reason = Wanted.GONE, True, why
     log.warning(
         "machine.failed",
@@ -342,7 +337,7 @@ def _move(scene: _Scene, machine: Machine, to: MachineState, why: str | None = N
     if to is MachineState.RUNNING and machine.running_since is None:
         machine.running_since = scene.now
         scene.clusters[machine.cluster_id].deploy_failures = 0
-    if event is not None:
+    if event is not None and machine.derivation_id is None:
         about = about_machine(machine, scene.now, reason)
         if event is MachineDraining:
             about["grace_s"] = scene.clusters[machine.cluster_id].drain_grace_s

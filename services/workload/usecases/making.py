@@ -13,8 +13,9 @@ from libs.guest import agent_source
 from libs.providers.values import Begun, MachineSpec, Mark
 from services.workload.domain.attached import MANAGER, Lent, by_files, joined, key_id
 from services.workload.domain.states import LIVE, Wanted
-from services.workload.models import Cluster, Contribution, Machine, Resource, Template
+from services.workload.models import Cluster, Contribution, Derivation, Machine, Resource, Template
 from services.workload.settings import Guests
+from services.workload.usecases.images import user_data_of
 from services.workload.usecases.rules import contributions_of
 
 
@@ -27,10 +28,27 @@ async def spec_of(
         return None
     cluster = await session.get_one(Cluster, machine.cluster_id)
     resource = await session.get_one(Resource, machine.resource_id)
+    if machine.derivation_id is not None:
+        derivation = await session.get_one(Derivation, machine.derivation_id)
+        return _spec(machine, cluster, resource, installation_id, user_data_of(derivation))
     lent = [] if guests else await contributions_of(session, resource)
     attached = MANAGER if guests else by_files(lent_now(lent, vault))
     machine.attached = joined(machine.attached, attached)  # before the cloud hears of it
     token = vault.open(machine.sealed_guest_token, guest_token_context(machine.id))
+    user_data = render_user_data(
+        [_attachment(row, share, vault) for row, share in zip(lent, _shares(lent), strict=True)],
+        hostname=slot_hostname(installation_id.bytes + cluster.id.bytes, machine.slot or machine.ordinal),
+        guest_token=token,
+        manager=AccountManager(guests.manager_url, guests.key, str(machine.id)) if guests else None,
+        agent=Agent(guests.door_url, agent_source()) if guests else None,
+        around=Surroundings(present=await _present(session, machine)),
+    )
+    return _spec(machine, cluster, resource, installation_id, user_data)
+
+
+def _spec(
+    machine: Machine, cluster: Cluster, resource: Resource, installation_id: UUID, user_data: str
+) -> MachineSpec:
     return MachineSpec(
         name=machine.name,
         mark=Mark(installation_id, machine.id),
@@ -41,14 +59,7 @@ async def spec_of(
         memory_mib=machine.memory_mib,
         disk_gib=machine.disk_gib,
         limit_mhz=cluster.floor_mhz_per_vcpu * machine.vcpus,
-        user_data=render_user_data(
-            [_attachment(row, share, vault) for row, share in zip(lent, _shares(lent), strict=True)],
-            hostname=slot_hostname(installation_id.bytes + cluster.id.bytes, machine.slot or machine.ordinal),
-            guest_token=token,
-            manager=AccountManager(guests.manager_url, guests.key, str(machine.id)) if guests else None,
-            agent=Agent(guests.door_url, agent_source()) if guests else None,
-            around=Surroundings(present=await _present(session, machine)),
-        ),
+        user_data=user_data,
         network=resource.settings.get("network"),
     )
 

@@ -5,6 +5,7 @@ from typing import Any
 from sqlalchemy import false, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 
+from libs.common.contracts.derivation import DerivationChanged
 from libs.common.contracts.lenient import CAREFUL
 from libs.common.contracts.resource import InventoryChanged, Mode, ResourceChanged
 from libs.common.contracts.supply import (
@@ -18,7 +19,16 @@ from libs.common.contracts.supply import (
 from libs.common.db import Session
 from services.workload.domain.states import LIVE, Wanted
 from services.workload.domain.words import revoked
-from services.workload.models import Assignment, Base, Cluster, Contribution, Machine, Resource, Template
+from services.workload.models import (
+    Assignment,
+    Base,
+    Cluster,
+    Contribution,
+    Derivation,
+    Machine,
+    Resource,
+    Template,
+)
 
 _LONGEST, _LONGEST_WORD = 300, 20
 
@@ -101,6 +111,18 @@ async def remember_template(session: Session, event: TemplateChanged) -> None:
                 reason=revoked(event.name, event.version),
             )
         )
+
+
+async def remember_derivation(session: Session, event: DerivationChanged) -> None:
+    """Take the newest state of an image that is being made."""
+    row = event.model_dump(
+        include={
+            "revision", "organisation_id", "resource_id", "version_id", "name", "version", "ca_pem", "proxy", "until",
+            "over", "kept", "outcome",
+        }
+    )  # fmt: skip
+    key = {"id": event.derivation_id}
+    await _take(session, Derivation, key, row | {"components": list(event.components)})
 
 
 async def remember_contribution(session: Session, event: ContributionChanged) -> None:

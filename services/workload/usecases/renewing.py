@@ -35,7 +35,8 @@ AILS = ("broken", "absent", "silent", "stopped")
 
 async def resources_with_machines(session: Session) -> list[UUID]:
     """Where there is anything that might be renewed."""
-    counted = select(Machine.resource_id).where(Machine.state.in_(COUNTED), Machine.wanted_by_hand.is_(False))
+    stays = Machine.wanted_by_hand.is_(False) & Machine.derivation_id.is_(None)
+    counted = select(Machine.resource_id).where(Machine.state.in_(COUNTED), stays)
     return sorted((await session.execute(counted.distinct())).scalars())
 
 
@@ -51,6 +52,7 @@ async def renew(means: Means, session: Session, resource_id: UUID, *, by_manager
         Machine.resource_id == resource_id,
         Machine.state.in_(COUNTED),
         Machine.wanted_by_hand.is_(False),
+        Machine.derivation_id.is_(None),
         or_(is_other, Machine.health.in_(AILS)),
     )
     rows = select(Cluster).where(Cluster.id.in_(suspects)).order_by(Cluster.id)
@@ -63,7 +65,8 @@ async def _renew_cluster(
     means: Means, session: Session, where: tuple[Resource, Cluster], attached: dict[str, Any]
 ) -> int:
     resource, cluster = where
-    living = select(Machine).where(Machine.cluster_id == cluster.id, Machine.state.in_(LIVE))
+    is_lent = (Machine.cluster_id == cluster.id) & Machine.derivation_id.is_(None)
+    living = select(Machine).where(is_lent, Machine.state.in_(LIVE))
     fresh = living.order_by(Machine.ordinal).execution_options(populate_existing=True)
     machines = {row.id: row for row in (await session.execute(fresh)).scalars()}
     tenants = [_tenant(means, row, attached) for row in machines.values()]

@@ -69,7 +69,7 @@ class Rulebook:
     contributions: Sequence[Contribution]
     """All that are active for the organisation, of whatever resources, in a stable order."""
     machines: dict[UUID, list[Machine]]
-    """Live ones by cluster, oldest first."""
+    """Live ones by cluster, oldest first; without those that become images."""
     quotas: Sequence[tuple[str, Quota]] = ()
     """Those that are in force for the organisation anywhere, by the name of the policy."""
     longest_life_s: float = 0.0
@@ -161,6 +161,7 @@ async def open_rulebook(session: Session, resource: Resource, cluster_ids: Seque
     templates = (await session.execute(of_resource.order_by(Template.version.desc()))).scalars().all()
     machines: dict[UUID, list[Machine]] = {}
     live = select(Machine).where(among(Machine.cluster_id, cluster_ids), Machine.state.in_(LIVE))
+    live = live.where(Machine.derivation_id.is_(None))
     for machine in (await session.execute(live.order_by(Machine.ordinal))).scalars():
         machines.setdefault(machine.cluster_id, []).append(machine)
     bounding = [row for row in assignments if row.quota is not None]

@@ -1,5 +1,6 @@
 """`tides template`: what is asked for, and lineage as a person reads it."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -68,7 +69,8 @@ def test_an_image_that_a_person_made_is_registered_with_its_lineage(house: House
     assert len([path for method, path, _ in house.asked if method == "POST"]) == 2
 
 
-def test_lineage_is_listed_and_shown(tides: Type) -> None:
+def test_lineage_is_listed_and_shown(house: House, tides: Type) -> None:
+    house.answers["GET", f"{PATH}/derivations"] = (200, {"items": [], "next_cursor": None})
     listed, shown = tides("template", "list"), tides("template", "show", "worker")
 
     assert "derived from" in listed.out
@@ -76,3 +78,39 @@ def test_lineage_is_listed_and_shown(tides: Type) -> None:
         assert "worker:1 (revoked)" in said
         assert "agent, boinc" in said
         assert "draft, missing" in said
+
+
+def derivation(number: int, state: str, **more: Any) -> dict[str, Any]:
+    known = {"id": f"d{number}", "source": 2, "components": ["boinc"], "state": state, "step": "running"}
+    why = {"reason": "its time is over: no mirror", "remedy": None, "until": "2026-11-28T05:00:00+00:00"}
+    return known | why | more
+
+
+def test_a_derivation_is_asked_for_shown_and_cancelled(house: House, tides: Type, tmp_path: Path) -> None:
+    house.answers["POST", f"{PATH}/versions/2/derive"] = (202, derivation(1, "running"))
+    listed = [derivation(2, "running"), derivation(1, "failed", remedy="Name a proxy.")]
+    house.answers["GET", f"{PATH}/derivations"] = (200, {"items": listed, "next_cursor": None})
+    house.answers["POST", f"{PATH}/derivations/d2/cancel"] = (200, derivation(2, "cancelled"))
+    (tmp_path / "ca.pem").write_text("-----BEGIN CERTIFICATE-----\n")
+
+    begun = tides(
+        "template", "derive", "worker", "--with", "boinc, ca", "--ca-file", str(tmp_path / "ca.pem")
+    )
+    assert begun.code == 0, begun.err
+    assert "from version 2 until 2026-11-28 05:00:00 UTC" in begun.out
+    [sent] = [body for method, path, body in house.asked if path.endswith("/derive")]
+    assert (sent["components"], sent["auto_approve"], sent["within_minutes"]) == (
+        ["boinc", "ca"],
+        False,
+        60.0,
+    )
+    assert sent["ca_pem"].startswith("-----BEGIN")
+    shown = tides("template", "show", "worker").out
+    assert "derivation from version 2 failed: its time is over: no mirror. Name a proxy." in shown
+    assert tides("template", "cancel", "worker").out == "derivation from version 2: cancelled\n"
+    house.answers["GET", f"{PATH}/derivations"] = (200, {"items": listed[1:], "next_cursor": None})
+    none = tides("template", "cancel", "worker")
+    assert none.code != 0
+    assert "nothing is being derived" in none.err
+    unknown = tides("template", "derive", "worker:9", "--with", "boinc")
+    assert "has no version 9" in unknown.err

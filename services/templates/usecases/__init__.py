@@ -126,6 +126,15 @@ async def add_version(
     return template, await _draft(session, template, number, image, now)
 
 
+async def add_derived(
+    session: Session, template: Template, version_id: UUID, image: Image, state: TemplateState, now: datetime
+) -> Version:
+    """Keep an image that was made from another as the next version; the template's row is locked."""
+    newest = select(func.max(Version.version)).where(Version.template_id == template.id)
+    number = (await session.scalar(newest) or 0) + 1
+    return _keep(session, template, number, image, now, (version_id, state))
+
+
 async def change(
     session: Session, who: Principal, template_id: UUID, number: int, verb: Verb, now: datetime
 ) -> tuple[Template, Version]:
@@ -249,14 +258,26 @@ def _target(known: KnownResource, installation_id: UUID) -> Target:
 async def _draft(session: Session, template: Template, number: int, image: Image, now: datetime) -> Version:
     if image.derived_from is not None:
         await _check_origin(session, template, image.derived_from)
+    return _keep(session, template, number, image, now, (new_id(), TemplateState.DRAFT))
+
+
+def _keep(
+    session: Session,
+    template: Template,
+    number: int,
+    image: Image,
+    now: datetime,
+    known_as: tuple[UUID, TemplateState],
+) -> Version:
+    version_id, state = known_as
     version = Version(
-        id=new_id(),
+        id=version_id,
         template_id=template.id,
         version=number,
         reference=image.seen.reference,
         disk_gib=image.disk_gib,
         guest_os=image.seen.guest_os[:200],
-        state=TemplateState.DRAFT.value,
+        state=state.value,
         revision=1,
         missing=False,
         checked_at=now,

@@ -1,0 +1,97 @@
+"""Images in the cloud: machines that became templates, and templates of which nothing may be left."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from uuid import UUID
+
+import structlog
+from sqlalchemy import func, or_, select
+
+from libs.boinc.image import Component, Proxy, Surroundings, render_image_data
+from libs.common.contracts.derivation import DerivationMoved, Step
+from libs.common.db import Session, among
+from libs.common.ids import new_id
+from libs.guest import agent_source
+from libs.providers.values import TemplateSeen
+from services.workload.domain.states import ENDED, LIVE, MachineState, Wanted, advance
+from services.workload.models import Derivation, Machine
+from services.workload.usecases.recording import record
+
+log = structlog.get_logger(__name__)
+
+
+def user_data_of(derivation: Derivation) -> str:
+    """The document of its builder. Raises ValueError for what cannot be put in."""
+    unknown = sorted(set(derivation.components) - set(Component))
+    if unknown:
+        raise ValueError(f"components: this Tides cannot put in {', '.join(map(str, unknown))}")
+    host, _, port = (derivation.proxy or "").rpartition(":")
+    around = Surroundings(derivation.ca_pem, Proxy(host, int(port)) if host else None)
+    components = frozenset(Component(word) for word in derivation.components)
+    return render_image_data(components, agent_source=agent_source(), around=around)
+
+
+async def resources_to_look_at(session: Session, resource_ids: Sequence[UUID]) -> set[UUID]:
+    """Of these, where an image is being made, or something of one is still to go."""
+    awaited = or_(Derivation.over.is_(False), Derivation.discarded & Derivation.cleared.is_(False))
+    rows = select(Derivation.resource_id).where(among(Derivation.resource_id, resource_ids), awaited)
+    return set((await session.scalars(rows.distinct())).all())
+
+
+async def to_clear(session: Session, resource_id: UUID) -> list[tuple[UUID, str, str]]:
+    """Derivations whose templates are to go, with the template's name and why; each builder has ended."""
+    rows = (
+        select(Derivation, Machine.name)
+        .join(Machine, Machine.derivation_id == Derivation.id)
+        .where(Derivation.resource_id == resource_id, Machine.state.in_(ENDED))
+        .where(Derivation.discarded, Derivation.cleared.is_(False))
+        .order_by(Derivation.id)
+    )
+    return [
+        (derivation.id, name, f"nothing of it may be left: {derivation.outcome}")
+        for derivation, name in (await session.execute(rows)).all()
+    ]
+
+
+async def templates_of_ours(session: Session, resource_id: UUID) -> set[str]:
+    """Names of templates that were machines: whatever a person turns them into, they are no strangers."""
+    rows = (
+        select(Machine.name)
+        .join(Derivation, Derivation.id == Machine.derivation_id)
+        .where(
+            Machine.resource_id == resource_id, Derivation.discarded.is_(False), Derivation.step == Step.MADE
+        )
+    )
+    return set((await session.scalars(rows)).all())
+
+
+async def settle_cleared(session: Session, derivation_id: UUID) -> None:
+    """The cloud said that nothing of it is left."""
+    derivation = await session.get_one(Derivation, derivation_id)
+    derivation.cleared = True
+    log.info("derivation.cleared", derivation=str(derivation_id), reason=derivation.outcome)
+
+
+async def settle_kept(session: Session, machine_id: UUID, seen: TemplateSeen, now: datetime) -> None:
+    """The machine is a template: as a machine it is gone, and others hear what the template is found by."""
+    machine = await session.get_one(Machine, machine_id, with_for_update={"key_share": True})
+    if machine.state in ENDED or machine.derivation_id is None:
+        return
+    derivation = await session.get_one(Derivation, machine.derivation_id)
+    machine.state = advance(advance(machine.state, MachineState.DESTROYING), MachineState.DESTROYED)
+    machine.state_since, machine.wanted, machine.wanted_by_hand = now, Wanted.GONE, True
+    machine.reason, machine.error = f"it became the template {seen.reference}", None
+    derivation.step, derivation.reason, derivation.told_at = Step.MADE.value, machine.reason, now
+    made = DerivationMoved(
+        id=new_id(), at=now, derivation_id=derivation.id, resource_id=derivation.resource_id, machine_id=machine.id,
+        step=Step.MADE.value, reason=machine.reason, reference=seen.reference, disk_gib=seen.disk_gib,
+        guest_os=seen.guest_os,
+    )  # fmt: skip
+    record(session, made)
+    log.info("derivation.made", machine=machine.name, template=seen.reference)
+
+
+async def is_in_use(session: Session, version_id: UUID) -> bool:
+    """Whether a machine of this version lives: it may share its disks with the template."""
+    living = select(func.count()).where(Machine.template_version_id == version_id, Machine.state.in_(LIVE))
+    return bool(await session.scalar(living))
