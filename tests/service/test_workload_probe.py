@@ -6,6 +6,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
+from structlog.testing import capture_logs
 
 from libs.boinc.signing import SigningKey
 from libs.common.contracts.action import MachineDraining, MachineRequested
@@ -104,6 +105,16 @@ async def test_what_it_waits_for_is_said_and_a_failed_probe_is_taken_away(house:
     assert await house.states(live=False) == ["destroyed", "destroyed"]
     assert house.cloud.truth().machines == ()
 
+    await begin(house)
+    await house.run(80)
+    await house.change_resource(
+        mode=Mode.LEND, probe_id=None, probe_until=None, probe_outcome="passed: at last"
+    )
+    await house.run(60)
+    assert await house.states() == ["running", "running"], "failed probes leave no host behind"
+    hosts = {machine.host for machine in house.cloud.truth().machines}
+    assert len(hosts) == 2
+
 
 async def test_the_owner_comes_before_a_probe_and_a_machine_that_is_gone_ends_it(house: House) -> None:
     await furnish(house)
@@ -134,3 +145,21 @@ async def test_where_nobody_would_hear_of_it_a_probe_ends_at_once(database_url: 
         await house.run(20)
         assert told(house) == [("ended", NOBODY_HEARS)]
         assert house.heard(MachineRequested) == []
+
+
+async def test_a_decision_of_a_newer_release_makes_no_probe_and_breaks_nothing(house: House) -> None:
+    await furnish(house)
+    house.own(0.65)
+    await house.run(40)
+    await begin(house)
+    await house.run(20)
+    newer = "update cluster set decision = jsonb_set(decision, '{reason,code}', '\"tides_are_high\"')"
+    await house.fetch(newer)
+    with capture_logs() as logs:
+        await house.be_silent(15)
+    assert "probe.decision_not_read" in {each["event"] for each in logs}
+    assert await house.states() == []
+    assert told(house)[-1][0] == "waiting"
+    house.own(0.1)
+    await house.run(240)
+    assert await house.states() == ["running"], "with a decision of its own it goes on"
