@@ -1,6 +1,7 @@
 """The main job inside a container: `lend` makes everything and waits for machines, `yield` brings their owner back.
 
 `lend patiently` has the times of the preset and of the cloud as they are; without it seconds stand for minutes.
+`yield when-told` waits for the file `now` beside the cloud.
 """
 
 import asyncio
@@ -26,6 +27,7 @@ LAB = ClusterDefinition(name="lab", hosts=2, owner=OwnerProfile.IDLE, cores=8, c
 MACHINE = {"template": furnish.WORKER, "vcpus": 4, "memory_mib": 1024, "disk_gib": 5}
 FLOOR_MHZ = 4 * 200
 INTERVAL_S = 2
+SIGN = Path("/clouds/now")
 HASTY = SimulatedSettings(clusters=[LAB], interval_s=INTERVAL_S, clone_s=2, boot_s=2)
 HURRY: dict[str, Any] = {
     "idle_dwell_s": 6.0,
@@ -79,9 +81,16 @@ async def limits(fits: Callable[[float], bool]) -> bool:
     return bool(machines) and all(fits(machine.limit_mhz) for machine in machines)
 
 
+async def is_told() -> bool:
+    """Whether somebody outside of the containers made the sign."""
+    return SIGN.exists()
+
+
 async def give_way(client: Client) -> None:
     """The same machines as before; their owner wants nine tenths of each host."""
     names = await machines_lend(client)
+    if sys.argv[2:] == ["when-told"]:
+        await until(is_told, 300, "the owner is on the way")
     cloud = attach_cloud(URL)
     assert {machine.name for machine in cloud.truth().machines} == set(names)
     for host in {machine.host for machine in cloud.truth().machines}:
