@@ -28,6 +28,8 @@ class Room:
 
     kept: int
     """Machines that exist and are not draining."""
+    housed: int
+    """Those of them that their hosts may have: one that was lost and is back may stand beside what replaced it."""
     powered: int
     """Powered-on machines whose host can carry them."""
     resumable: int
@@ -49,7 +51,7 @@ class Room:
 def find_room(policy: Policy, state: State, hosts: Mapping[str, HostMemory], fleet: Fleet) -> Room:
     """What fits where; `hosts` carry the budgets that count, the state what the cluster as a whole has room for."""
     names = hosts.keys() if fleet.keys() <= hosts.keys() else hosts.keys() | fleet.keys()
-    kept = powered = resumable = 0
+    kept = housed = powered = resumable = 0
     uncarried: list[MachineFact] = []
     stuck: list[MachineFact] = []
     slots: list[tuple[float, str]] = []
@@ -61,6 +63,7 @@ def find_room(policy: Policy, state: State, hosts: Mapping[str, HostMemory], fle
             awake = [machine for machine in staying if machine.state != "suspended"]
             carried = _count_carried(policy, memory, awake)
             kept, powered = kept + len(staying), powered + carried
+            housed += min(len(staying), policy.machines_per_host)
             uncarried += awake[carried:]
             if len(awake) < len(staying):
                 resumable += _count_resumable(policy, memory, machines)
@@ -78,6 +81,7 @@ def find_room(policy: Policy, state: State, hosts: Mapping[str, HostMemory], fle
         limit = min(limit, max(0, int(left_mib // max(1, policy.machine.memory_mib))))
     return Room(
         kept,
+        housed,
         powered,
         resumable,
         tuple(machine.machine for machine in uncarried),
@@ -121,7 +125,7 @@ def place_missing(rung: Rung, verdict: Verdict, wanted: int, room: Room) -> tupl
 def grow(policy: Policy, state: State, facts: Facts, room: Room) -> tuple[int, Reason]:
     """The wanted count after one growth step at most, and what bound it. `state` is judged and lends."""
     granted = policy.max_machines if facts.granted_machines is None else facts.granted_machines
-    fitting = room.kept + len(room.slots) - state.wanted
+    fitting = room.housed + len(room.slots) - state.wanted
     step = min(policy.step_machines, policy.max_machines - state.wanted, granted - state.wanted, fitting)
     if state.wanted >= policy.max_machines:
         return state.wanted, Reason(

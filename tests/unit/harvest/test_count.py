@@ -48,6 +48,18 @@ def test_one_machine_per_host_and_no_more_than_fit() -> None:
     )
 
 
+def test_one_that_was_lost_and_is_back_beside_what_replaced_it_is_no_reason_to_want_more() -> None:
+    story = idle(hosts=2)
+    for _ in range(20):
+        story.hear([0.1, 0.1])
+        story.obey()
+    story.machines = (*story.machines, machine("back", "a", age_s=1.0))
+
+    decisions = [story.hear([0.1, 0.1]) for _ in range(20)]
+
+    assert {(decision.wanted, decision.victims[0]) for decision in decisions} == {(2, "back")}
+
+
 def test_several_machines_per_host_where_the_policy_says_so() -> None:
     story = Story(replace(QUICK, machines_per_host=3, step_machines=8))
     decision = story.hear_for(100, [0.1, 0.3])
