@@ -171,6 +171,11 @@ async def started(
         raise InvalidSettings(str(error)) from None
 
 
+YOUNG_OBJECTS = 50_000
+"""So many more objects than before are looked through for circles: a round of a hundred clusters makes more than that,
+and by Python's own 700 it is looked through hundreds of times while it is still needed."""
+
+
 async def run_process(names: Sequence[str], settings: Settings) -> None:
     """Run until told to stop, or until a loop that must not end has ended."""
     configure(settings.log_level, settings.log_format)
@@ -180,6 +185,7 @@ async def run_process(names: Sequence[str], settings: Settings) -> None:
     async with started(names, settings, tracing=tracing) as (process, _):
         gc.collect()
         gc.freeze()  # what is loaded stays loaded: a full collection over it would stall the loop for 40 ms
+        gc.set_threshold(YOUNG_OBJECTS, 10, 10)
         stopping = asyncio.ensure_future(_wait(stop))
         await asyncio.wait([stopping, process.failed], return_when=asyncio.FIRST_COMPLETED)
         stopping.cancel()

@@ -33,7 +33,7 @@ from services.workload.models import Cluster, Machine, Resource
 from services.workload.usecases.facts import Clocks, Granted, facts_of, why_draining
 from services.workload.usecases.following import Means, Order, follow, hold, is_limited
 from services.workload.usecases.granting import grant, name_bound
-from services.workload.usecases.projections import ensure_cluster
+from services.workload.usecases.projections import ensure_clusters
 from services.workload.usecases.rules import Rulebook, Rules, open_rulebook
 from services.workload.usecases.stored import (
     Told,
@@ -123,8 +123,9 @@ async def _make(
     """All clusters of the round, with those that nobody had seen before; the resource as it is then."""
     if resource.gone:
         return known
-    for missing in sorted(set(newest) - set(known)):
-        await ensure_cluster(session, missing, resource.id, newest[missing].cluster, newest[missing].name)
+    missing = newest.keys() - known.keys()
+    seen = [(each, newest[each].cluster, newest[each].name) for each in missing]
+    await ensure_clusters(session, resource.id, seen)
     whole = await _lock(session, newest)
     await session.refresh(resource)
     return whole

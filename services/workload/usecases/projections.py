@@ -1,8 +1,10 @@
 """What workload remembers of what other services say: resources, policies, templates, contributions."""
 
+from collections.abc import Iterable
 from typing import Any
+from uuid import UUID
 
-from sqlalchemy import false, or_, select, update
+from sqlalchemy import false, or_, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 
 from libs.common.contracts.derivation import DerivationChanged
@@ -50,12 +52,25 @@ async def remember_resource(session: Session, event: ResourceChanged) -> bool:
     return taken
 
 
+_ENSURE = text("""
+    insert into cluster
+        (id, resource_id, ref, name, interval_s, reason, cap_mhz, budgets_mhz, floor_mhz_per_vcpu, drain_grace_s,
+         draining, deploy_failures, superseded, clock_offset_s, occupied)
+    select id, :resource_id, ref, name, 20.0, 'not judged yet', 0.0, '{}', 200.0, 600.0, false, 0, 0, 0.0, false
+    from unnest(cast(:ids as uuid[]), cast(:refs as text[]), cast(:names as text[])) as given (id, ref, name)
+    order by id
+    on conflict (id) do update set name = excluded.name where cluster.name <> excluded.name
+""")
+"""A round's clusters in one statement, each row locked in the same order by everybody."""
+
+
 async def remember_inventory(session: Session, event: InventoryChanged) -> None:
     """Make sure that a row stands for every cluster, so that silence about one is noticed."""
     if await session.get(Resource, event.resource_id) is None:
         return
+    seen = [(facts.cluster_id, facts.cluster, facts.name) for facts in event.clusters]
+    await ensure_clusters(session, event.resource_id, seen)
     for facts in sorted(event.clusters, key=lambda facts: facts.cluster_id):
-        await ensure_cluster(session, facts.cluster_id, event.resource_id, facts.cluster, facts.name)
         core_mhz = max(
             (host.cpu_capacity_mhz / host.cores for host in facts.hosts if host.cores > 0), default=None
         )
@@ -64,18 +79,13 @@ async def remember_inventory(session: Session, event: InventoryChanged) -> None:
         await session.execute(faster.values(core_mhz=core_mhz))
 
 
-async def ensure_cluster(session: Session, cluster_id: Any, resource_id: Any, ref: str, name: str) -> None:
-    """A row for a cluster, made on first sight; renamed clusters keep their row."""
-    row = insert(Cluster).values(
-        id=cluster_id, resource_id=resource_id, ref=ref, name=name, interval_s=20.0, reason="not judged yet",
-        cap_mhz=0.0, budgets_mhz={}, floor_mhz_per_vcpu=200.0, drain_grace_s=600.0, draining=False,
-        deploy_failures=0, superseded=0, clock_offset_s=0.0, occupied=False,
-    )  # fmt: skip
-    await session.execute(
-        row.on_conflict_do_update(
-            index_elements=["id"], set_={"name": row.excluded.name}, where=Cluster.name != row.excluded.name
-        )
-    )
+async def ensure_clusters(session: Session, resource_id: UUID, seen: Iterable[tuple[UUID, str, str]]) -> None:
+    """A row for each cluster (id, reference, name), made on first sight; renamed ones keep their row."""
+    given = sorted(seen)
+    if given:
+        columns = zip(*given, strict=True)
+        ids, refs, names = map(list, columns)
+        await session.execute(_ENSURE, {"resource_id": resource_id, "ids": ids, "refs": refs, "names": names})
 
 
 async def remember_policy(session: Session, event: PolicyAssigned) -> None:

@@ -3,11 +3,14 @@
 import io
 import json
 import logging
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
 import structlog
+from hypothesis import given
+from hypothesis import strategies as st
 
 from libs.common import log, personal_tokens
 
@@ -69,6 +72,15 @@ def test_secrets_inside_texts_are_masked_wherever_they_are(text: str) -> None:
             logging.getLogger("somebody.else").exception("it failed: %s", text)
     assert SECRET not in stream.getvalue()
     assert len(stream.getvalue().splitlines()) == 4
+
+
+@given(st.data(), st.sampled_from([pattern for pattern, _ in log._IN_TEXT]))
+def test_whatever_holds_a_secret_is_looked_at_closely(data: st.DataObject, pattern: re.Pattern[str]) -> None:
+    text = data.draw(st.from_regex(pattern))
+    expected = text
+    for each, replacement in log._IN_TEXT:
+        expected = each.sub(replacement, expected)
+    assert log.mask_text(text) == expected
 
 
 def test_tokens_are_masked_and_their_ids_are_not() -> None:
