@@ -166,7 +166,7 @@ async def _furnish(whole: Whole, url: str) -> dict[str, str]:
     made["contribution"] = await whole.made("/v1/contributions", lent)
     made["cluster"] = (await until(lambda: whole.items("/v1/clusters"), timeout=30, what="a cluster"))[0]
     ids = {f"{noun}_id": str(thing["id"]) for noun, thing in made.items()}
-    nobody = {name: str(uuid4()) for name in ("machine_id", "token_id", "account_id")}
+    nobody = {name: str(uuid4()) for name in ("machine_id", "token_id", "account_id", "derivation_id")}
     return ids | nobody | {"number": "1", "scope": "cluster", "scope_id": ids["cluster_id"], "url": url}
 
 
