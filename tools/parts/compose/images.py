@@ -13,7 +13,7 @@ from tools.parts.compose.engine import DockerEngine
 
 ROOT = Path(__file__).parents[3]
 LAB = Path(__file__).parent / "lab"
-SUITE, MIRROR = "bookworm", "http://deb.debian.org/debian"
+SUITE = "bookworm"
 DEBIAN = f"tides-lab-debian:{SUITE}"
 AUTHORITIES = Path("/etc/ssl/certs/ca-certificates.crt")
 
@@ -67,12 +67,12 @@ def build_tides(engine: DockerEngine, name: str, base: str | None) -> str:
 
 
 def ensure_debian(engine: DockerEngine) -> None:
-    """The smallest Debian, made by debootstrap (a minute) unless the engine has it."""
+    """The smallest Debian, made by debootstrap from its own mirror (a minute) unless the engine has it."""
     if engine.run("image", "ls", "-q", DEBIAN).strip():
         return
     if shutil.which("debootstrap") is None and not debian.install(["debootstrap"]):
         raise PartMissing("debootstrap is not here, and no apt-get to install it with.")
     with tempfile.TemporaryDirectory(prefix="tides-debian-") as folder:
-        engine.run(shutil.which("debootstrap") or "", "--variant=minbase", SUITE, folder, MIRROR)
+        engine.run(shutil.which("debootstrap") or "", "--variant=minbase", SUITE, folder)
         with subprocess.Popen(["tar", "-C", folder, "-c", "."], stdout=subprocess.PIPE) as packed:
             engine.run("import", "-", DEBIAN, feed=packed.stdout)
