@@ -9,7 +9,7 @@ import structlog
 
 from libs.common.clock import Clock
 from libs.common.db import Database
-from libs.providers.base import LoginRefused, ProviderError
+from libs.providers.base import ProviderError, Rejected
 from services.registry.domain import Endpoint, Seen
 from services.registry.usecases import failing_over, probing
 from services.registry.usecases.failing_over import Try
@@ -42,7 +42,7 @@ async def try_first_credentials(database: Database, clock: Clock, ask: Ask) -> N
 async def _try(database: Database, clock: Clock, ask: Ask, due: Try) -> None:
     try:
         await ask(due.endpoint, due.resource_id)
-    except LoginRefused as error:
+    except Rejected as error:
         async with database.transaction() as session:
             await failing_over.note_still_refused(session, due, error.detail[:1000])
     except ProviderError as error:

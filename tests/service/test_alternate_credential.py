@@ -58,7 +58,7 @@ async def test_a_locked_account_costs_no_machine_and_each_is_tried_once(cloudy: 
 
     accounts.locked, accounts.tried = {first}, type(accounts.tried)()
     cloudy.proxy.sessions.end_all()
-    shown = await until(lambda: _is_asked_as(cloudy, alternate=True), timeout=20, what="the alternate")
+    shown = await until(lambda: _is_asked_as(cloudy, alternate=True), timeout=40, what="the alternate")
     assert (shown["health"]["state"], shown["health"]["cause"], shown["mode"]) == ("degraded", "auth", "lend")
     assert "incorrect user name" in shown["alternate"]["why"]
     assert first in shown["health"]["detail"]
@@ -67,7 +67,7 @@ async def test_a_locked_account_costs_no_machine_and_each_is_tried_once(cloudy: 
         "once by monitor, once by workload, whose lanes may both be on their way"
     )
     cloudy.lab.set_owner(0.9)
-    await until(lambda: _is_cut(cloudy), timeout=20, what="the owner to be given way to as the alternate")
+    await until(lambda: _is_cut(cloudy), timeout=40, what="the owner to be given way to as the alternate")
 
     tried = accounts.tried[first]
     cloudy.whole.leap(QUARTER_S)
@@ -76,7 +76,7 @@ async def test_a_locked_account_costs_no_machine_and_each_is_tried_once(cloudy: 
     assert accounts.tried[first] == tried + 1
     validated = await cloudy.whole.ask("POST", f"/v1/resources/{cloudy.id}/validate")
     assert validated.status == 200, validated.body
-    shown = await until(lambda: _is_asked_as(cloudy, alternate=False), timeout=20, what="the first again")
+    shown = await until(lambda: _is_asked_as(cloudy, alternate=False), timeout=40, what="the first again")
     assert shown["health"]["state"] == "ok"
     assert [one["id"] for one in await cloudy.machines()] == [machine["id"]], "nothing was deployed anew"
     assert SECRET not in "".join(text for _, text in cloudy.whole.answers)

@@ -16,7 +16,9 @@ PASSWORD = "correct horse"
 _BACK = """
 drop index uq_resource_name;
 alter table resource drop column name_key, drop column requires_probe, drop column activated_at,
-    drop column probe_id, drop column probe_until, drop column probe, drop column site, drop column declared;
+    drop column probe_id, drop column probe_until, drop column probe, drop column site, drop column declared,
+    drop column alternate_username, drop column sealed_alternate, drop column alternate_since,
+    drop column alternate_why, drop column first_try_at, drop column credential_revision, drop column stand_in_id;
 update resource set name = 'LAB' where name = 'Other';
 update alembic_version set version_num = '0003';
 """

@@ -79,7 +79,7 @@ def back_to_first(session: Session, resource: Resource, now: datetime) -> None:
 
 
 async def note_still_refused(session: Session, tried: Try, why: str) -> None:
-    """The first credential was tried in vain: the newest reason is shown."""
+    """The first credential was tried in vain, refused or without its rights: the newest reason is shown."""
     resource = await session.get(Resource, tried.resource_id, with_for_update=True)
     if resource is None or resource.alternate_since is None:
         return
