@@ -369,16 +369,21 @@ class DecisionRecord(Base):
     reason: Mapped[str]
 
 
+_BEHIND = (
+    "greatest(pg_current_xact_id()::text::bigint, pg_snapshot_xmax(pg_current_snapshot())::text::bigint - 1)"
+)
+"""The writing transaction's number, or the highest that has ended where that is higher: who waited for another's lock
+may have the lower number, and speaks of what that one wrote."""
+
+
 class ActionRecord(Base):
     """The event log behind `GET /v1/events`: every action event, readable in the order of commit."""
 
     __tablename__ = "action_event"
     __table_args__ = (Index("ix_action_event_order", "transaction", "number"),)
     number: Mapped[int] = mapped_column(BigInteger, Identity(), primary_key=True)
-    transaction: Mapped[int] = mapped_column(
-        BigInteger, server_default=text("(pg_current_xact_id()::text)::bigint")
-    )
-    """Rows of a transaction appear together; a reader stops below the oldest of ours still running."""
+    transaction: Mapped[int] = mapped_column(BigInteger, server_default=text(_BEHIND))
+    """A reader stops below the oldest of ours still running."""
     id: Mapped[UUID] = mapped_column(unique=True)
     key: Mapped[str]
     at: Mapped[datetime]

@@ -10,6 +10,7 @@ from uuid import UUID, uuid4
 import aiohttp
 import asyncpg
 import pytest
+from sqlalchemy import text
 
 from libs.common.auth import Principal, Role
 from libs.common.contracts.action import ClusterPaused
@@ -120,6 +121,22 @@ async def test_what_commits_late_is_neither_left_out_nor_told_twice(house: House
     async with following(house, last=position) as events:
         await say(house, 6)
         assert (await anext(events))["body"]["reason"] == "number 6"
+
+
+async def test_what_was_written_upon_anothers_word_comes_after_it_whoever_began_first(house: House) -> None:
+    """A judgement that waits for a cluster's row has its number already, and then supersedes what it waited for."""
+    run, about = house.replicas[0], {"resource_id": house.resource.resource_id, "cluster_id": house.cluster_id}
+    start = (await house.ask("GET", "/v1/events?limit=200")).body["next_cursor"]
+    async with run.services[0].database.transaction() as session:
+        await session.execute(text("update cluster set superseded = superseded + 1"))
+        await say(house, 1)
+        await say(house, 2)
+        late = {"at": house.clock.now(), "reason": "number 3", "actor": "Ada"}
+        record(session, ClusterPaused.model_validate(late | about))
+    async with following(house, last=start) as events:
+        seen = await take(events, 3)
+
+    assert [event["body"]["reason"] for event in seen] == ["number 1", "number 2", "number 3"]
 
 
 async def test_many_writers_at_once_and_a_reader_that_is_cut_off_again_and_again(house: House) -> None:

@@ -111,7 +111,7 @@ def _resources_of(organisation_id: UUID) -> Select[UUID]:
 
 
 Position = tuple[int, int]
-"""Where a reader of the event log stands: transaction and number."""
+"""Where a reader of the event log stands: transaction (`ActionRecord.transaction`) and number."""
 
 # A transaction that others have open for long (a backup, a person's session, another database) writes no event: it is
 # told from ours by its locks, for ours has one on a table of this schema from before it has its number until its end.
@@ -151,8 +151,8 @@ async def events(
 ) -> Sequence[ActionRecord]:
     """Action events in an order that never gains a row behind a reader's back.
 
-    A row is shown once every transaction of ours that is older than its own has ended: what commits late still comes
-    after.
+    A row is shown once every transaction of ours that is older than its own, or than the newest that had ended when it
+    was written, has ended: what commits late still comes after, and an end after what it ends.
     """
     rows: Select[Any] = select(ActionRecord).where(_SETTLED)
     if after is not None:
