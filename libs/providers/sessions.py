@@ -62,7 +62,8 @@ class Sessions:
             try:
                 provider = await self._open_counted(await load_driver(driver), connection)
             except LoginRefused as error:
-                self._refused[connection.resource_id] = (connection, error)
+                # Not the error itself: in the frames that it came through stands a password.
+                self._refused[connection.resource_id] = (connection, LoginRefused(error.cause, error.detail))
                 raise
             self._refused.pop(connection.resource_id, None)
             self._open[connection.resource_id] = (connection, provider)
@@ -83,6 +84,12 @@ class Sessions:
         with contextlib.suppress(Exception):
             async with asyncio.timeout(CLOSE_WITHIN_S):
                 await known[1].aclose()
+
+    async def drop_used(self, connection: Connection) -> None:
+        """End the session that somebody with this connection was given; one of a newer word is left to its users."""
+        known = self._open.get(connection.resource_id)
+        if known is not None and (known[0] == connection or known[0].revision <= connection.revision):
+            await self.drop(connection.resource_id)
 
     async def keep(self, resource_ids: set[UUID]) -> None:
         """End the sessions of every other resource, side by side: a dead cloud takes its time to say goodbye."""

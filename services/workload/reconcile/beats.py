@@ -131,11 +131,10 @@ async def _guarded(
         failures = 1
         with suppress(LeaseLost):
             async with hands.settling(resource) as (session, row):
-                if row.revision != resource.revision:
-                    return  # what was refused was the old password, or the old address
-                tell_refused(session, row, error, hands.clock.now())
-                back_off(row, error, hands.clock.now())
-                failures = row.failures
+                if row.revision == resource.revision:  # else it was the old password, or the old address
+                    tell_refused(session, row, error, hands.clock.now())
+                    back_off(row, error, hands.clock.now())
+                    failures = row.failures
         # What a session knows of clones under way goes with it.
         if is_spent(error, failures):
-            await hands.sessions.drop(resource.resource_id)
+            await hands.sessions.drop_used(resource.connection)

@@ -66,6 +66,20 @@ async def test_a_new_name_of_a_resource_opens_nothing(
     assert script.opened == 1
 
 
+async def test_who_used_an_old_session_does_not_end_the_one_that_took_its_place(
+    sessions: Sessions, vault: Vault, script: Script
+) -> None:
+    old = connect(vault, script.password)
+    await sessions.get("scripted", old)
+    sealed = vault.seal(script.password, sealing_context(URL, None, None))
+    new = replace(old, sealed_secret=sealed, revision=2)
+    second = await sessions.get("scripted", new)
+    await sessions.drop_used(old)
+    assert await sessions.get("scripted", new) is second
+    await sessions.drop_used(new)
+    assert script.closed == 2
+
+
 def test_a_session_ends_with_what_makes_it_useless_and_outlives_everything_else() -> None:
     for cause in Cause:
         for kind in (Rejected, Unavailable, Full):
@@ -109,3 +123,5 @@ async def test_who_waits_while_a_login_is_refused_tries_no_second_one(
     with pytest.raises(LoginRefused):
         await sessions.get("scripted", wrong)
     assert len(script.logins) == 2, "who comes afterwards may try"
+    _, kept = sessions._refused[wrong.resource_id]
+    assert kept.__traceback__ is None, "frames hold the password that was tried"
