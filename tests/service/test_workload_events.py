@@ -125,7 +125,10 @@ async def test_what_commits_late_is_neither_left_out_nor_told_twice(house: House
 
 async def test_what_was_written_upon_anothers_word_comes_after_it_whoever_began_first(house: House) -> None:
     """A judgement that waits for a cluster's row has its number already, and then supersedes what it waited for."""
-    run, about = house.replicas[0], {"resource_id": house.resource.resource_id, "cluster_id": house.cluster_id}
+    run, about = (
+        house.replicas[0],
+        {"resource_id": house.resource.resource_id, "cluster_id": house.cluster_id},
+    )
     start = (await house.ask("GET", "/v1/events?limit=200")).body["next_cursor"]
     async with run.services[0].database.transaction() as session:
         await session.execute(text("update cluster set superseded = superseded + 1"))

@@ -90,7 +90,9 @@ async def test_what_a_lane_is_refused_with_an_old_password_makes_nobody_rest(hou
     await _guarded(hands, old, be_refused)
     (old,) = await hands.claim()
     renewed = await hands.sessions.get("simulated", old.connection)
-    assert renewed is not used, "a session whose login was refused tries none again: it is handed on to nobody"
+    assert renewed is not used, (
+        "a session whose login was refused tries none again: it is handed on to nobody"
+    )
     await house.change_resource(username="somebody else")
     await _guarded(hands, old, be_refused)
     assert await failures() == 0

@@ -18,6 +18,8 @@ from services.cli.client import Failed
 STOP_WITHIN_S = 45.0
 """An orderly stop takes 20 s at most; systemd's and Compose's own patience is 30 to 40 s."""
 COMMAND_WITHIN_S = 180.0
+HEALTHY_WITHIN_S = 150.0
+LOOK_EVERY_S = 0.5
 SUPERVISED_WITHIN_S = 2.0
 """Whoever watches over a process has started it again by then, or nobody does."""
 _LAUNCH = 'cd "$1" && out=$2 err=$3 && shift 3 && { setsid "$@" </dev/null >>"$out" 2>>"$err" & echo $!; }'
@@ -126,6 +128,44 @@ class ByCommand:
 
 
 @dataclass(frozen=True)
+class Container:
+    """One of Compose's."""
+
+    name: str
+
+    async def kill(self) -> None:
+        """By force; one that lies already, or is just being started again, need not be."""
+        try:
+            await run(("docker", "kill", self.name))
+        except Failed:
+            if (await self._state())[0] == "running":
+                raise
+
+    async def stop(self) -> None:
+        """In order."""
+        await run(("docker", "stop", "-t", "30", self.name))
+
+    async def start(self) -> None:
+        """And wait until it is healthy: `docker start` does not. Raises Failed."""
+        await run(("docker", "start", self.name))
+        loop = asyncio.get_running_loop()
+        end = loop.time() + HEALTHY_WITHIN_S
+        while (state := await self._state()) not in _READY:
+            if loop.time() >= end:
+                raise Failed(f"{self.name} is {' and '.join(state)} after {HEALTHY_WITHIN_S:.0f} s")
+            await asyncio.sleep(LOOK_EVERY_S)
+
+    async def _state(self) -> tuple[str, ...]:
+        """Its status, and its health where it has any."""
+        form = "{{.State.Status}} {{if .State.Health}}{{.State.Health.Status}}{{end}}"
+        told = await run(("docker", "inspect", "--type", "container", "--format", form, self.name))
+        return tuple(told.split())
+
+
+_READY = (("running",), ("running", "healthy"), ("running", "none"))
+
+
+@dataclass(frozen=True)
 class Pod:
     """One of a Deployment's pods, whichever stands at its place just then: the Deployment makes another."""
 
@@ -182,11 +222,7 @@ async def by_compose(project: str) -> dict[str, Victim]:
     rows = (await run(("docker", "ps", *filters, "--format", form))).splitlines()
     named = [line.split("\t") for line in rows]
     return {
-        name.removeprefix(f"{project}-"): ByCommand(
-            ("docker", "kill", name), ("docker", "stop", "-t", "30", name), ("docker", "start", name)
-        )
-        for name, service in named
-        if service not in PARTS
+        name.removeprefix(f"{project}-"): Container(name) for name, service in named if service not in PARTS
     }
 
 

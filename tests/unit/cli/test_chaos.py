@@ -10,6 +10,7 @@ from typing import Any
 import psutil
 import pytest
 
+from services.cli.chaos import targets
 from services.cli.chaos.audit import Acts, Auditor, gaps
 from services.cli.chaos.targets import ByPid, by_compose, by_kubernetes, by_pid_files, by_systemd
 from services.cli.client import Client, Failed
@@ -101,7 +102,8 @@ async def test_units_containers_and_pods_are_killed_stopped_and_started_by_their
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     a_program(tmp_path, "systemctl", "echo 'tides@monitor.service loaded active running Tides'")
-    a_program(tmp_path, "docker", "printf 'lab-workload-2\\tworkload\\nlab-postgres-1\\tpostgres\\n'")
+    ps = "printf 'lab-workload-2\\tworkload\\nlab-postgres-1\\tpostgres\\n'"
+    a_program(tmp_path, "docker", f"case $1 in ps) {ps};; inspect) echo running healthy;; esac")
     deployments = (
         '{"items": [{"metadata": {"name": "tides-stats"}, "spec": {"replicas": 2, "selector": '
         '{"matchLabels": {"component": "stats"}}}}]}'
@@ -136,6 +138,39 @@ async def test_units_containers_and_pods_are_killed_stopped_and_started_by_their
     ]
     assert "kubectl -n science delete pod/b --wait=true --grace-period=0 --force" in asked
     assert asked[-1] == "kubectl -n science rollout status deployment/tides-stats --timeout=150s"
+
+
+async def test_a_container_runs_again_once_it_is_healthy_and_one_that_lies_already_has_fallen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state = tmp_path / "state"
+    a_program(
+        tmp_path,
+        "docker",
+        f"""cd {tmp_path}; read -r state < state
+        case "$1 $state" in
+            "kill running "*) echo killed;;
+            kill*) echo Container is not running >&2; exit 1;;
+            start*) echo running starting > state;;
+            "inspect running starting") echo $state; echo running healthy > state;;
+            inspect*) echo $state;;
+        esac""",
+    )
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(targets, "LOOK_EVERY_S", 0.0)
+    container = targets.Container("lab-workload-2")
+    for lies in ("restarting unhealthy", "exited unhealthy"):
+        state.write_text(f"{lies}\n")
+        await container.kill()
+    await container.start()
+    assert state.read_text() == "running healthy\n"
+    monkeypatch.setattr(targets, "HEALTHY_WITHIN_S", 0.0)
+    refuse = "echo Permission denied >&2; exit 1"
+    a_program(tmp_path, "docker", f"case $1 in kill) {refuse};; inspect) echo running starting;; esac")
+    with pytest.raises(Failed, match="Permission denied"):
+        await container.kill()
+    with pytest.raises(Failed, match="lab-workload-2 is running and starting after 0 s"):
+        await container.start()
 
 
 async def test_a_program_that_refuses_or_is_not_there_is_told_in_one_line(
