@@ -9,10 +9,11 @@ from importlib import import_module
 from pathlib import Path
 from urllib.parse import quote
 
+import psutil
 from pydantic import SecretStr
 
 from libs.common.clock import Clock
-from libs.common.embedded import EmbeddedPostgres, EmbeddedPostgresFailed
+from libs.common.embedded import EmbeddedPostgres
 from libs.common.log import configure
 from libs.common.loop import when_told_to_stop
 from libs.common.runner import Build, Running, running
@@ -21,6 +22,7 @@ from libs.common.service import Runtime, Service
 from libs.common.settings import InvalidSettings, Settings
 from libs.common.telemetry import open_tracing
 from libs.common.tracing import OFF, Tracing
+from services.cli.client import Failed
 from services.cli.keep import complete
 
 SERVICES = ("identity", "registry", "policy", "templates", "contribution", "monitor", "workload", "stats")
@@ -119,32 +121,32 @@ async def _ending_with(server: EmbeddedPostgres | None, run: Running) -> AsyncIt
             run.failed.exception()  # looked at, though it is another that is raised
 
 
-@asynccontextmanager
-async def reach(settings: Settings) -> AsyncIterator[str]:
-    """The bus's address: with an embedded server that of the one that runs, else of one started for the block."""
-    if settings.bus_url is not None or settings.database_url is not None:
-        yield settings.bus_dsn
-        return
+class NothingHere(Failed):
+    """No database is named, and none was ever made here, or it does not run."""
+
+
+def database_of(settings: Settings) -> str:
+    """The database, also an embedded one that runs. None is started: `tides run` may just do so. Raises NothingHere."""
+    if settings.database_url is not None:
+        return settings.database_dsn
     folder = settings.data_dir / "postgres"
-    try:
-        server = await EmbeddedPostgres.start(folder)
-    except EmbeddedPostgresFailed:
-        url = url_of_running(folder)
-        if url is None:
-            raise
-        yield url
-        return
-    try:
-        yield server.url
-    finally:
-        await server.stop()
+    if not (folder / "cluster").is_dir():
+        place = f"nothing has ever run in {settings.data_dir}"
+        raise NothingHere(f"TIDES_DATABASE_URL is not set, and {place}; `tides run all` starts it there")
+    url = url_of_running(folder)
+    if url is None:
+        raise NothingHere(f"the embedded PostgreSQL in {folder} does not run; `tides run all` starts it")
+    return url
 
 
 def url_of_running(folder: Path) -> str | None:
-    """By the fifth line of the server's pid file, where its socket is."""
+    """By the first and the fifth line of the server's pid file: its process, and where its socket is."""
     try:
-        socket_folder = (folder / "cluster" / "postmaster.pid").read_text(encoding="utf-8").splitlines()[4]
-    except (OSError, IndexError):
+        lines = (folder / "cluster" / "postmaster.pid").read_text(encoding="utf-8").splitlines()
+        number, socket_folder = int(lines[0]), lines[4]
+    except (OSError, IndexError, ValueError):
+        return None
+    if not psutil.pid_exists(number):  # it was killed, and nobody took its file away
         return None
     return f"postgresql://postgres@/postgres?host={quote(socket_folder)}"
 

@@ -2,8 +2,6 @@
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 from time import monotonic
 
@@ -13,7 +11,7 @@ from services.cli.backup.manifest import Manifest
 from services.cli.backup.take import take
 from services.cli.client import Failed
 from services.cli.keep import complete
-from services.cli.run import parts, reach
+from services.cli.run import database_of, parts
 
 MIB = 1024 * 1024
 SAY_EVERY_S = 5.0
@@ -21,8 +19,7 @@ SAY_EVERY_S = 5.0
 
 async def take_backup(settings: Settings, folder: Path) -> Manifest:
     """Take one of the database that the settings name, embedded or not. Raises Failed."""
-    async with _database_url(settings) as url:
-        return await take(url, _with_keys(settings), folder, _Progress())
+    return await take(database_of(settings), _with_keys(settings), folder, _Progress())
 
 
 def _with_keys(settings: Settings) -> Settings:
@@ -30,17 +27,6 @@ def _with_keys(settings: Settings) -> Settings:
         return complete(settings)
     except InvalidSettings:  # a backup needs none: it only knows them again where they are at hand
         return settings
-
-
-@asynccontextmanager
-async def _database_url(settings: Settings) -> AsyncIterator[str]:
-    if settings.database_url is not None:
-        yield settings.database_dsn
-        return
-    if not (settings.data_dir / "postgres" / "cluster").exists():
-        raise Failed(f"no database: TIDES_DATABASE_URL is not set, and {settings.data_dir} holds none")
-    async with reach(settings.model_copy(update={"bus_url": None})) as url:
-        yield url
 
 
 async def restore_backup(

@@ -14,7 +14,8 @@ from libs.common.settings import InvalidSettings, load_settings
 from services.cli.client import PAGE, Client, Failed
 from services.cli.doctor import stores, wires
 from services.cli.doctor.findings import Grade, examine
-from services.cli.doctor.installation import NothingHere, found
+from services.cli.doctor.installation import found
+from services.cli.run import NothingHere
 
 ASK_AGAIN_S = 2.0
 LOOK_WITHIN_S = 15.0

@@ -16,7 +16,8 @@ from services.cli.access import Access, find_target
 from services.cli.client import Failed, plain
 from services.cli.doctor import doors, stores, wires
 from services.cli.doctor.findings import Check, Finding, Grade, examine, fail, ok
-from services.cli.doctor.installation import NothingHere, found
+from services.cli.doctor.installation import found
+from services.cli.run import NothingHere
 
 _COLOURS = {Grade.OK: "green", Grade.WARN: "yellow", Grade.FAIL: "bold red"}
 

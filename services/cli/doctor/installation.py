@@ -23,13 +23,9 @@ from libs.common.service import Runtime, Service, queue_name
 from libs.common.settings import Settings
 from libs.common.wake import Activity, Wake
 from services.cli.keep import FILE
-from services.cli.run import SERVICES, url_of_running
+from services.cli.run import SERVICES, database_of
 
 CONNECT_WITHIN_S = 5.0
-
-
-class NothingHere(Exception):
-    """No database is named, and none was ever made here, or it does not run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +49,7 @@ class Installation:
 @asynccontextmanager
 async def found(settings: Settings) -> AsyncIterator[Installation]:
     """The installation, for as long as the block lasts. Raises NothingHere, InvalidSettings."""
-    database_url = _database_url(settings)
+    database_url = database_of(settings)
     whole = settings.model_copy(update={"database_url": SecretStr(database_url)})
     keys = settings.sealing_keys.get_secret_value() or _kept_keys(settings)
     services = compose(whole)
@@ -65,22 +61,6 @@ async def found(settings: Settings) -> AsyncIterator[Installation]:
         await engine.dispose()
         for service in services:
             await service.database.dispose()
-
-
-def _database_url(settings: Settings) -> str:
-    """The database, also an embedded one that runs. None is started: `tides run` may just do so. Raises NothingHere."""
-    if settings.database_url is not None:
-        return settings.database_url.get_secret_value()
-    folder = settings.data_dir / "postgres"
-    if not (folder / "cluster").is_dir():
-        raise NothingHere(f"TIDES_DATABASE_URL is not set, and nothing has ever run in {settings.data_dir}")
-    url = url_of_running(folder)
-    if url is None:
-        raise NothingHere(
-            f"the embedded PostgreSQL in {folder} does not run, and is not started to be looked at; `tides run all`"
-            " starts it"
-        )
-    return url
 
 
 def _kept_keys(settings: Settings) -> str:

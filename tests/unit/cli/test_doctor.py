@@ -126,7 +126,7 @@ def test_it_starts_no_database_and_its_json_is_alone_on_standard_output(tmp_path
     (tmp_path / "postgres" / "cluster").mkdir(parents=True)
     asleep = doctor_in(tmp_path, TIDES_DATA_DIR=str(tmp_path))
     [told] = [check for check in asleep if check["check"] == "settings"]
-    assert "does not run, and is not started to be looked at" in told["what"]
+    assert "does not run; `tides run all` starts it" in told["what"]
     assert sorted(path.name for path in (tmp_path / "postgres").iterdir()) == ["cluster"], "not even a lock"
 
     nowhere = {
@@ -135,6 +135,27 @@ def test_it_starts_no_database_and_its_json_is_alone_on_standard_output(tmp_path
     }
     deaf = {check["check"]: check["grade"] for check in doctor_in(tmp_path, **nowhere)}
     assert (deaf["database"], deaf["bus"]) == ("fail", "fail")
+
+
+@pytest.mark.parametrize("words", [("dead", "list"), ("dead", "retry"), ("backup", "copy")])
+def test_who_works_on_the_stores_starts_none_and_says_how_to(
+    tides: Type, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, words: tuple[str, ...]
+) -> None:
+    for name in ("TIDES_DATABASE_URL", "TIDES_BUS_URL"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("TIDES_DATA_DIR", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    for state in ("nothing has ever run in", "does not run", "does not run"):
+        said = tides(*words)
+        assert (said.code, said.out, said.err.count("\n")) == (1, "", 1)
+        assert state in said.err
+        assert "`tides run all` starts it" in said.err
+        cluster = tmp_path / "postgres" / "cluster"
+        cluster.mkdir(parents=True, exist_ok=True)
+        assert [path.name for path in tmp_path.rglob("*") if path.is_file()] in ([], ["postmaster.pid"])
+        with subprocess.Popen(["true"]) as killed:  # as a server that nobody stopped
+            killed.wait()
+        (cluster / "postmaster.pid").write_text(f"{killed.pid}\n{cluster}\n0\n5432\n{tmp_path}\n")
 
 
 def doctor_in(folder: Path, **settings: str) -> list[dict[str, Any]]:
