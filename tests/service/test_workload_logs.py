@@ -123,3 +123,20 @@ async def test_limits_say_why_they_are_as_they_are(house: House, lines: Lines) -
     (applied,) = [line for line in lines if line["event"] == "limits.applied"]
     assert (applied["cluster"], applied["resource"]) == ("lab", "Lab")
     assert applied["reason"] == "paused: the resource is paused; budgets at the floor, nothing new"
+
+
+async def test_a_change_of_course_is_told_and_budgets_alone_only_to_who_asks_for_it(
+    house: House, lines: Lines
+) -> None:
+    house.own(0.4)
+    await house.run(20)
+    decided = [line for line in lines if line["event"] == "cluster.decided"]
+    assert {line["log_level"] for line in decided} == {"debug"}
+    assert [line for line in lines if line["event"] == "limits.applied"]  # with its reason
+
+    lines.clear()
+    house.own(0.95)
+    await house.run(20)
+    (told, *_) = [line for line in lines if line["event"] == "cluster.decided"]
+    assert (told["log_level"], told["cluster"]) == ("info", "lab")
+    assert told["reason"].startswith("owner CPU 95 % is above reclaim 70 %")

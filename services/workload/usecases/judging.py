@@ -36,13 +36,14 @@ from services.workload.usecases.granting import grant, name_bound
 from services.workload.usecases.projections import ensure_clusters
 from services.workload.usecases.rules import Rulebook, Rules, open_rulebook
 from services.workload.usecases.stored import (
+    Moved,
     Told,
     decision_as_json,
-    differs,
     facts_as_json,
     keep,
     log_decided,
     observation_as_json,
+    what_moved,
 )
 
 log = structlog.get_logger(__name__)
@@ -320,7 +321,8 @@ async def _decide(session: Session, case: _Case, observation: Observation) -> To
     case.means.instruments.decided(decision.verdict)
     reason = _tell(case, rules, decision, _names(cluster, observation))
     decided, told = decision_as_json(decision), None
-    if case.by_hand is not None or differs(cluster.decision, decision):
+    moved = what_moved(cluster.decision, decision) if case.by_hand is None else Moved.COURSE
+    if moved is not Moved.NOTHING:
         trace = carried()  # acts that follow belong to its trace
         kept = {
             "id": new_id(), "cluster_id": cluster.id, "at": decision.at, "policy_id": rules.assignment.policy_id,
@@ -331,7 +333,7 @@ async def _decide(session: Session, case: _Case, observation: Observation) -> To
         told = Told(kept, {
             "resource": case.rulebook.resource.name, "cluster": cluster.name, "rung": decision.rung.name,
             "wanted": decision.wanted, "reason": kept["reason"],
-        })  # fmt: skip
+        }, moved)  # fmt: skip
         tell(decision=kept["id"], **told.said)
     cluster.state, cluster.decision = to_json(after), decided
     cluster.reason, cluster.decided_at = reason, case.there

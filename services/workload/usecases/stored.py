@@ -1,6 +1,8 @@
 """Samples and decisions as they are stored: JSON, NaN as text, so that PostgreSQL keeps what the cloud said."""
 
+import logging
 from collections.abc import Mapping, Sequence
+from enum import IntEnum
 from typing import Any, NamedTuple, TypeVar
 
 import structlog
@@ -55,22 +57,34 @@ def _write(adapter: TypeAdapter[tuple[T]], value: T) -> Json:
     return Json(adapter.serializer.to_json((value,))[1:-1].decode())
 
 
-def differs(known: Mapping[str, Any] | None, decision: Decision) -> bool:
-    """Whether a decision is worth a row beside the one that was stored: anything but its time and the owner's load
-    moved."""
-    return known is None or _essence_of_stored(known) != _essence(decision)
+class Moved(IntEnum):
+    """What a decision changes beside the one before it; its time and the owner's load alone change nothing."""
+
+    NOTHING = 0
+    BUDGETS = 1
+    """How much is lent, as it does with nearly every sample; what becomes of it is told by who sets the limits."""
+    COURSE = 2
+    """Verdict, rung, machines or reason."""
 
 
-def _essence(decision: Decision) -> object:
-    what = [decision.verdict, decision.rung, decision.wanted, decision.running, decision.cap_mhz]
+def what_moved(known: Mapping[str, Any] | None, decision: Decision) -> Moved:
+    """How far a decision departs from the one that was stored; what moved at all is worth a row."""
+    if known is None or _course_of_stored(known) != _course(decision):
+        return Moved.COURSE
     budgets = [(budget.host, budget.budget_mhz) for budget in decision.budgets]
-    return (what, list(decision.suspend), decision.reason.code, budgets)
+    stored = [(budget["host"], budget["budget_mhz"]) for budget in known["budgets"]]
+    is_same = known["cap_mhz"] == decision.cap_mhz and stored == budgets
+    return Moved.NOTHING if is_same else Moved.BUDGETS
 
 
-def _essence_of_stored(decision: Mapping[str, Any]) -> object:
-    what = [decision[name] for name in ("verdict", "rung", "wanted", "running", "cap_mhz")]
-    budgets = [(budget["host"], budget["budget_mhz"]) for budget in decision["budgets"]]
-    return (what, decision.get("suspend") or [], decision["reason"]["code"], budgets)
+def _course(decision: Decision) -> object:
+    what = [decision.verdict, decision.rung, decision.wanted, decision.running]
+    return (what, list(decision.suspend), decision.reason.code)
+
+
+def _course_of_stored(decision: Mapping[str, Any]) -> object:
+    what = [decision[name] for name in ("verdict", "rung", "wanted", "running")]
+    return (what, decision.get("suspend") or [], decision["reason"]["code"])
 
 
 _KEPT = (
@@ -85,6 +99,7 @@ class Told(NamedTuple):
 
     kept: Mapping[str, Any]
     said: Mapping[str, object]
+    moved: Moved
 
 
 async def keep(session: Session, told: Sequence[Told | None]) -> None:
@@ -93,7 +108,11 @@ async def keep(session: Session, told: Sequence[Told | None]) -> None:
 
 
 def log_decided(told: Sequence[Told | None]) -> None:
-    """Say what was decided, once it cannot be rolled back alone any more."""
+    """Say what was decided, once it cannot be rolled back alone any more; of budgets alone only who asks for it hears.
+
+    At thousands of samples a second they would be all that a log holds, and a tenth of the time.
+    """
     for one in told:
         if one is not None:
-            log.info("cluster.decided", **one.said)
+            level = logging.INFO if one.moved is Moved.COURSE else logging.DEBUG
+            log.log(level, "cluster.decided", **one.said)
