@@ -4,8 +4,8 @@ import math
 from collections.abc import Sequence
 from datetime import UTC, date, datetime, timedelta
 from enum import StrEnum
+from itertools import repeat
 from operator import attrgetter
-from typing import NamedTuple
 
 from libs.common.contracts.usage import LATER_COLUMNS, Sample
 from libs.harvest.owner import TOLERANCE
@@ -48,14 +48,9 @@ class Refused(StrEnum):
     COLUMNS = "columns"
 
 
-class HostRow(NamedTuple):
-    """One host's interval as it is kept; None stands where the measurement was impossible or missing."""
-
-    host: str
-    measures: tuple[float | None, ...]
-    """In the order of `MEASURES`."""
-    state: str
-    quality: str
+HostRow = tuple[float | str | None, ...]
+"""One host's interval as it is kept, in the order of `HOST_COLUMNS`; None: no possible figure."""
+HOST_COLUMNS = ("host", "interval_s", *MEASURES, "state", "quality")
 
 
 def refuse(sample: Sample, now: datetime) -> Refused | None:
@@ -67,7 +62,7 @@ def refuse(sample: Sample, now: datetime) -> Refused | None:
         return Refused.IN_THE_FUTURE
     if not (math.isfinite(sample.interval_s) and 0 < sample.interval_s <= LONGEST_INTERVAL_S):
         return Refused.INTERVAL
-    hosts = {clean_text(host) for host in sample.hosts}
+    hosts = set(map(clean_text, sample.hosts))
     count = len(sample.hosts)
     if _widths(sample) != {count} or len(hosts) != count or count > MOST_HOSTS or "" in hosts:
         return Refused.COLUMNS
@@ -81,14 +76,16 @@ def at_of(sample: Sample) -> datetime:
 
 def read_hosts(sample: Sample) -> list[HostRow]:
     """The rows of a sample that is not refused."""
-    count, quality = len(sample.hosts), sample.quality.value
+    count = len(sample.hosts)
     columns: list[_Column] = [column or (None,) * count for column in _columns_of(sample)]
     if not _is_plain(columns):
         return [_row(sample, number, row) for number, row in enumerate(zip(*columns, strict=True))]
-    return [
-        HostRow(clean_text(host), row, state.value, quality)
-        for host, row, state in zip(sample.hosts, zip(*columns, strict=True), sample.states, strict=True)
-    ]
+    hosts, interval_s, quality = (
+        map(clean_text, sample.hosts),
+        repeat(sample.interval_s),
+        repeat(sample.quality.value),
+    )
+    return list(zip(hosts, interval_s, *columns, sample.states, quality, strict=False))
 
 
 def clean(value: float | None, most: float = _LARGEST) -> float | None:
@@ -111,22 +108,19 @@ def day_of(at: datetime) -> date:
 
 
 def _is_plain(columns: Sequence[_Column]) -> bool:
-    """Whether nothing in these columns is impossible, so that all is kept as it is: a whole column is looked at at
-    once. Where this says no, `_row` tells what may stay."""
+    """Whether nothing in these columns is impossible, so that all is kept as it is: they are looked at together. Where
+    this says no, `_row` tells what may stay."""
     capacities, used, ours = columns[0], columns[_USED], columns[_OURS]
     if None in capacities or None in used or None in ours:
         return False
-    return all(map(_is_possible, columns)) and all(
+    known = [value for column in columns for value in column if value is not None]
+    # The least and the greatest of values among which one is no number may be any; their sum is none.
+    if known and not (min(known) >= 0 and max(known) <= _LARGEST and not math.isnan(sum(known))):
+        return False
+    return all(
         our_mhz <= used_mhz <= capacity_mhz * TURBO  # type: ignore[operator]
         for capacity_mhz, used_mhz, our_mhz in zip(capacities, used, ours, strict=True)
     )
-
-
-def _is_possible(column: _Column) -> bool:
-    """Whether `clean` leaves every value of a column as it is."""
-    known = [value for value in column if value is not None]
-    # The least and the greatest of values among which one is no number may be any; their sum is none.
-    return not known or (min(known) >= 0 and max(known) <= _LARGEST and not math.isnan(sum(known)))
 
 
 def _row(sample: Sample, number: int, given: Sequence[float | None]) -> HostRow:
@@ -138,7 +132,7 @@ def _row(sample: Sample, number: int, given: Sequence[float | None]) -> HostRow:
     kept[_OURS] = _believed(kept[_OURS], kept[_USED], capacity_mhz or 0.0)
     whole = all(value is None or found is not None for value, found in zip(given, kept, strict=True))
     quality = sample.quality.value if whole else IMPOSSIBLE
-    return HostRow(clean_text(sample.hosts[number]), tuple(kept), sample.states[number].value, quality)
+    return (clean_text(sample.hosts[number]), sample.interval_s, *kept, sample.states[number].value, quality)
 
 
 def _believed(ours_mhz: float | None, used_mhz: float | None, capacity_mhz: float) -> float | None:

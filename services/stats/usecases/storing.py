@@ -16,7 +16,7 @@ from libs.common.db import Session
 from libs.common.ids import cluster_id
 from libs.common.inbox import first_time
 from services.stats.domain.samples import (
-    MEASURES,
+    HOST_COLUMNS,
     OLDEST,
     Refused,
     at_of,
@@ -34,7 +34,7 @@ DAYS_AHEAD = 2
 REFUSED = "stats.refused"
 """Under this name the inbox knows whose refusals were counted: a repeat counts none."""
 _TABLES = ("cluster_sample", "host_sample")
-_COLUMNS = ("cluster_id", "at", "host", "interval_s", *MEASURES, "state", "quality")
+_COLUMNS = ("cluster_id", "at", *HOST_COLUMNS)
 
 _KEEP_NEW = text("""
     with given as (
@@ -66,6 +66,10 @@ _KEEP_NEW = text("""
 """Clusters by name, samples that are new, and the hours that are to be added up again, in one round trip."""
 
 
+_Key = tuple[int, datetime]
+"""Cluster and time of a sample: of the cluster's id its number, which is compared more quickly."""
+
+
 @dataclass(frozen=True, slots=True)
 class Kept:
     """A sample that may be stored, with its cluster's id."""
@@ -77,7 +81,7 @@ class Kept:
 
 async def store_samples(session: Session, event: UsageSampled, now: datetime) -> None:
     """Store what is new of a round; what cannot be kept is counted. Costs three statements."""
-    kept: dict[tuple[UUID, datetime], Kept] = {}
+    kept: dict[_Key, Kept] = {}
     refused: Counter[Refused] = Counter()
     for sample in event.samples:
         reason = refuse(sample, now)
@@ -85,7 +89,7 @@ async def store_samples(session: Session, event: UsageSampled, now: datetime) ->
             refused[reason] += 1
             continue
         found = Kept(cluster_id(event.resource_id, sample.cluster), at_of(sample), sample)
-        kept.setdefault((found.cluster_id, found.at), found)
+        kept.setdefault((found.cluster_id.int, found.at), found)
     if refused and await first_time(session, event.id, REFUSED):
         await _count_refused(session, event.resource_id, refused, now)
     if not kept:
@@ -139,12 +143,12 @@ async def drop_old_days(session: Session, now: datetime) -> None:
         await session.execute(delete(sample_day).where(sample_day.c.day == day))
 
 
-async def _keep_new(session: Session, resource_id: UUID, rows: Sequence[Kept]) -> list[tuple[UUID, datetime]]:
+async def _keep_new(session: Session, resource_id: UUID, rows: Sequence[Kept]) -> list[_Key]:
     names = {row.cluster_id: clean_text(row.sample.name, 400) for row in rows}
     parameters: dict[str, Any] = {
         "resource_id": resource_id,
-        "named": sorted(names),
-        "names": [names[row_id] for row_id in sorted(names)],
+        "named": list(names),  # in the order of ids, as the rows are
+        "names": list(names.values()),
         "ids": [row.cluster_id for row in rows],
         "ats": [row.at for row in rows],
         "intervals": [row.sample.interval_s for row in rows],
@@ -153,23 +157,11 @@ async def _keep_new(session: Session, resource_id: UUID, rows: Sequence[Kept]) -
         "frees": [clean(row.sample.datastore_free_gib) for row in rows],
         "qualities": [row.sample.quality.value for row in rows],
     }
-    return [(row.cluster_id, row.at) for row in await session.execute(_KEEP_NEW, parameters)]
+    return [(row.cluster_id.int, row.at) for row in await session.execute(_KEEP_NEW, parameters)]
 
 
 async def _copy_hosts(session: Session, rows: Sequence[Kept]) -> None:
-    records = [
-        (
-            row.cluster_id,
-            row.at,
-            found.host,
-            row.sample.interval_s,
-            *found.measures,
-            found.state,
-            found.quality,
-        )
-        for row in rows
-        for found in read_hosts(row.sample)
-    ]
+    records = [(row.cluster_id, row.at, *found) for row in rows for found in read_hosts(row.sample)]
     connection = await (await session.connection()).get_raw_connection()
     driver = connection.driver_connection
     assert driver is not None

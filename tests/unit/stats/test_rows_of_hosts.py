@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from libs.common.contracts.usage import LATER_COLUMNS, Sample
-from services.stats.domain.samples import IMPOSSIBLE, MEASURES, read_hosts
+from services.stats.domain.samples import HOST_COLUMNS, IMPOSSIBLE, MEASURES, HostRow, read_hosts
 from tests.service.stats_house import NOW, sample
 
 FIGURES = st.sampled_from((0.0, 7.0, 10.5, math.nan, 1e12, 10.6, 1e13, -1.0, math.inf, -math.inf, None))
@@ -39,17 +39,24 @@ def test_a_hosts_row_is_the_same_beside_a_host_of_which_everything_is_impossible
     )
     *rows, last = read_hosts(beside)
     assert read_hosts(seen) == rows
-    assert (last.host, last.quality, set(last.measures)) == ("impossible", IMPOSSIBLE, {None})
+    kept = _named(last)
+    assert (kept["host"], kept["quality"]) == ("impossible", IMPOSSIBLE)
+    assert {kept[name] for name in MEASURES} == {None}
 
 
 @given(any_sample())
 def test_no_figure_that_is_kept_is_impossible(seen: Sample) -> None:
-    for number, row in enumerate(read_hosts(seen)):
-        known = [value for value in row.measures if value is not None]
-        assert all(0 <= value <= 1e12 for value in known), row
+    for number, row in enumerate(map(_named, read_hosts(seen))):
+        measures = [row[name] for name in MEASURES]
+        assert all(0 <= value <= 1e12 for value in measures if value is not None), row
         told = [column[number] if (column := getattr(seen, name)) else None for name in MEASURES]
-        lost = any(value is not None and kept is None for value, kept in zip(told, row.measures, strict=True))
-        assert row.quality == (IMPOSSIBLE if lost else seen.quality), row
+        lost = any(value is not None and kept is None for value, kept in zip(told, measures, strict=True))
+        assert row["quality"] == (IMPOSSIBLE if lost else seen.quality), row
+        assert (row["host"], row["state"]) == (seen.hosts[number], seen.states[number])
+
+
+def _named(row: HostRow) -> dict[str, Any]:
+    return dict(zip(HOST_COLUMNS, row, strict=True))
 
 
 def _with(seen: Sample, **columns: Any) -> Sample:
