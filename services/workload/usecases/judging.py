@@ -172,10 +172,16 @@ def _note(case: _Case, observation: Observation, seen: Json) -> None:
 
 async def rejudge_all(means: Means, session: Session, resource: Resource) -> None:
     """Decide anew, without a new sample, about every cluster of a resource that was judged before."""
-    now = means.clock.now()
     judged = select(Cluster).where(Cluster.resource_id == resource.id, Cluster.state.is_not(None))
     ordered = judged.order_by(Cluster.id).with_for_update(key_share=True)
-    clusters = (await session.execute(ordered)).scalars().all()
+    await rejudge_these(means, session, resource, (await session.execute(ordered)).scalars().all())
+
+
+async def rejudge_these(
+    means: Means, session: Session, resource: Resource, clusters: Sequence[Cluster]
+) -> None:
+    """The same about some of its clusters, which are locked."""
+    now = means.clock.now()
     rulebook = await open_rulebook(session, resource, [cluster.id for cluster in clusters])
     cases = [_Case(means, rulebook, cluster, now) for cluster in clusters]
     await _judge_all(session, [(case, Missing(case.there)) for case in cases])
@@ -203,7 +209,7 @@ async def _judge_all(session: Session, due: Sequence[tuple[_Case, Observation]])
     try:
         async with session.savepoint():
             told = [await _decide(session, case, observation) for case, observation in due]
-            await write_alike(session, [case.cluster for case, _ in due if case.heard], _JUDGED)
+            await write_alike(session, [case.cluster for case, _ in due], _JUDGED)
             await keep(session, told)
     except Exception as error:
         _raise_if_of_database(error)

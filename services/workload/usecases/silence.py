@@ -9,7 +9,7 @@ from sqlalchemy import ColumnElement, func, literal, or_, select
 from libs.common.db import Session, Utc
 from services.workload.models import Cluster, Resource
 from services.workload.usecases.following import Means
-from services.workload.usecases.judging import rejudge
+from services.workload.usecases.judging import rejudge_these
 
 INTERVALS = 3
 """So many without a sample are silence."""
@@ -38,11 +38,15 @@ async def judge_silence(means: Means, session: Session, organisation_id: UUID) -
         .limit(BATCH)
         .with_for_update(key_share=True, skip_locked=True, of=Cluster)
     )
-    found = (await session.execute(rows)).all()
-    for cluster, resource in found:
+    silent: dict[Resource, list[Cluster]] = {}
+    for cluster, resource in (await session.execute(rows)).all():
         cluster.silent_at = now
-        await rejudge(means, session, cluster, resource)
-    return len(found) >= BATCH
+        silent.setdefault(resource, []).append(cluster)
+    for resource, clusters in silent.items():
+        await session.refresh(resource)  # it may have changed before its clusters were locked
+        if not resource.gone:
+            await rejudge_these(means, session, resource, clusters)
+    return sum(map(len, silent.values())) >= BATCH
 
 
 def _is_silent(now: datetime) -> Sequence[ColumnElement[bool]]:
