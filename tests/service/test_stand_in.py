@@ -8,6 +8,8 @@ from uuid import UUID, uuid4
 
 import pytest
 
+from libs.common.contracts.action import ResourceDeparted, ResourceReturned
+from libs.common.contracts.resource import Mode
 from libs.providers.simulated import (
     Cloud,
     ClusterDefinition,
@@ -19,6 +21,7 @@ from libs.providers.simulated import (
 from services.workload.domain import standing_in
 from services.workload.reconcile.beats import note_away
 from tests.service.whole_house import PASSWORD, POLICY, WEAK_KEY, Whole, open_whole
+from tests.service.workload_house import open_house
 from tests.support import until
 
 
@@ -121,6 +124,31 @@ async def test_what_is_lent_to_a_cloud_alone_goes_to_its_stand_in_within_its_lim
 
         await until(is_given_back, timeout=30, what="everything to be as it was, with the same machines")
         assert [len(await _said(whole, word)) for word in ("departed", "returned")] == [1, 1]
+
+
+async def test_a_cloud_that_is_asked_nothing_any_more_does_not_stay_away_for_ever(database_url: str) -> None:
+    """Its first look failed, nothing was ever made there, and its owner took the lending back."""
+    failed = "update resource set failing_since = $1, retry_at = $2"
+    async with open_house(database_url) as house:
+        house.cloud.control.set_fault("unavailable", True)
+        await house.change_resource(mode=Mode.LEND)
+        (workload,) = house.replicas[0].services
+        now = house.clock.now()
+        await house.execute(failed, now - standing_in.AWAY_AFTER, now)
+        await note_away(workload.database, house.clock)
+        await house.change_resource(mode=Mode.OBSERVE)
+        for shift in (timedelta(seconds=1), timedelta()):
+            await house.execute(failed, now - standing_in.AWAY_AFTER + shift, None)
+            await note_away(workload.database, house.clock)
+            away = await house.fetch("select away_since, failures from resource")
+            assert (away[0]["away_since"] is None) is (shift == timedelta()), (
+                "its failure is shown for a while"
+            )
+        assert away == [{"away_since": None, "failures": 0}]
+        await house.settle()
+        (departed,), (returned,) = house.heard(ResourceDeparted), house.heard(ResourceReturned)
+        assert "only observes" in returned.reason
+        assert departed.resource_id == returned.resource_id
 
 
 async def _works_for(whole: Whole, count: int) -> bool:

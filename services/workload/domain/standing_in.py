@@ -11,6 +11,8 @@ BACK_AFTER = timedelta(minutes=5)
 """So long it must have answered again, without a failure in between."""
 TRIED_WITHIN = timedelta(minutes=1)
 """A failure whose next try is longer overdue than this says nothing of now: nobody has asked since."""
+UNTRIED_FOR = timedelta(minutes=5)
+"""A failure whose next try was overdue for so long is no part of what fails now: nobody was there to ask."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +44,11 @@ def judge(known: Standing, seen: Seen, now: datetime) -> Standing:
     if known.well_since is None:
         return replace(known, well_since=now)
     return Standing() if now - known.well_since >= BACK_AFTER else known
+
+
+def is_past(seen: Seen, now: datetime) -> bool:
+    """Whether what failed is over where nobody asks any more; whoever has just stopped asking sees it for a while."""
+    return seen.failing_since is not None and now - seen.failing_since >= AWAY_AFTER
 
 
 @dataclass(frozen=True, slots=True)

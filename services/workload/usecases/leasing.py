@@ -16,6 +16,7 @@ from libs.common.db import Session, among
 from libs.common.secrets import Unsealable
 from libs.common.sharing import RENEW_AFTER, Sharing
 from libs.providers.base import Cause, Connection, LoginRefused, ProviderError, Rejected
+from services.workload.domain.standing_in import UNTRIED_FOR
 from services.workload.domain.states import LIVE, MachineState, Wanted
 from services.workload.models import Cluster, Machine, Replica, Resource
 from services.workload.usecases.images import resources_to_look_at
@@ -227,7 +228,8 @@ def is_of_endpoint(error: ProviderError) -> bool:
 def back_off(resource: Resource, error: ProviderError | Unsealable, now: datetime) -> None:
     """The cloud did not answer or refused: rest a little, and long where the password may be wrong."""
     resource.failures += 1
-    resource.failing_since = resource.failing_since or now
+    if resource.failing_since is None or _was_left_alone(resource, now):
+        resource.failing_since = now
     told = error if isinstance(error, ProviderError) else Rejected(Cause.INVALID, str(error))
     resource.refused_cause, resource.refused_detail = told.cause.value, told.detail[:1000]
     # A session that has just ended is no refused login: the next one may be as good as ever.
@@ -237,6 +239,17 @@ def back_off(resource: Resource, error: ProviderError | Unsealable, now: datetim
     told_s = error.retry_after_s if isinstance(error, ProviderError) else None
     pause_s = max(pause_s, min(told_s or 0.0, MOST_RETRY_AFTER_S))
     resource.retry_at = now + timedelta(seconds=pause_s)
+
+
+def forget_failures(resource: Resource) -> None:
+    """It has answered, or nobody asks it any more: nothing is held against it."""
+    resource.failures, resource.retry_at = 0, None
+    resource.refused_cause = resource.refused_detail = resource.failing_since = None
+
+
+def _was_left_alone(resource: Resource, now: datetime) -> bool:
+    """Whether nobody has tried it for long though it was time to: workload itself was away."""
+    return resource.retry_at is not None and now - resource.retry_at > UNTRIED_FOR
 
 
 def tell_refused(session: Session, resource: Resource, error: Exception, now: datetime) -> None:

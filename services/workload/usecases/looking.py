@@ -38,6 +38,7 @@ from services.workload.domain.states import (
 from services.workload.domain.steps import Act, Step, next_build_step, next_step
 from services.workload.models import Cluster, Machine, Resource
 from services.workload.usecases.images import templates_of_ours, to_clear
+from services.workload.usecases.leasing import forget_failures
 from services.workload.usecases.recording import record
 from services.workload.usecases.sweeping import Stray, sweep
 
@@ -185,8 +186,7 @@ async def settle_look(
     look.due += [Due(Act.DELETE, None, name, "", why, identity) for identity, name, why in leftovers]
     is_live = [machine for machine in machines if machine.state is not MachineState.DESTROYED]
     look.live = len(is_live) + len(strays) + len(leftovers)
-    resource.failures, resource.retry_at = 0, None
-    resource.refused_cause = resource.refused_detail = resource.failing_since = None
+    forget_failures(resource)
     return look
 
 

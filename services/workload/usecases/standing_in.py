@@ -10,8 +10,11 @@ from sqlalchemy import or_, select, update
 from libs.common.contracts.action import ResourceDeparted, ResourceReturned
 from libs.common.contracts.resource import Mode
 from libs.common.db import Session, among
-from services.workload.domain.standing_in import Able, Seen, Standing, choose, judge
-from services.workload.models import Resource
+from services.workload.domain.standing_in import Able, Seen, Standing, choose, is_past, judge
+from services.workload.domain.states import LIVE
+from services.workload.models import Cluster, Machine, Resource
+from services.workload.usecases.images import resources_to_look_at
+from services.workload.usecases.leasing import forget_failures
 from services.workload.usecases.recording import record
 
 log = structlog.get_logger(__name__)
@@ -23,15 +26,30 @@ async def note_away(session: Session, now: datetime) -> None:
     rows = select(Resource).where(or_(fails, Resource.away_since.is_not(None))).order_by(Resource.id)
     found = (await session.scalars(rows.with_for_update(key_share=True, skip_locked=True))).all()
     before = {row.id: row.away_since is not None for row in found}
+    unasked = await _read_unasked(session, found)
     for row in found:
         known, seen = Standing(row.away_since, row.well_since), Seen(row.failing_since, row.retry_at)
-        after = Standing() if row.gone else judge(known, seen, now)
+        is_over = row.gone or (row.id in unasked and is_past(seen, now))
+        after = Standing() if is_over else judge(known, seen, now)
         row.away_since, row.well_since = after.away_since, after.well_since
+        if is_over:
+            forget_failures(row)
     await session.flush()
     named = {row.stand_in_id for row in found if row.stand_in_id is not None}
     able = await _read_able(session, named | {row.id for row in found})
     for row in found:
         _tell(session, row, choose(row.id, able), was_away=before[row.id], now=now)
+
+
+async def _read_unasked(session: Session, rows: Collection[Resource]) -> set[UUID]:
+    """Those of them that only observe, with nothing of ours there: their clouds are asked nothing."""
+    ids = {row.id for row in rows if row.mode == Mode.OBSERVE and row.probe_id is None and not row.gone}
+    if not ids:
+        return ids
+    machines = select(Machine.resource_id).where(among(Machine.resource_id, ids), Machine.state.in_(LIVE))
+    occupied = select(Cluster.resource_id).where(among(Cluster.resource_id, ids), Cluster.occupied.is_(True))
+    asked = set((await session.scalars(machines.union(occupied))).all())
+    return ids - asked - await resources_to_look_at(session, list(ids))
 
 
 def _tell(
@@ -43,8 +61,7 @@ def _tell(
     row.stood_in_by = stand_in_id
     about = {"at": now, "resource_id": row.id, "organisation_id": row.organisation_id}
     if not is_away:
-        state = "is gone" if row.gone else "answers again, and has done so for five minutes"
-        reason = f"{row.name} {state}"
+        reason = f"{row.name} {_why_back(row)}"
         record(session, ResourceReturned(**about, reason=reason))
         log.info("resource.back", resource=row.name)
         return
@@ -54,6 +71,14 @@ def _tell(
         reason += "; another stands in" if stand_in_id else "; its stand-in is away itself, or not lent"
     record(session, ResourceDeparted(**about, stand_in_id=stand_in_id, reason=reason))
     log.warning("resource.away", resource=row.name, stand_in=str(stand_in_id), reason=reason)
+
+
+def _why_back(row: Resource) -> str:
+    if row.gone:
+        return "is gone"
+    if row.mode == Mode.OBSERVE:
+        return "only observes, and answers or is asked nothing"
+    return "answers again, and has done so for five minutes"
 
 
 async def assign_stand_ins(session: Session) -> None:

@@ -27,6 +27,18 @@ def test_a_refused_password_is_tried_too_seldom_to_lock_the_account() -> None:
     assert at[-1] - at[-2] == timedelta(seconds=900)
 
 
+def test_what_failed_before_nobody_tried_for_an_hour_is_no_part_of_what_fails_now() -> None:
+    """Else the first failure after workload was away itself would make a cloud count as away for an hour already."""
+    resource, locked = Resource(failures=0), Rejected(Cause.AUTH, "wrong password")
+    for _ in range(4):
+        back_off(resource, locked, resource.retry_at or START)
+        assert resource.failing_since == START, "however long it was left alone on purpose"
+    assert resource.retry_at is not None
+    later = resource.retry_at + timedelta(hours=1)
+    back_off(resource, locked, later)
+    assert resource.failing_since == later
+
+
 def test_a_cloud_is_left_alone_for_as_long_as_it_asks_but_not_for_a_day() -> None:
     for told_s, paused_s in ((1.0, 2.0), (90.0, 90.0), (86_400.0, 300.0)):
         first, second = tries(Unavailable(Cause.UNREACHABLE, "503", told_s), count=1)
