@@ -170,6 +170,10 @@ async def test_either_is_rotated_in_flight_and_the_first_is_tried_when_it_is_ano
     assert (await house.change(alternate=None)).body["alternate"] is None
     assert await house.told() == ("tides", "new")
 
+    await house.set(password="fresh")
+    moved_up = await house.change(username=SECOND, password="fresh", alternate=None)
+    assert (moved_up.status, moved_up.body["username"], moved_up.body["alternate"]) == (200, SECOND, None)
+
 
 async def test_what_an_alternate_must_not_be_is_refused_by_its_field(house: House) -> None:
     same, wrong = await house.set(username="TIDES"), await house.set(password="wrong")
@@ -194,6 +198,8 @@ async def test_what_an_alternate_must_not_be_is_refused_by_its_field(house: Hous
     assert (await house.shown())["alternate"] is None
 
     await house.set()
+    swapped = await house.change(username=SECOND.upper(), password=SECRET)
+    assert (swapped.status, swapped.field) == (422, "username"), "what locks one would lock both"
     moved = await house.change(thumbprint=FINGERPRINT, password=PASSWORD)
     assert (moved.status, moved.field) == (422, "alternate")
     both = await house.change(

@@ -17,7 +17,7 @@ from libs.common.repeats import HasOnce
 from libs.common.service import Runtime
 from libs.providers.base import ProviderError
 from services.registry.api.abandonments import Abandonments, AbandonmentShown
-from services.registry.api.alternates import check_alternate, refuse_unsealed, try_alternate
+from services.registry.api.alternates import check_alternate, refuse_unfit, try_alternate
 from services.registry.api.probe import (
     ask_cloud,
     check_endpoint,
@@ -263,7 +263,7 @@ class _Doors:
     ) -> Credential | None:
         """The alternate that was given, sealed for the endpoint; None where none was. Raises 422."""
         if "alternate" not in body.model_fields_set:
-            refuse_unsealed(known, endpoint)
+            refuse_unfit(known, endpoint)
         return check_alternate(body.alternate, endpoint, self._runtime) if body.alternate else None
 
     async def _changed_endpoint(self, known: Resource, body: ResourceChange) -> Endpoint | None:

@@ -38,9 +38,21 @@ def check_alternate(given: AlternateGiven, endpoint: Endpoint, runtime: Runtime)
     return Credential(username, runtime.vault.seal(secret, secret_context(endpoint)))
 
 
-def refuse_unsealed(known: Resource, endpoint: Endpoint) -> None:
-    """Raise 422 where the alternate that is kept is sealed for another address than the resource will have."""
-    if known.alternate_username is not None and secret_context(endpoint) != secret_context(known):
+def refuse_unfit(known: Resource, endpoint: Endpoint) -> None:
+    """Raise 422 where the alternate that is kept is no alternate of the resource as it will be.
+
+    It is sealed for another address then, or is what has become the first account.
+    """
+    if known.alternate_username is None:
+        return
+    is_same = endpoint.username.casefold() == known.alternate_username.casefold()
+    if is_same and endpoint.username != known.username:
+        raise invalid(
+            "username",
+            "The first account would be the same as the alternate: what locks one would lock both.",
+            "Give another account, or send `alternate` with this change; null takes it away.",
+        )
+    if secret_context(endpoint) != secret_context(known):
         raise invalid(
             "alternate",
             "Another address, authority or thumbprint needs the alternate's password again.",
