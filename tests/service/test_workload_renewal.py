@@ -10,6 +10,7 @@ import yaml
 
 from libs.boinc.signing import SigningKey
 from libs.common.contracts.action import MachineDestroyed, MachineDraining, MachineFailed
+from libs.common.contracts.resource import Mode
 from libs.common.contracts.supply import GuestHealthChanged
 from libs.common.secrets import authenticator_context
 from libs.providers.simulated import ClusterDefinition, OwnerProfile
@@ -116,7 +117,17 @@ async def test_who_works_for_an_ended_contribution_goes_at_once_and_others_come(
         }
     )  # fmt: skip
     sealed = house.settings.vault().seal("other-key", authenticator_context(other.contribution_id))
+    away = {"id": uuid4(), "resource_id": uuid4(), "name": "North", "url": "sim://north", "revision": 1}
+    stand_in = {"stand_in_id": house.resource.resource_id, "mode": Mode.OBSERVE}
     await house.tell(other.model_copy(update={"sealed_authenticator": sealed}))
+    await house.execute(
+        """update machine set attached = jsonb_set(attached, '{to}', $1 || (attached->'to'))""",
+        [["https://other.example/", None, 500]],
+    )
+    await house.tell(house.resource.model_copy(update=away | stand_in))
+    await house.change_contribution(resource_ids=(away["resource_id"],))
+    await house.run(20)
+    assert house.heard(MachineDraining) == [], "it stood in for another cloud, which is back"
     await house.change_contribution(active=False, gone=True)
     await house.run(20)
 

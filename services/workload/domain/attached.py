@@ -3,7 +3,7 @@
 Keys stand here by an id only: a digest that says whether two are the same and lets nobody attach.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from hashlib import sha256
@@ -64,11 +64,14 @@ def joined(known: Mapping[str, Any] | None, now: dict[str, Any]) -> dict[str, An
     }
 
 
-def why_outdated(attached: Mapping[str, Any] | None, now: Mapping[str, Any]) -> Outdated | None:
+def why_outdated(
+    attached: Mapping[str, Any] | None, now: Mapping[str, Any], stood_in: Collection[str] = ()
+) -> Outdated | None:
     """Whether, how soon and why a machine is to be replaced; None: it is as it would be made now.
 
     One of which it is not known (an older Tides made it) is replaced where machines are attached by files, for it may
-    hold the key of whatever was lent then; the account manager's are told their projects anyway.
+    hold the key of whatever was lent then; the account manager's are told their projects anyway. `stood_in` are
+    projects for whose own clouds this one may stand in: with those back nothing goes at once that works for others too.
     """
     by_manager = now["by"] == "manager"
     if attached is None:
@@ -77,7 +80,8 @@ def why_outdated(attached: Mapping[str, Any] | None, now: Mapping[str, Any]) -> 
     left = [] if by_manager else sorted(_by_url(attached).keys() - _by_url(now).keys())
     if left:
         why = f"it is attached to {left[0]}, to which nothing is lent here any more"
-        return Outdated(Urgency.AT_ONCE, why)
+        may_wait = set(left) <= set(stood_in) and _by_url(attached).keys() & _by_url(now).keys()
+        return Outdated(Urgency.GRADUALLY if may_wait else Urgency.AT_ONCE, why)
     if attached.get("by") != now["by"]:
         what = "Tides is its account manager" if by_manager else "machines get their projects as files"
         return Outdated(Urgency.GRADUALLY, f"it was made in another way: now {what}")

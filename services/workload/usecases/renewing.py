@@ -3,8 +3,9 @@
 Who is marked here goes as any machine that is given up: with its grace. Others are made as budget and ladder allow.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -16,7 +17,7 @@ from libs.common.contracts.resource import Mode
 from libs.common.db import Session
 from libs.harvest.types import Rung, Verdict
 from services.workload.domain import renewal
-from services.workload.domain.attached import MANAGER, by_files, why_outdated
+from services.workload.domain.attached import MANAGER, Outdated, by_files, why_outdated
 from services.workload.domain.renewal import MOST_FAILURES, Tenant
 from services.workload.domain.states import COUNTED, LIVE, MachineState, Wanted
 from services.workload.models import Cluster, Machine, Resource
@@ -24,12 +25,14 @@ from services.workload.usecases.following import Means
 from services.workload.usecases.judging import rejudge
 from services.workload.usecases.making import lent_now
 from services.workload.usecases.recording import record
-from services.workload.usecases.rules import contributions_of
+from services.workload.usecases.rules import contributions_of, stood_in_for
 
 log = structlog.get_logger(__name__)
 
 FIRST_REST_S, LONGEST_REST_S = 300.0, 3600.0
 """After a machine was replaced because its guest did not work."""
+Judge = Callable[[Mapping[str, Any] | None], Outdated | None]
+"""Whether what a machine was attached to is out of date."""
 AILS = ("broken", "absent", "silent", "stopped")
 
 
@@ -45,6 +48,7 @@ async def renew(means: Means, session: Session, resource_id: UUID, *, by_manager
     resource = await session.get_one(Resource, resource_id)
     lent = [] if by_manager else await contributions_of(session, resource)
     attached = MANAGER if by_manager else by_files(lent_now(lent, means.vault))
+    stood_in = frozenset() if by_manager else await stood_in_for(session, resource)
     is_other = Machine.attached.is_distinct_from(attached)
     if by_manager:
         is_other &= Machine.attached.is_not(None)
@@ -58,18 +62,19 @@ async def renew(means: Means, session: Session, resource_id: UUID, *, by_manager
     rows = select(Cluster).where(Cluster.id.in_(suspects)).order_by(Cluster.id)
     locked = rows.with_for_update(key_share=True, skip_locked=True)
     clusters = (await session.execute(locked)).scalars().all()
-    return sum([await _renew_cluster(means, session, (resource, cluster), attached) for cluster in clusters])
+    as_now = partial(why_outdated, now=attached, stood_in=stood_in)
+    return sum([await _renew_cluster(means, session, (resource, cluster), as_now) for cluster in clusters])
 
 
 async def _renew_cluster(
-    means: Means, session: Session, where: tuple[Resource, Cluster], attached: dict[str, Any]
+    means: Means, session: Session, where: tuple[Resource, Cluster], judge: Judge
 ) -> int:
     resource, cluster = where
     is_lent = (Machine.cluster_id == cluster.id) & Machine.derivation_id.is_(None)
     living = select(Machine).where(is_lent, Machine.state.in_(LIVE))
     fresh = living.order_by(Machine.ordinal).execution_options(populate_existing=True)
     machines = {row.id: row for row in (await session.execute(fresh)).scalars()}
-    tenants = [_tenant(means, row, attached) for row in machines.values()]
+    tenants = [_tenant(means, row, judge) for row in machines.values()]
     chosen = renewal.lapsed(tenants)
     if not chosen and (failed := _failed(means, cluster, tenants)):
         _note_failure(means, session, cluster, machines[failed[0]], failed[1])
@@ -88,7 +93,7 @@ async def _renew_cluster(
     return len(chosen)
 
 
-def _tenant(means: Means, row: Machine, attached: dict[str, Any]) -> Tenant:
+def _tenant(means: Means, row: Machine, judge: Judge) -> Tenant:
     now = means.clock.now()
     # Who has spoken has an agent; of one that was never heard of that must be known.
     has_agent = row.health != "absent" or (row.attached or {}).get("by") == "manager"
@@ -100,7 +105,7 @@ def _tenant(means: Means, row: Machine, attached: dict[str, Any]) -> Tenant:
         wanted=row.wanted,
         by_hand=row.wanted_by_hand,
         age_s=(now - row.created_at).total_seconds(),
-        outdated=why_outdated(row.attached, attached) if asked_for else None,
+        outdated=judge(row.attached) if asked_for else None,
         health=row.health if has_agent else None,
         health_why=row.health_why,
         health_for_s=(now - since).total_seconds(),

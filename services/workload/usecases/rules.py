@@ -190,6 +190,14 @@ async def contributions_of(session: Session, resource: Resource) -> list[Contrib
     ]
 
 
+async def stood_in_for(session: Session, resource: Resource) -> frozenset[str]:
+    """Addresses of projects that are lent to resources for which this one may stand in, whether or not it does now."""
+    rows = select(Resource.id).where(Resource.stand_in_id == resource.id, Resource.gone.is_(False))
+    theirs = {str(each) for each in await session.scalars(rows)}
+    known = await _contributions_of(session, resource.organisation_id) if theirs else ()
+    return frozenset(row.project_url for row in known if not theirs.isdisjoint(row.resource_ids or ()))
+
+
 async def _contributions_of(session: Session, organisation_id: UUID) -> Sequence[Contribution]:
     active = (Contribution.organisation_id == organisation_id) & Contribution.active.is_(True)
     rows = select(Contribution).where(active).order_by(Contribution.id)

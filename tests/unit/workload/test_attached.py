@@ -70,6 +70,20 @@ def test_what_differs_says_so(
     assert why in found.why
 
 
+def test_what_a_cloud_that_is_back_had_lent_is_taken_away_in_turn_where_a_machine_works_for_others_too() -> (
+    None
+):
+    for was, now, stood_in, urgency in (
+        (files((A, 1, OLD), (B, 1, OLD)), files((A, 1, OLD)), {B}, Urgency.GRADUALLY),
+        (files((A, 1, OLD), (B, 1, OLD)), files((A, 1, OLD)), {A}, Urgency.AT_ONCE),
+        (files((B, 1, OLD)), files((A, 1, OLD)), {B}, Urgency.AT_ONCE),
+        (files((B, 1, OLD)), files(), {B}, Urgency.AT_ONCE),
+    ):
+        found = why_outdated(was, now, stood_in)
+        assert found is not None
+        assert (found.urgency, B in found.why) == (urgency, True)
+
+
 def test_the_account_managers_machines_follow_by_themselves() -> None:
     assert why_outdated(MANAGER, MANAGER) is None
     assert why_outdated(None, MANAGER) is None
