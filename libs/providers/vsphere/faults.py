@@ -129,9 +129,12 @@ def translate(error: BaseException, doing: str) -> ProviderError:
     return Unavailable(cause, f"{doing}: {type(error).__name__}: {_tame(str(error))}".rstrip(": "))
 
 
-def refuse_login(refusal: Exception, username: str, password: str) -> ProviderError:
-    """A login that failed, in the other side's words but for the password, which it may have repeated."""
-    error = translate(refusal, f"login as {username}")
+def refuse_login(refusal: Exception, password: str) -> ProviderError:
+    """A login that failed, in the other side's words but for the password, which it may have repeated.
+
+    Without the account's name: outages are told to outside subscribers, and a known name is a name that can be locked.
+    """
+    error = translate(refusal, "login")
     detail = error.detail.replace(password, "***") if password else error.detail
     if isinstance(refusal, vim.fault.InvalidLogin):
         return LoginRefused(error.cause, detail)

@@ -168,7 +168,7 @@ class Session:
                 try:
                     api.content.sessionManager.Login(self._login.username, password)
                 except (vmodl.MethodFault, HTTPException) as refusal:
-                    told = refuse_login(refusal, self._login.username, password)
+                    told = refuse_login(refusal, password)
                     self._refused = told if isinstance(told, LoginRefused) else None
                     raise told from None
             self._api = api

@@ -44,6 +44,7 @@ async def test_a_cloud_that_repeats_the_password_is_not_quoted(
         with pytest.raises(ProviderError) as refusal:
             await target.open(password)
         assert "Cannot log in with ***" in refusal.value.detail
+        assert target.vcsim.username not in refusal.value.detail, "outsiders hear of outages"
         assert password not in f"{refusal.value!r} {refusal.value} {refusal.value.__cause__!r}"
 
 
