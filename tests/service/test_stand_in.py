@@ -19,7 +19,9 @@ from libs.providers.simulated import (
     driver,
 )
 from services.workload.domain import standing_in
+from services.workload.models import Resource
 from services.workload.reconcile.beats import note_away
+from services.workload.usecases.granting import _read_held
 from tests.service.whole_house import PASSWORD, POLICY, WEAK_KEY, Whole, open_whole
 from tests.service.workload_house import open_house
 from tests.support import until
@@ -64,6 +66,18 @@ async def _at(whole: Whole, resource_id: str) -> list[dict[str, Any]]:
     ]
 
 
+async def _both_at(whole: Whole, resource_id: str) -> list[dict[str, Any]] | None:
+    found = await _at(whole, resource_id)
+    return found if len(found) == 2 else None
+
+
+async def _contribute(whole: Whole, resource_id: str) -> None:
+    """What is lent to this resource alone."""
+    project = await whole.made("/v1/projects", {"name": "P", "url": "https://p.example/"})
+    about = {"project_id": project["id"], "weight": 1, "authenticator": WEAK_KEY}
+    await whole.made("/v1/contributions", about | {"resource_ids": [resource_id]})
+
+
 async def _beat(whole: Whole) -> None:
     (workload,) = [service for service in whole.run.services if service.name == "workload"]
     await note_away(workload.database, whole.clock)
@@ -82,16 +96,9 @@ async def test_what_is_lent_to_a_cloud_alone_goes_to_its_stand_in_within_its_lim
             await _lend(whole, clouds[0], "north", quota={"machines": 2}),
             await _lend(whole, clouds[1], "south", max_machines=1),
         ]
-        project = await whole.made("/v1/projects", {"name": "P", "url": "https://p.example/"})
-        lent = {"project_id": project["id"], "weight": 1, "authenticator": WEAK_KEY, "resource_ids": [first]}
-        await whole.made("/v1/contributions", lent)
+        await _contribute(whole, first)
         await _name_stand_in(whole, first, second)
-
-        async def both_run() -> list[dict[str, Any]] | None:
-            found = await _at(whole, first)
-            return found if len(found) == 2 else None
-
-        before = await until(both_run, timeout=30, what="two machines, which is the quota")
+        before = await until(lambda: _both_at(whole, first), timeout=30, what="two machines, the quota")
         assert await _at(whole, second) == [], "nothing is lent to it"
 
         clouds[0].control.set_fault("unavailable", True)
@@ -109,11 +116,17 @@ async def test_what_is_lent_to_a_cloud_alone_goes_to_its_stand_in_within_its_lim
             lambda: _works_for(whole, 3), timeout=40, what="it, and the two that may run on, to count"
         )
 
+        assert await _are_counted(whole, second, 1, 0), "nobody knows what runs there"
         clouds[0].control.clear_faults()
         await _look(whole, first)
         await until(lambda: _answers(whole, first), timeout=60, what="a good answer")
         await _beat(whole)
         assert await _said(whole, "returned") == [], "it has to go on for a while"
+        await until(
+            lambda: _are_counted(whole, second, 1, 2),
+            timeout=40,
+            what="nothing new to be made in their place",
+        )
         monkeypatch.setattr(standing_in, "BACK_AFTER", timedelta())
         await until(lambda: _is_back(whole), timeout=40, what="it to be back")
 
@@ -149,6 +162,15 @@ async def test_a_cloud_that_is_asked_nothing_any_more_does_not_stay_away_for_eve
         (departed,), (returned,) = house.heard(ResourceDeparted), house.heard(ResourceReturned)
         assert "only observes" in returned.reason
         assert departed.resource_id == returned.resource_id
+
+
+async def _are_counted(whole: Whole, resource_id: str, *counts: int) -> bool:
+    """Whether so many machines hold quota where this resource is judged, and so many only what is left of it."""
+    (workload,) = [service for service in whole.run.services if service.name == "workload"]
+    async with workload.database.transaction() as session:
+        asks = await session.get_one(Resource, UUID(resource_id))
+        held, returning = await _read_held(session, asks, whole.clock.now())
+    return (len(held), len(returning)) == counts
 
 
 async def _works_for(whole: Whole, count: int) -> bool:

@@ -97,19 +97,24 @@ class Counted:
 
 
 def count(
-    quotas: Sequence[tuple[str, Quota]], held: Sequence[Held], priorities: Mapping[UUID, int], life_s: float
+    quotas: Sequence[tuple[str, Quota]],
+    held: Sequence[Held],
+    priorities: Mapping[UUID, int],
+    life_s: float,
+    returning: Sequence[Held] = (),
 ) -> Counted | None:
     """Choose who stays within the organisation's quotas; None: nothing is bounded.
 
     Where they are exceeded, the machines that stay are chosen among those of all its clusters: the young and the
-    highest priority first, then who would lose most.
+    highest priority first, then who would lose most. Those that are `returning` take of what is left for new ones and
+    push nobody out yet.
     """
     quota = tightest(known for _, known in quotas)
     if quota is None or not any(quota.bounds()):
         return None
     ranked = sorted((one for one in held if one.stays), key=lambda one: _rank_of(one, priorities, life_s))
     kept = Counter(one.cluster_id for one in keep_within(quota, ranked))
-    return Counted(quota, use_of(quota, held), kept)
+    return Counted(quota, use_of(quota, [*held, *returning]), kept)
 
 
 def bound_by_organisation(

@@ -8,11 +8,11 @@ judges all the same, and makes nothing new.
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from uuid import UUID
 
 import structlog
-from sqlalchemy import String, cast, func, or_, select
+from sqlalchemy import String, cast, false, func, or_, select
 from sqlalchemy.exc import DBAPIError
 
 from libs.common.contracts.supply import UNHEARD
@@ -65,10 +65,10 @@ async def grant(
         return Grant(rules, {})
     if not any(taken.is_ours for taken in rulebook.taken):
         is_ours = await _lock(session, rulebook)
-        held = await _read_held(session, rulebook.resource, now)
+        held, returning = await _read_held(session, rulebook.resource, now)
         working = share_out(demands, held, apart=apart) if shares_out else None
         priorities = working.priorities if working else {}
-        counted = count(rulebook.quotas, held, priorities, rulebook.longest_life_s)
+        counted = count(rulebook.quotas, held, priorities, rulebook.longest_life_s, returning)
         rulebook.taken[:] = [Taken(is_ours, held, working, counted)]
     [taken] = rulebook.taken
     place = _place(cluster, rules)
@@ -139,32 +139,38 @@ async def _lock(session: Session, rulebook: Rulebook) -> bool:
     return True
 
 
-async def _read_held(session: Session, asks: Resource, now: datetime) -> list[Held]:
-    """Every machine of the organisation that takes anything, as it is now that the lock is held.
+async def _read_held(session: Session, asks: Resource, now: datetime) -> tuple[list[Held], list[Held]]:
+    """Every machine of the organisation that takes anything, as it is now that the lock is held; then those returning.
 
-    Machines on a cloud that is away take nothing of what others may have, unless their guests are heard of. For that
-    cloud itself they count: when it is back, no more of all of them may stay than the quota allows.
+    Machines on a cloud that is away take nothing of what others may have, unless their guests are heard of; once it
+    answers again nothing new is made in their place. For that cloud itself they count: when it is back, no more of all
+    of them may stay than the quota allows.
     """
     resources = select(Resource.id).where(Resource.organisation_id == asks.organisation_id)
+    away = resources.where(Resource.away_since.is_not(None))
+    is_heard = func.coalesce(Machine.health.not_in(UNHEARD), false())
+    is_out = ~is_heard & Machine.resource_id.in_(away) if asks.away_since is None else false()
     rows = select(
         Machine.id, Machine.cluster_id, Machine.resource_id, Machine.vcpus, Machine.memory_mib,
         Machine.disk_gib, Machine.state, Machine.wanted_by_hand, Machine.created_at, Machine.running_since,
+        is_out.label("is_out"),
     ).where(Machine.resource_id.in_(resources), Machine.state.in_(LIVE), Machine.derivation_id.is_(None))  # fmt: skip
-    if asks.away_since is None:
-        is_heard = Machine.health.is_not(None) & Machine.health.not_in(UNHEARD)
-        away = resources.where(Resource.away_since.is_not(None))
-        rows = rows.where(or_(is_heard, Machine.resource_id.not_in(away)))
-    return [
-        Held(
-            id=row.id,
-            cluster_id=row.cluster_id,
-            resource_id=row.resource_id,
-            vcpus=row.vcpus,
-            memory_mib=row.memory_mib,
-            disk_gib=row.disk_gib,
-            stays=row.state in COUNTED and not row.wanted_by_hand,
-            age_s=(now - row.created_at).total_seconds(),
-            progress_s=(now - row.running_since).total_seconds() if row.running_since else 0.0,
-        )
-        for row in await session.execute(rows)
+    answers = resources.where(Resource.well_since.is_not(None))
+    found = (await session.execute(rows.where(or_(~is_out, Machine.resource_id.in_(answers))))).all()
+    return [_held(row, now) for row in found if not row.is_out], [
+        _held(row, now) for row in found if row.is_out
     ]
+
+
+def _held(row: Any, now: datetime) -> Held:
+    return Held(
+        id=row.id,
+        cluster_id=row.cluster_id,
+        resource_id=row.resource_id,
+        vcpus=row.vcpus,
+        memory_mib=row.memory_mib,
+        disk_gib=row.disk_gib,
+        stays=row.state in COUNTED and not row.wanted_by_hand,
+        age_s=(now - row.created_at).total_seconds(),
+        progress_s=(now - row.running_since).total_seconds() if row.running_since else 0.0,
+    )

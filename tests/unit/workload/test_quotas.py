@@ -86,6 +86,19 @@ def test_all_clusters_together_never_get_more_than_the_quota(
         assert all(used_by(kept, kind) <= most for kind, most in quota.bounds())
 
 
+@given(FLEETS, FLEETS, QUOTAS)
+def test_who_is_about_to_come_back_leaves_less_for_new_ones_and_pushes_nobody_out(
+    fleet: list[Held], absent: list[Held], quota: Quota
+) -> None:
+    quotas, returning = [("p", quota)], [replace(one, id=UUID(int=one.id.int + 50)) for one in absent]
+    alone, with_them = count(quotas, fleet, {}, 60.0), count(quotas, fleet, {}, 60.0, returning)
+    assert alone is not None
+    assert with_them is not None
+    assert with_them.kept == alone.kept
+    for kind, _ in quota.bounds():
+        assert with_them.used[kind] == used_by([*fleet, *returning], kind)
+
+
 @given(FLEETS, st.integers(0, 10), st.dictionaries(st.integers(0, 9), st.integers(-2, 2)))
 def test_a_lowered_quota_leaves_the_highest_priority_and_the_most_progress(
     fleet: list[Held], most: int, ranks: dict[int, int]
