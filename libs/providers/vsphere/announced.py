@@ -120,7 +120,7 @@ class ComingWatch:
         """Take up what has begun; returns what is scheduled."""
         acts, is_whole = await read_acts(line)
         self._warn("vsphere.recent_tasks_too_many", PAGE, 0 if is_whole else None)
-        news = self._choose([act for act in acts if act.machine.id not in ours])
+        news = self._choose(acts, ours)
         about = [act.machine for act in news] + [each.about for each in plan]
         refs = list(dict.fromkeys(ref for ref in about if ref.kind == "VirtualMachine"))
         self._warn("vsphere.planned_too_many", 2 * MOST_MACHINES, max(0, len(refs) - 2 * MOST_MACHINES))
@@ -131,12 +131,16 @@ class ComingWatch:
             self._take(act, machines.get(act.machine.id), hosts, moves, now)
         return [found for each in plan if (found := _tell_planned(each, machines, hosts)) is not None]
 
-    def _choose(self, acts: Sequence[Act]) -> list[Act]:
-        """Those that are new or still run, as many as are looked at in a round; an end is looked at once."""
+    def _choose(self, acts: Sequence[Act], ours: Collection[str]) -> list[Act]:
+        """Those that are new or still run, as many as are looked at in a round; an end is looked at once.
+
+        What ended while its machine was ours is known: one that becomes a template is none of ours any more.
+        """
         ended = {act.task for act in acts if act.has_ended}
         known = ended if self._known is None else self._known & ended
+        known |= {act.task for act in acts if act.task in ended and act.machine.id in ours}
         # The list begins with the oldest: what runs for long must not hide what has just begun.
-        open_ = [act for act in reversed(acts) if act.task not in known]
+        open_ = [act for act in reversed(acts) if act.task not in known and act.machine.id not in ours]
         news = sorted(open_, key=lambda act: self._looked.get(act.task, 0))[:MOST_MACHINES]
         self._warn("vsphere.tasks_too_many", MOST_MACHINES, len(open_) - len(news))
         self._rounds += 1

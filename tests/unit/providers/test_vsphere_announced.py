@@ -162,7 +162,10 @@ async def test_what_failed_ours_and_what_brings_no_load_is_not_told(
     line.begin("task-6", "VirtualMachine.powerOn", "vm-gone")
     assert await look(watch, line) == [(Coming.POWER_ON, "host-1", 0.25, 0)]
     line.begin("task-1", "VirtualMachine.powerOn", "vm-1", "error")
+    line.begin("task-2", "VirtualMachine.powerOn", "vm-ours", "success")
     assert await look(watch, line) == []
+    told = await watch.look(cast(Any, line), CLUSTERS, set(), LATER)  # it became a template
+    assert told == {"domain-c1": (), "domain-c2": ()}
 
 
 async def test_a_migration_is_told_of_where_it_goes_as_soon_as_that_is_known(
