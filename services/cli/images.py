@@ -132,7 +132,9 @@ def derive_template(  # noqa: PLR0913, PLR0917 - each option of a command is a p
     }
 
     async def work(client: Client) -> Any:
-        known, version = _version_of([await find(client, TEMPLATE, _split(name)[0])], name)
+        names = {one["name"] for one in await client.pages(TEMPLATE.path)}
+        known = await find(client, TEMPLATE, name if name in names else _split(name)[0])
+        known, version = _version_of([known], name)
         path = f"{TEMPLATE.path}/{known['id']}/versions/{version['version']}/derive"
         return await client.call("POST", path, body)
 
@@ -205,7 +207,8 @@ def _words(given: str) -> list[str]:
 
 def _version_of(templates: list[Item], wanted: str) -> tuple[Item, Item]:
     """`NAME`, its newest approved version, or `NAME:VERSION`; a template's id serves as its name."""
-    name, number = _split(wanted)
+    is_name = any(wanted == one["name"] for one in templates)  # `debian:12` may be one
+    name, number = (wanted, "") if is_name else _split(wanted)
     known = _template_of(templates, name)
     versions = {one["version"]: one for one in known["versions"]}
     approved = [one["version"] for one in known["versions"] if one["state"] == "approved"]

@@ -1,5 +1,8 @@
 """An image is made: a small machine beside those that are lent installs, turns itself off and becomes a template."""
 
+import asyncio
+from collections.abc import Sequence
+from contextlib import suppress
 from datetime import timedelta
 from typing import Any
 from uuid import UUID, uuid4
@@ -7,15 +10,21 @@ from uuid import UUID, uuid4
 import pytest
 import yaml
 
-from libs.common.contracts.action import MachineDestroyed, MachineRequested
+from libs.common.contracts.action import MachineDestroyed, MachineRequested, ResourceReleased
 from libs.common.contracts.derivation import DerivationChanged, DerivationMoved
+from libs.common.contracts.resource import Mode
 from libs.common.contracts.supply import TemplateState
 from libs.common.ids import new_id
 from libs.providers.base import Cause, Rejected
 from libs.providers.simulated.session import SimulatedProvider
-from services.workload.usecases import looking
+from services.workload.domain.steps import Act
+from services.workload.models import Resource
+from services.workload.usecases import deriving, looking, probing
+from services.workload.usecases.asking import is_still_due
+from services.workload.usecases.looking import Due
 from tests.service.workload_house import House, open_house
 from tests.service.workload_words import POLICY
+from tests.support import until
 
 
 def wanted(
@@ -36,6 +45,11 @@ def told(house: House) -> list[tuple[str, str]]:
 
 def templates(house: House) -> set[str]:
     return {name for name in house.cloud.state().templates if name.startswith("tides-")}
+
+
+async def looked_after(house: House) -> Sequence[UUID]:
+    async with house.hands().database.transaction() as session:
+        return await deriving.resources_with_derivations(session)
 
 
 async def until_step(house: House, step: str, asked: DerivationChanged | None = None) -> DerivationMoved:
@@ -83,10 +97,12 @@ async def test_a_builder_beside_what_is_lent_becomes_a_template_that_goes_when_i
         await house.tell(wanted(house, 2, asked.derivation_id, over=True, kept=True, outcome="version 2"))
         version = {"version_id": asked.derivation_id, "version": 2, "reference": made.reference}
         await house.change_template(**version)
+        assert await looked_after(house) == [], "one that is in use asks for nothing"
         await house.execute(
             "update machine set template_version_id = $1 where derivation_id is null", asked.derivation_id
         )
         await house.change_template(**version, state=TemplateState.REVOKED)
+        assert len(await looked_after(house)) == 1
         await house.run(10)
         assert templates(house) == {builder.name}, "machines of it are still draining"
         await house.run(120)
@@ -98,7 +114,8 @@ async def test_a_builder_beside_what_is_lent_becomes_a_template_that_goes_when_i
 async def test_of_one_that_is_over_before_it_is_done_nothing_is_left_on_a_resource_that_only_observes(
     database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(looking, "GIVEN_UP_AFTER", timedelta(seconds=30))
+    monkeypatch.setattr(looking, "GIVEN_UP_AFTER", timedelta(seconds=10))
+    monkeypatch.setattr(looking, "EMPTY_LOOKS", 3)
     async with open_house(database_url) as house:
         await house.tell(house.resource, house.template)
         house.own(0.95)
@@ -121,7 +138,7 @@ async def test_of_one_that_is_over_before_it_is_done_nothing_is_left_on_a_resour
         assert house.cloud.truth().machines == ()
         assert (await house.machines(live=False))[0]["reason"] == "cancelled by Ada"
 
-        # The cloud made a template of the next, and nobody heard of it before its time was over.
+        # The cloud made a template of the next, nobody heard of it, and the resource is given back meanwhile.
         hands, second = house.hands(), wanted(house)
         await house.tell(second)
         await until_step(house, "running", second)
@@ -129,10 +146,14 @@ async def test_of_one_that_is_over_before_it_is_done_nothing_is_left_on_a_resour
         builder = next(one for one in house.cloud.truth().machines)
         house.cloud.control.switch_off_machine(builder.name)
         await provider.keep_as_template(builder.name)
-        await house.tell(wanted(house, 2, second.derivation_id, over=True, outcome="its time is over"))
+        await house.change_resource(mode=Mode.DRAINING)
         assert templates(house) == {builder.name}
-        await house.run(160)
-        assert templates(house) == set()
+        for _ in range(30):
+            if house.heard(ResourceReleased):
+                break
+            await house.run(10)
+        assert house.heard(ResourceReleased)
+        assert templates(house) == set(), "nothing is left of what is released, whatever templates says of it"
         assert house.cloud.truth().machines == ()
         assert await house.states() == []
 
@@ -162,3 +183,98 @@ async def test_the_owner_comes_first_and_a_refused_template_ends_with_the_reason
         last = await until_step(house, "ended", asked)
         assert "MarkAsTemplate" in last.reason
         assert house.cloud.truth().machines == ()
+
+
+async def test_builders_come_one_by_one_and_one_that_nobody_ends_or_that_holds_keys_is_no_template(
+    database_url: str,
+) -> None:
+    async with open_house(database_url) as house:
+        await house.tell(house.resource, house.template)
+        await house.assign()
+        await house.run(20)
+        late, next_one = wanted(house), wanted(house)
+        await house.tell(late)
+        await house.execute("update cluster set deploy_failures = 3")
+        await until_step(house, "running", late)
+        await house.tell(next_one)
+        [builder] = house.cloud.truth().machines
+        last = await until_step(house, "waiting", next_one)
+        assert last.reason == f"another image is being made there: {builder.name}"
+        assert await house.fetch("select deploy_failures from cluster") == [{"deploy_failures": 3}]
+        assert await why_no_probe(house) != "a machine of before is still leaving"
+        await a_locked_cluster_is_waited_for_before_its_machines(house)
+
+        past = house.clock.now() - deriving.LATE_AFTER
+        await house.execute("update derivation set until = $1 where id = $2", past, late.derivation_id)
+        assert "nobody has said so" in (await until_step(house, "ended", late)).reason
+
+        # An older process made the next: it has the token and the keys of a machine that is lent.
+        running = await until_step(house, "running", next_one)
+        assert running.machine_id is not None
+        assert await is_due(house, Act.CREATE, running.machine_id)
+        assert await is_due(house, Act.KEEP, running.machine_id)
+        await house.execute("update machine set attached = '{}' where id = $1", running.machine_id)
+        assert not await is_due(house, Act.KEEP, running.machine_id)
+        house.cloud.control.switch_off_machine(f"tides-{running.machine_id}")
+        assert "an older Tides" in (await until_step(house, "ended", next_one)).reason
+        assert (templates(house), house.cloud.truth().machines) == (set(), ())
+
+        third = wanted(house)
+        await house.tell(third)
+        await until_step(house, "requested", third)
+        [row] = await house.fetch("select id from machine where derivation_id = $1", third.derivation_id)
+        await house.execute("update derivation set over = true where id = $1", third.derivation_id)
+        assert not await is_due(house, Act.CREATE, row["id"]), (
+            "whoever cancelled it has not been heard by the beat yet"
+        )
+
+        await house.change_template(state=TemplateState.REVOKED)
+        fourth = wanted(house)
+        await house.tell(fourth)
+        assert (await until_step(house, "ended", fourth)).reason == "its origin was revoked"
+
+
+async def is_due(house: House, act: Act, machine_id: UUID) -> bool:
+    due = Due(act, machine_id, f"tides-{machine_id}", "lab", "asked for")
+    async with house.hands().database.transaction() as session:
+        resource = await session.get_one(Resource, house.resource.resource_id)
+        return await is_still_due(session, resource, due)
+
+
+class _Undone(Exception):
+    """Nothing of this transaction is to last."""
+
+
+async def why_no_probe(house: House) -> str | None:
+    """What a probe would wait for."""
+    why = None
+    with suppress(_Undone):
+        async with house.hands().database.transaction() as session:
+            resource = await session.get_one(Resource, house.resource.resource_id)
+            resource.probe_id = uuid4()
+            await probing.probe(house.hands().means, session, resource.id, has_door=True)
+            why = resource.probe_reason
+            raise _Undone
+    return why
+
+
+async def a_locked_cluster_is_waited_for_before_its_machines(house: House) -> None:
+    """Whoever revokes a template or drains a machine locks clusters first: else both would wait for each other."""
+
+    async def derive() -> None:
+        async with house.hands().database.transaction() as session:
+            await deriving.derive(house.hands().means, session, house.resource.resource_id)
+
+    async with house.schema() as one, one.transaction():
+        await one.execute("select 1 from cluster for no key update")
+        task = asyncio.create_task(derive())
+
+        async def waits() -> bool:
+            return task.done() or bool(
+                await one.fetchval("select exists(select from pg_locks where not granted)")
+            )
+
+        await until(waits, timeout=30, what="a wait for the cluster")
+        assert not task.done()
+        await one.execute("select 1 from machine for update nowait")
+    await task

@@ -7,6 +7,7 @@ from libs.providers.values import MachineSeen, Power
 from services.workload.domain.states import PRESENT, MachineState, Wanted
 
 _S = MachineState
+_MAY_BE_KEPT = frozenset({_S.STARTING, _S.RUNNING, _S.LOST})
 
 
 class Act(StrEnum):
@@ -49,11 +50,13 @@ def next_step(state: MachineState, wanted: Wanted, seen: MachineSeen | None, *, 
 def next_build_step(state: MachineState, wanted: Wanted, seen: MachineSeen | None, *, has_run: bool) -> Step:
     """The step for a machine that becomes an image: it turns itself off when it is done, and has no work to end.
 
-    One that has run and is not shown may be a template already: keeping it once more says so, or that it is gone.
+    One that has run and is not shown may be a template already, also where it counts as lost by now: keeping it once
+    more says so, or that it is gone.
     """
-    may_be_done = seen is None or (seen.power is Power.OFF and seen.task is None)
-    if state in {_S.STARTING, _S.RUNNING} and wanted is Wanted.RUNNING and has_run and may_be_done:
-        return Step(state, Act.KEEP)
+    if has_run and wanted is Wanted.RUNNING:
+        is_off = seen is not None and seen.power is Power.OFF and seen.task is None
+        if (state in {_S.STARTING, _S.RUNNING} and is_off) or (state in _MAY_BE_KEPT and seen is None):
+            return Step(state, Act.KEEP)
     return next_step(state, wanted, seen, drained=True)
 
 

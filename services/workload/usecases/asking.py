@@ -6,8 +6,9 @@ from libs.common.db import Session
 from libs.harvest.types import Rung
 from services.workload.domain.states import ENDED, MachineState, Wanted
 from services.workload.domain.steps import Act
-from services.workload.models import Cluster, Machine, Resource, Template
+from services.workload.models import Cluster, Derivation, Machine, Resource, Template
 from services.workload.usecases.following import is_probe
+from services.workload.usecases.images import MODES, is_tainted
 from services.workload.usecases.looking import Due
 
 
@@ -18,7 +19,8 @@ async def is_still_due(session: Session, resource: Resource, due: Due) -> bool:
     machine = await session.get_one(Machine, due.machine_id)
     match due.act:
         case Act.KEEP:
-            return machine.state not in ENDED and machine.wanted is Wanted.RUNNING
+            is_wanted = machine.state not in ENDED and machine.wanted is Wanted.RUNNING
+            return is_wanted and resource.mode in MODES and not is_tainted(machine)
         case Act.DELETE:
             return machine.state is MachineState.DESTROYING
         case Act.POWER_ON:
@@ -32,6 +34,10 @@ async def is_still_due(session: Session, resource: Resource, due: Due) -> bool:
 async def _may_be_made(session: Session, resource: Resource, machine: Machine) -> bool:
     """Whether lending allows another clone now; one that the cloud has begun may be finished on a harder rung."""
     template = await session.get(Template, machine.template_version_id)
+    if machine.derivation_id is not None:
+        derivation = await session.get(Derivation, machine.derivation_id)
+        if derivation is None or derivation.over:
+            return False
     is_apart = is_probe(resource, machine) or machine.derivation_id is not None
     may_be = resource.mode == Mode.LEND or (resource.mode == Mode.OBSERVE and is_apart)
     if not may_be or template is None or template.state != TemplateState.APPROVED:

@@ -9,6 +9,7 @@ from sqlalchemy import func, or_, select
 
 from libs.boinc.image import Component, Proxy, Surroundings, render_image_data
 from libs.common.contracts.derivation import DerivationMoved, Step
+from libs.common.contracts.resource import Mode
 from libs.common.db import Session, among
 from libs.common.ids import new_id
 from libs.guest import agent_source
@@ -18,6 +19,9 @@ from services.workload.models import Derivation, Machine
 from services.workload.usecases.recording import record
 
 log = structlog.get_logger(__name__)
+
+MODES = (Mode.OBSERVE, Mode.LEND, Mode.PAUSED)
+"""Of a resource on which a builder may stay."""
 
 
 def user_data_of(derivation: Derivation) -> str:
@@ -39,18 +43,39 @@ async def resources_to_look_at(session: Session, resource_ids: Sequence[UUID]) -
 
 
 async def to_clear(session: Session, resource_id: UUID) -> list[tuple[UUID, str, str]]:
-    """Derivations whose templates are to go, with the template's name and why; each builder has ended."""
+    """Derivations whose templates are to go, with the template's name and why; each builder has ended.
+
+    Of a builder that ended and was no template to our knowledge there may be one all the same. That goes at once: a
+    resource that is being given back would else be released before templates has said that the derivation is over.
+    """
+    is_failed = Derivation.over.is_(False) & Derivation.step.is_distinct_from(Step.MADE.value)
     rows = (
-        select(Derivation, Machine.name)
+        select(Derivation, Machine)
         .join(Machine, Machine.derivation_id == Derivation.id)
         .where(Derivation.resource_id == resource_id, Machine.state.in_(ENDED))
-        .where(Derivation.discarded, Derivation.cleared.is_(False))
+        .where(or_(Derivation.discarded, is_failed), Derivation.cleared.is_(False))
         .order_by(Derivation.id)
     )
     return [
-        (derivation.id, name, f"nothing of it may be left: {derivation.outcome}")
-        for derivation, name in (await session.execute(rows)).all()
+        (derivation.id, machine.name, f"nothing of it may be left: {derivation.outcome or machine.reason}")
+        for derivation, machine in (await session.execute(rows)).all()
     ]
+
+
+async def count_undecided(session: Session, resource_id: UUID) -> int:
+    """Templates that were made and may be in nobody's books: templates has not said yet whether each is kept."""
+    waiting = (Derivation.resource_id == resource_id) & Derivation.over.is_(False)
+    made = select(func.count()).where(waiting, Derivation.step == Step.MADE.value)
+    return int(await session.scalar(made) or 0)
+
+
+def is_tainted(machine: Machine) -> bool:
+    """Whether a process that knows no derivations asked the cloud for the builder, as a machine that is lent.
+
+    Only such a one writes down what a builder was attached to. It holds a token, and maybe keys: no template is ever
+    made of it.
+    """
+    return machine.attached is not None
 
 
 async def templates_of_ours(session: Session, resource_id: UUID) -> set[str]:

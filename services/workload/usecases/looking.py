@@ -37,7 +37,7 @@ from services.workload.domain.states import (
 )
 from services.workload.domain.steps import Act, Step, next_build_step, next_step
 from services.workload.models import Cluster, Machine, Resource
-from services.workload.usecases.images import templates_of_ours, to_clear
+from services.workload.usecases.images import count_undecided, templates_of_ours, to_clear
 from services.workload.usecases.leasing import forget_failures
 from services.workload.usecases.recording import record
 from services.workload.usecases.sweeping import Stray, sweep
@@ -77,7 +77,7 @@ class Look:
 
     due: list[Due] = field(default_factory=list)
     live: int = 0
-    """Machines that have not been destroyed, and orphans."""
+    """Machines that have not been destroyed, orphans, and templates that may have to go."""
     is_first: bool = False
     """Whether this database had never seen what is there: judging waited for it."""
 
@@ -186,6 +186,7 @@ async def settle_look(
     look.due += [Due(Act.DELETE, None, name, "", why, identity) for identity, name, why in leftovers]
     is_live = [machine for machine in machines if machine.state is not MachineState.DESTROYED]
     look.live = len(is_live) + len(strays) + len(leftovers)
+    look.live += 0 if look.live else await count_undecided(session, resource.id)
     forget_failures(resource)
     return look
 
@@ -336,7 +337,8 @@ def _move(scene: _Scene, machine: Machine, to: MachineState, why: str | None = N
         machine.reason = reason
     if to is MachineState.RUNNING and machine.running_since is None:
         machine.running_since = scene.now
-        scene.clusters[machine.cluster_id].deploy_failures = 0
+        if machine.derivation_id is None:  # a builder says nothing for those that are lent
+            scene.clusters[machine.cluster_id].deploy_failures = 0
     if event is not None and machine.derivation_id is None:
         about = about_machine(machine, scene.now, reason)
         if event is MachineDraining:

@@ -112,7 +112,7 @@ async def _begin(means: Means, session: Session, resource: Resource, now: dateti
         return _Progress(Step.WAITING, "what is there has not been looked at yet")
     if resource.sweep_stopped is not None:
         return _Progress(Step.WAITING, f"the sweeper waits for a person: {resource.sweep_stopped}")
-    mine = (Machine.resource_id == resource.id) & Machine.state.in_(LIVE)
+    mine = (Machine.resource_id == resource.id) & Machine.state.in_(LIVE) & Machine.derivation_id.is_(None)
     if await session.scalar(select(Machine.id).where(mine).limit(1)) is not None:
         return _Progress(Step.WAITING, "a machine of before is still leaving")
     rows = select(Cluster).where(Cluster.resource_id == resource.id).order_by(Cluster.id)

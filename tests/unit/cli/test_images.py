@@ -114,3 +114,14 @@ def test_a_derivation_is_asked_for_shown_and_cancelled(house: House, tides: Type
     assert "nothing is being derived" in none.err
     unknown = tides("template", "derive", "worker:9", "--with", "boinc")
     assert "has no version 9" in unknown.err
+
+
+def test_a_template_whose_name_looks_like_a_version_is_derived_from_by_its_name(
+    house: House, tides: Type
+) -> None:
+    house.kept["templates"][0]["name"] = "debian:12"
+    house.answers["POST", f"{PATH}/versions/2/derive"] = (202, derivation(1, "running"))
+
+    for named in ("debian:12", "debian:12:2"):
+        begun = tides("template", "derive", named, "--with", "boinc")
+        assert begun.code == 0, begun.err

@@ -16,7 +16,7 @@ from services.workload.domain.states import (
     Wanted,
     advance,
 )
-from services.workload.domain.steps import Act, next_step
+from services.workload.domain.steps import Act, next_build_step, next_step
 
 
 def a_machine_seen(
@@ -107,3 +107,27 @@ def test_every_state_leads_to_destroyed(state: MachineState) -> None:
         reached |= frontier
 
     assert MachineState.DESTROYED in reached
+
+
+@given(st.sampled_from(sorted(LIVE)), st.sampled_from(list(Wanted)), SEEN, st.booleans())
+def test_a_builder_is_kept_only_when_it_has_run_and_is_off_or_out_of_sight(
+    state: MachineState, wanted: Wanted, seen: MachineSeen | None, has_run: bool
+) -> None:
+    step = next_build_step(state, wanted, seen, has_run=has_run)
+
+    advance(state, step.state)
+    if step.act is Act.KEEP:
+        assert (has_run, wanted) == (True, Wanted.RUNNING)
+        assert seen is None or (seen.power, seen.task) == (Power.OFF, None)
+    elif has_run and wanted is Wanted.RUNNING and state is MachineState.RUNNING:
+        assert seen is not None, "it may be a template already"
+        assert step.act is None or seen.power is Power.SUSPENDED
+
+
+def test_a_builder_that_counts_as_lost_may_be_a_template_all_the_same() -> None:
+    """Its being made one was not answered, twice, and three looks did not show it."""
+    step = next_build_step(MachineState.LOST, Wanted.RUNNING, None, has_run=True)
+
+    assert (step.state, step.act) == (MachineState.LOST, Act.KEEP)
+    found = next_build_step(MachineState.LOST, Wanted.RUNNING, a_machine_seen(), has_run=True)
+    assert (found.state, found.act) == (MachineState.STARTING, None)
