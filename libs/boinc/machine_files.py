@@ -126,13 +126,15 @@ RestartSec=30
 WantedBy=multi-user.target
 """
 
-# A client that starts once has an identity, which every clone would share: it is masked until it is cleaned away.
+# A client that starts once has an identity, which every clone would share: it is masked until it is cleaned away. One
+# that the origin holds and starts is stopped before, for at its end it writes down who it is.
 _BUILD = """\
 #!/bin/sh
 # Run again until it succeeds: without network it comes back in half a minute.
 set -eu
 timeout 600 cloud-init status --wait >/dev/null || true
-{install}data=/var/lib/boinc-client
+{install}systemctl stop boinc-client || true
+data=/var/lib/boinc-client
 [ -d $data ] || data=/var/lib/boinc
 rm -f $data/client_state*.xml $data/account*.xml $data/acct_mgr*.xml
 [ ! -e /etc/boinc-client/gui_rpc_auth.cfg ] || : >/etc/boinc-client/gui_rpc_auth.cfg

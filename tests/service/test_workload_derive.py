@@ -19,7 +19,7 @@ from libs.providers.base import Cause, Rejected
 from libs.providers.simulated.session import SimulatedProvider
 from services.workload.domain.steps import Act
 from services.workload.models import Resource
-from services.workload.usecases import deriving, looking, probing
+from services.workload.usecases import deriving, images, looking, probing
 from services.workload.usecases.asking import is_still_due
 from services.workload.usecases.looking import Due
 from tests.service.workload_house import House, open_house
@@ -45,6 +45,13 @@ def told(house: House) -> list[tuple[str, str]]:
 
 def templates(house: House) -> set[str]:
     return {name for name in house.cloud.state().templates if name.startswith("tides-")}
+
+
+async def register_again(house: House, version_id: UUID) -> None:
+    """A person makes the same image another version, 9."""
+    alike = "select gen_random_uuid() as version_id, 9 as version, 'draft' as state"
+    copied = "select (jsonb_populate_record(t, to_jsonb(a))).* from template t"
+    await house.execute(f"insert into template {copied}, ({alike}) a where t.version_id = $1", version_id)
 
 
 async def looked_after(house: House) -> Sequence[UUID]:
@@ -105,7 +112,11 @@ async def test_a_builder_beside_what_is_lent_becomes_a_template_that_goes_when_i
         assert len(await looked_after(house)) == 1
         await house.run(10)
         assert templates(house) == {builder.name}, "machines of it are still draining"
+        await register_again(house, asked.derivation_id)
         await house.run(120)
+        assert templates(house) == {builder.name}, "a person registered the same image as another version"
+        await house.execute("delete from template where version = 9")
+        await house.run(10)
         assert templates(house) == set()
         [row] = await house.fetch("select discarded, cleared from derivation")
         assert tuple(row.values()) == (True, True)
@@ -156,6 +167,21 @@ async def test_of_one_that_is_over_before_it_is_done_nothing_is_left_on_a_resour
         assert templates(house) == set(), "nothing is left of what is released, whatever templates says of it"
         assert house.cloud.truth().machines == ()
         assert await house.states() == []
+        await one_that_is_made_is_waited_for(house)
+
+
+async def one_that_is_made_is_waited_for(house: House) -> None:
+    """It is given back before templates says whether it is kept."""
+    await house.change_resource(mode=Mode.OBSERVE)
+    third = wanted(house)
+    await house.tell(third)
+    await until_step(house, "made", third)
+    await house.change_resource(mode=Mode.DRAINING)
+    await house.run(20)
+    assert len(house.heard(ResourceReleased)) == 1
+    await house.tell(wanted(house, 2, third.derivation_id, over=True, outcome="cancelled by Ada"))
+    await house.run(20)
+    assert (templates(house), len(house.heard(ResourceReleased))) == (set(), 2)
 
 
 async def test_the_owner_comes_first_and_a_refused_template_ends_with_the_reason(
@@ -204,7 +230,7 @@ async def test_builders_come_one_by_one_and_one_that_nobody_ends_or_that_holds_k
         assert await why_no_probe(house) != "a machine of before is still leaving"
         await a_locked_cluster_is_waited_for_before_its_machines(house)
 
-        past = house.clock.now() - deriving.LATE_AFTER
+        past = house.clock.now() - images.LATE_AFTER
         await house.execute("update derivation set until = $1 where id = $2", past, late.derivation_id)
         assert "nobody has said so" in (await until_step(house, "ended", late)).reason
 

@@ -34,8 +34,6 @@ from services.workload.usecases.rules import Rulebook, open_rulebook
 log = structlog.get_logger(__name__)
 
 SAY_AGAIN_AFTER = timedelta(seconds=30)
-LATE_AFTER = timedelta(minutes=5)
-"""Templates ends what is late. Where it does not, a builder does not stay on its owner's host for that."""
 VCPUS, MEMORY_MIB = 2, 2048
 FREE_AFTERWARDS = 0.15
 """Of a host's memory: so much stays free when the builder is there, and of the datastore at least."""
@@ -81,7 +79,9 @@ async def derive(means: Means, session: Session, resource_id: UUID) -> None:
         elif machine is None:
             _tell(session, derivation, await _begin(means, session, resource, derivation, clusters), now)
         elif derivation.step != Step.MADE:
-            _give_way(resource, clusters[machine.cluster_id], machine, now >= derivation.until + LATE_AFTER)
+            _give_way(
+                resource, clusters[machine.cluster_id], machine, now >= derivation.until + images.LATE_AFTER
+            )
             _tell(session, derivation, _of_machine(machine), now)
 
 
@@ -91,7 +91,7 @@ async def _put_away(session: Session, derivation: Derivation, machine: Machine |
         version = await session.get(Template, derivation.id)
         if version is None or version.state != TemplateState.REVOKED:
             return
-        if await images.is_in_use(session, derivation.id):
+        if await images.is_in_use(session, version):
             return
         derivation.outcome = "its version was revoked and no machine is left of it"
     if machine is not None and machine.state not in ENDED and machine.wanted is not Wanted.GONE:

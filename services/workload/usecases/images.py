@@ -1,7 +1,7 @@
 """Images in the cloud: machines that became templates, and templates of which nothing may be left."""
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from uuid import UUID
 
 import structlog
@@ -10,18 +10,21 @@ from sqlalchemy import func, or_, select
 from libs.boinc.image import Component, Proxy, Surroundings, render_image_data
 from libs.common.contracts.derivation import DerivationMoved, Step
 from libs.common.contracts.resource import Mode
+from libs.common.contracts.supply import TemplateState
 from libs.common.db import Session, among
 from libs.common.ids import new_id
 from libs.guest import agent_source
 from libs.providers.values import TemplateSeen
 from services.workload.domain.states import ENDED, LIVE, MachineState, Wanted, advance
-from services.workload.models import Derivation, Machine
+from services.workload.models import Derivation, Machine, Template
 from services.workload.usecases.recording import record
 
 log = structlog.get_logger(__name__)
 
 MODES = (Mode.OBSERVE, Mode.LEND, Mode.PAUSED)
 """Of a resource on which a builder may stay."""
+LATE_AFTER = timedelta(minutes=5)
+"""Templates ends what is late. Where it does not, nothing waits for its word any longer."""
 
 
 def user_data_of(derivation: Derivation) -> str:
@@ -62,9 +65,13 @@ async def to_clear(session: Session, resource_id: UUID) -> list[tuple[UUID, str,
     ]
 
 
-async def count_undecided(session: Session, resource_id: UUID) -> int:
-    """Templates that were made and may be in nobody's books: templates has not said yet whether each is kept."""
+async def count_undecided(session: Session, resource_id: UUID, now: datetime) -> int:
+    """Templates that were made and may be in nobody's books: templates has not said yet whether each is kept.
+
+    It says so in a moment, or when their time is over; what it has not said by then is waited for no longer.
+    """
     waiting = (Derivation.resource_id == resource_id) & Derivation.over.is_(False)
+    waiting &= Derivation.until > now - LATE_AFTER
     made = select(func.count()).where(waiting, Derivation.step == Step.MADE.value)
     return int(await session.scalar(made) or 0)
 
@@ -116,7 +123,16 @@ async def settle_kept(session: Session, machine_id: UUID, seen: TemplateSeen, no
     log.info("derivation.made", machine=machine.name, template=seen.reference)
 
 
-async def is_in_use(session: Session, version_id: UUID) -> bool:
-    """Whether a machine of this version lives: it may share its disks with the template."""
-    living = select(func.count()).where(Machine.template_version_id == version_id, Machine.state.in_(LIVE))
-    return bool(await session.scalar(living))
+async def is_in_use(session: Session, version: Template) -> bool:
+    """Whether a machine of this version lives: it may share its disks with the template. Or another version is the same
+    image: somebody registered it by hand, as one who takes back that it was revoked does."""
+    living = select(Machine.id).where(
+        Machine.template_version_id == version.version_id, Machine.state.in_(LIVE)
+    )
+    alike = select(Template.version_id).where(
+        Template.resource_id == version.resource_id,
+        Template.reference == version.reference,
+        Template.version_id != version.version_id,
+        Template.state != TemplateState.REVOKED.value,
+    )
+    return any([await session.scalar(query.limit(1)) is not None for query in (living, alike)])

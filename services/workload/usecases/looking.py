@@ -186,7 +186,7 @@ async def settle_look(
     look.due += [Due(Act.DELETE, None, name, "", why, identity) for identity, name, why in leftovers]
     is_live = [machine for machine in machines if machine.state is not MachineState.DESTROYED]
     look.live = len(is_live) + len(strays) + len(leftovers)
-    look.live += 0 if look.live else await count_undecided(session, resource.id)
+    look.live += 0 if look.live else await count_undecided(session, resource.id, now)
     forget_failures(resource)
     return look
 

@@ -57,8 +57,9 @@ def test_the_builder_forgets_who_it_was_only_after_its_packages_and_then_turns_o
     """The script with its folders moved and its commands recorded: it fails until apt works, and cleans nothing."""
     log, tools = tmp_path / "log", tmp_path / "bin"
     tools.mkdir()
-    for name in ("systemctl", "cloud-init", "timeout", "sync"):
+    for name in ("cloud-init", "timeout", "sync"):
         _tool(tools / name, f'echo "{name} $*" >>{log}')
+    _tool(tools / "systemctl", f'echo "systemctl $*" >>{log}\n{_client(tmp_path)}')
     _tool(tools / "apt-get", f'echo "apt-get $*" >>{log}; [ -e {tmp_path}/network ]')
     own = (
         *(
@@ -101,6 +102,12 @@ def test_the_builder_forgets_who_it_was_only_after_its_packages_and_then_turns_o
     masked, installed = said.index("mask boinc-client"), said.rindex("install -y")
     assert masked < installed < said.index("unmask boinc-client") < said.index("cloud-init clean")
     assert said.splitlines()[-1] == "systemctl poweroff"
+
+
+def _client(root: Path) -> str:
+    """What a client that the origin starts does: at its end, by whichever command that comes, it says who it is."""
+    ends = f"[ -e {root}/stopped ] || echo it >{root}/var/lib/boinc-client/client_state.xml; touch {root}/stopped"
+    return f'case "$1 $*" in *stop*boinc-client|poweroff*) {ends} ;; esac'
 
 
 def test_without_the_client_the_builder_asks_no_mirror(tmp_path: Path) -> None:
