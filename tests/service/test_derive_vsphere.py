@@ -3,12 +3,15 @@
 import base64
 import gzip
 from collections.abc import AsyncIterator
+from functools import partial
 from typing import Any
 
 import pytest
 import yaml
 from pyVmomi import vim
 
+from services.workload import main
+from services.workload.settings import Pace
 from tests.contract.providers.vsphere_target import find, named
 from tests.service.whole_house import Cloudy, open_cloudy
 from tests.support import until
@@ -16,8 +19,9 @@ from tools.parts.vcsim import Vcsim
 
 
 @pytest.fixture
-async def cloudy(database_url: str, vcsim: Vcsim) -> AsyncIterator[Cloudy]:
-    """One host, idle, with a machine that is off and serves as a template."""
+async def cloudy(database_url: str, vcsim: Vcsim, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Cloudy]:
+    """One host, idle, with a machine that is off and serves as a template; it is looked at often."""
+    monkeypatch.setattr(main, "Pace", partial(Pace, look_every_s=2.0))
     await vcsim.start(hosts=1, vms=1, flags=("-autostart=false", "-perf-default", "1"))
     async with open_cloudy(database_url, vcsim) as cloudy:
         yield cloudy

@@ -15,6 +15,7 @@ from libs.common.contracts.derivation import DerivationChanged, DerivationMoved
 from libs.common.contracts.resource import Mode
 from libs.common.contracts.supply import TemplateState
 from libs.common.ids import new_id
+from libs.harvest.types import Rung
 from libs.providers.base import Cause, Rejected
 from libs.providers.simulated.session import SimulatedProvider
 from services.workload.domain.steps import Act
@@ -113,7 +114,7 @@ async def test_a_builder_beside_what_is_lent_becomes_a_template_that_goes_when_i
         await house.run(10)
         assert templates(house) == {builder.name}, "machines of it are still draining"
         await register_again(house, asked.derivation_id)
-        await house.run(120)
+        await house.run(100)
         assert templates(house) == {builder.name}, "a person registered the same image as another version"
         await house.execute("delete from template where version = 9")
         await house.run(10)
@@ -145,7 +146,7 @@ async def test_of_one_that_is_over_before_it_is_done_nothing_is_left_on_a_resour
         [builder] = house.cloud.truth().machines
 
         await house.tell(wanted(house, 2, first.derivation_id, over=True, outcome="cancelled by Ada"))
-        await house.run(60)
+        await house.run(30)
         assert house.cloud.truth().machines == ()
         assert (await house.machines(live=False))[0]["reason"] == "cancelled by Ada"
 
@@ -239,6 +240,7 @@ async def test_builders_come_one_by_one_and_one_that_nobody_ends_or_that_holds_k
         assert running.machine_id is not None
         assert await is_due(house, Act.CREATE, running.machine_id)
         assert await is_due(house, Act.KEEP, running.machine_id)
+        await none_is_powered_on_while_others_are_suspended(house, running.machine_id)
         await house.execute("update machine set attached = '{}' where id = $1", running.machine_id)
         assert not await is_due(house, Act.KEEP, running.machine_id)
         house.cloud.control.switch_off_machine(f"tides-{running.machine_id}")
@@ -258,6 +260,13 @@ async def test_builders_come_one_by_one_and_one_that_nobody_ends_or_that_holds_k
         fourth = wanted(house)
         await house.tell(fourth)
         assert (await until_step(house, "ended", fourth)).reason == "its origin was revoked"
+
+
+async def none_is_powered_on_while_others_are_suspended(house: House, machine_id: UUID) -> None:
+    harder = "update cluster set decision = jsonb_set(decision, '{rung}', to_jsonb($1::int))"
+    for rung, may_start in ((Rung.NO_NEW, True), (Rung.SUSPEND, False), (Rung.LEND, True)):
+        await house.execute(harder, int(rung))
+        assert await is_due(house, Act.POWER_ON, machine_id) is may_start
 
 
 async def is_due(house: House, act: Act, machine_id: UUID) -> bool:

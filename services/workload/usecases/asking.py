@@ -24,11 +24,19 @@ async def is_still_due(session: Session, resource: Resource, due: Due) -> bool:
         case Act.DELETE:
             return machine.state is MachineState.DESTROYING
         case Act.POWER_ON:
-            return machine.wanted is Wanted.RUNNING
+            return machine.wanted is Wanted.RUNNING and await _may_start(session, resource, machine)
         case Act.SUSPEND:
             return machine.wanted is Wanted.SUSPENDED
         case Act.CREATE:
             return machine.wanted is not Wanted.GONE and await _may_be_made(session, resource, machine)
+
+
+async def _may_start(session: Session, resource: Resource, machine: Machine) -> bool:
+    """Whether a builder may be powered on: not where what is lent is suspended; decisions say so of all others."""
+    if machine.derivation_id is None:
+        return True
+    cluster = await session.get_one(Cluster, machine.cluster_id)
+    return resource.mode in MODES and (cluster.decision or {}).get("rung", Rung.DRAIN) < Rung.SUSPEND
 
 
 async def _may_be_made(session: Session, resource: Resource, machine: Machine) -> bool:
