@@ -9,6 +9,7 @@ from uuid import UUID, uuid4
 
 import pytest
 import yaml
+from sqlalchemy import text
 
 from libs.common.contracts.action import MachineDestroyed, MachineRequested, ResourceReleased
 from libs.common.contracts.derivation import DerivationChanged, DerivationMoved
@@ -53,6 +54,29 @@ async def register_again(house: House, version_id: UUID) -> None:
     alike = "select gen_random_uuid() as version_id, 9 as version, 'draft' as state"
     copied = "select (jsonb_populate_record(t, to_jsonb(a))).* from template t"
     await house.execute(f"insert into template {copied}, ({alike}) a where t.version_id = $1", version_id)
+
+
+class _Undone(Exception):
+    """Nothing of this transaction is to last."""
+
+
+KNOWN = (
+    "update derivation set kept = true",
+    "update derivation set discarded = true",
+    "update derivation set over = false, until = until - interval '2 hours' where not discarded",
+)
+
+
+async def undecided(house: House, *changes: str) -> int:
+    """Of how many templates it would not be known whether they go, if these changes were made."""
+    many = -1
+    with suppress(_Undone):
+        async with house.hands().database.transaction() as session:
+            for change in ";".join(changes).split(";"):
+                await session.execute(text(change or "select 1"))
+            many = await images.count_undecided(session, house.resource.resource_id, house.clock.now())
+            raise _Undone
+    return many
 
 
 async def looked_after(house: House) -> Sequence[UUID]:
@@ -180,6 +204,11 @@ async def one_that_is_made_is_waited_for(house: House) -> None:
     await house.change_resource(mode=Mode.DRAINING)
     await house.run(20)
     assert len(house.heard(ResourceReleased)) == 1
+    over = "update derivation set over = true where step = 'made'"
+    assert [await undecided(house), await undecided(house, over)] == [1, 1], (
+        "no beat has been there since it is over"
+    )
+    assert [await undecided(house, f"{over}; {also}") for also in KNOWN] == [0, 0, 0]
     await house.tell(wanted(house, 2, third.derivation_id, over=True, outcome="cancelled by Ada"))
     await house.run(20)
     assert (templates(house), len(house.heard(ResourceReleased))) == (set(), 2)
@@ -274,10 +303,6 @@ async def is_due(house: House, act: Act, machine_id: UUID) -> bool:
     async with house.hands().database.transaction() as session:
         resource = await session.get_one(Resource, house.resource.resource_id)
         return await is_still_due(session, resource, due)
-
-
-class _Undone(Exception):
-    """Nothing of this transaction is to last."""
 
 
 async def why_no_probe(house: House) -> str | None:

@@ -66,14 +66,16 @@ async def to_clear(session: Session, resource_id: UUID) -> list[tuple[UUID, str,
 
 
 async def count_undecided(session: Session, resource_id: UUID, now: datetime) -> int:
-    """Templates that were made and may be in nobody's books: templates has not said yet whether each is kept.
+    """Templates that may be there and in nobody's books: whoever lets go of the resource waits for these.
 
-    It says so in a moment, or when their time is over; what it has not said by then is waited for no longer.
+    Of one that was made templates says in a moment whether it is kept, or when its time is over; what it has not said
+    by then is waited for no longer. Of one that is over and not kept the beat has yet to say that it goes.
     """
-    waiting = (Derivation.resource_id == resource_id) & Derivation.over.is_(False)
-    waiting &= Derivation.until > now - LATE_AFTER
-    made = select(func.count()).where(waiting, Derivation.step == Step.MADE.value)
-    return int(await session.scalar(made) or 0)
+    is_made = Derivation.step == Step.MADE.value
+    is_waiting = Derivation.over.is_(False) & is_made & (Derivation.until > now - LATE_AFTER)
+    is_to_go = Derivation.over & Derivation.kept.is_(False) & Derivation.discarded.is_(False)
+    found = select(func.count()).where(Derivation.resource_id == resource_id, is_waiting | is_to_go)
+    return int(await session.scalar(found) or 0)
 
 
 def is_tainted(machine: Machine) -> bool:
