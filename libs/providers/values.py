@@ -86,6 +86,8 @@ class MachineSpec:
     user_data: str = field(repr=False)
     """cloud-init document, rendered; at most 16 KiB. Holds keys: never shown."""
     network: str | None = None
+    is_whole: bool = False
+    """Its disks are its own, also where others share their template's: what it becomes may outlive that."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,7 @@ from services.workload.models import Resource
 from services.workload.usecases import deriving, images, looking, probing
 from services.workload.usecases.asking import is_still_due
 from services.workload.usecases.looking import Due
+from services.workload.usecases.making import spec_of
 from tests.service.workload_house import House, open_house
 from tests.service.workload_words import POLICY
 from tests.support import until
@@ -270,6 +271,7 @@ async def test_builders_come_one_by_one_and_one_that_nobody_ends_or_that_holds_k
         assert await is_due(house, Act.CREATE, running.machine_id)
         assert await is_due(house, Act.KEEP, running.machine_id)
         await none_is_powered_on_while_others_are_suspended(house, running.machine_id)
+        assert await has_its_own_disks(house, running.machine_id)
         await house.execute("update machine set attached = '{}' where id = $1", running.machine_id)
         assert not await is_due(house, Act.KEEP, running.machine_id)
         house.cloud.control.switch_off_machine(f"tides-{running.machine_id}")
@@ -296,6 +298,13 @@ async def none_is_powered_on_while_others_are_suspended(house: House, machine_id
     for rung, may_start in ((Rung.NO_NEW, True), (Rung.SUSPEND, False), (Rung.LEND, True)):
         await house.execute(harder, int(rung))
         assert await is_due(house, Act.POWER_ON, machine_id) is may_start
+
+
+async def has_its_own_disks(house: House, machine_id: UUID) -> bool:
+    hands = house.hands()
+    async with hands.database.transaction() as session:
+        spec = await spec_of(session, machine_id, hands.installation_id, hands.vault)
+    return spec is not None and spec.is_whole
 
 
 async def is_due(house: House, act: Act, machine_id: UUID) -> bool:

@@ -33,7 +33,7 @@ from libs.providers.vsphere.capabilities import LOOKING, learn_capabilities
 from libs.providers.vsphere.clones import Clones, UnderWay
 from libs.providers.vsphere.deploy import create_machine
 from libs.providers.vsphere.fleet import Labels, describe_fleet, find_folders, read_fleet
-from libs.providers.vsphere.images import keep_as_template
+from libs.providers.vsphere.images import keep_as_template, may_keep
 from libs.providers.vsphere.inventory import Cluster, read_clusters
 from libs.providers.vsphere.limits import Limits, release_cluster
 from libs.providers.vsphere.metal import MetalWatch
@@ -86,7 +86,8 @@ class VSphereProvider:
         self._session.keep_alive()
 
     def _learn(self, api: Api) -> frozenset[Capability]:
-        return learn_capabilities(api, read_clusters(api, self._settings))
+        found = learn_capabilities(api, read_clusters(api, self._settings))
+        return found if may_keep(self._settings) else found - {Capability.TEMPLATES}
 
     def _shares(self, api: Api, cluster: Cluster) -> Shares:
         """Our pool's shares beside its siblings, which are summed anew every few minutes."""

@@ -9,9 +9,15 @@ from libs.providers.vsphere.api import Api
 from libs.providers.vsphere.fleet import Machine
 from libs.providers.vsphere.inventory import read_objects
 from libs.providers.vsphere.marks import template_annotation, template_options
+from libs.providers.vsphere.settings import Clone, VSphereSettings
 from libs.providers.vsphere.templates import Templates
 
 log = structlog.get_logger()
+
+
+def may_keep(settings: VSphereSettings) -> bool:
+    """Whether machines could be made of a template of ours: it has no snapshot, and linked clones need one."""
+    return settings.clone_mode is not Clone.LINKED
 
 
 async def keep_as_template(yard: Yard, templates: Templates, name: str) -> TemplateSeen:
@@ -19,6 +25,8 @@ async def keep_as_template(yard: Yard, templates: Templates, name: str) -> Templ
     doing = f"making {name} a template"
     if await yard.session.call(lambda api: api.on_host, doing):
         raise Rejected(Cause.INVALID, "a single ESXi host has no templates")
+    if not may_keep(yard.settings):
+        raise Rejected(Cause.INVALID, "a template of ours has no snapshot, which `clone: linked` needs")
     await yard.session.tasks.settle(name, doing)
     machine = await yard.session.call(lambda api: find_own(api, yard, name), doing)
     if machine is None:

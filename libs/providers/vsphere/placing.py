@@ -121,7 +121,7 @@ def decide_linked(
     obstacle: str | None = None,
 ) -> bool:
     """Whether the machine is a linked clone. Raises Rejected(INVALID) where it must be one and cannot."""
-    if settings.clone_mode is Clone.FULL:
+    if settings.clone_mode is Clone.FULL or spec.is_whole:
         return False
     obstacle = obstacle or _obstacle(settings, cluster, template, spec)
     if obstacle is None:

@@ -61,6 +61,7 @@ def _spec(
         limit_mhz=cluster.floor_mhz_per_vcpu * machine.vcpus,
         user_data=user_data,
         network=resource.settings.get("network"),
+        is_whole=machine.derivation_id is not None,
     )
 
 

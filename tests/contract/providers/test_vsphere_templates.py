@@ -2,6 +2,7 @@
 
 import base64
 import re
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 from pyVmomi import vim
 from structlog.testing import capture_logs
 
-from libs.providers.base import Cause, Rejected
+from libs.providers.base import Capability, Cause, Rejected
 from libs.providers.vsphere import VSphereProvider
 from tests.contract.providers.target import deploy
 from tests.contract.providers.vsphere_target import TEMPLATE, VSphereTarget, find
@@ -59,12 +60,14 @@ async def test_auto_makes_linked_clones_of_a_snapshot_and_full_ones_without(
     assert told == ["the template has no snapshot"]
     await target.back_door.run(partial(make_template, True))
     assert (await deploy(target, target.make_spec())).configured
+    builder = replace(target.make_spec(), is_whole=True)  # its template outlives the one that it is made from
+    assert (await deploy(target, builder)).configured
     await opened_with(target, clone="auto", datastore="LocalDS_1")
     with pytest.raises(Rejected, match="no datastore 'LocalDS_1'"):
         await target.provider.create(target.make_spec())
     await opened_with(target)
     assert (await deploy(target, target.make_spec())).configured
-    assert clones == [False, True, False]
+    assert clones == [False, True, False, False]
 
 
 async def test_linked_alone_refuses_what_cannot_be_linked(target: VSphereTarget, proxy: FaultProxy) -> None:
@@ -74,6 +77,9 @@ async def test_linked_alone_refuses_what_cannot_be_linked(target: VSphereTarget,
         with pytest.raises(Rejected, match="no snapshot") as refusal:
             await target.provider.create(target.make_spec())
         assert refusal.value.cause is Cause.INVALID
+        assert Capability.TEMPLATES not in target.provider.capabilities, "its clones could not be linked"
+        with pytest.raises(Rejected, match="no snapshot"):
+            await target.provider.keep_as_template(target.make_spec().name)
     await target.back_door.run(partial(make_template, True))
     await deploy(target, target.make_spec())
     assert clones == [True]
