@@ -10,7 +10,7 @@ import structlog
 from libs.common.clock import Clock
 from libs.common.db import Database
 from libs.providers.base import ProviderError, Rejected
-from services.registry.domain import Endpoint, Seen
+from services.registry.domain import Endpoint, Seen, lacks
 from services.registry.usecases import failing_over, probing
 from services.registry.usecases.failing_over import Try
 
@@ -40,13 +40,18 @@ async def try_first_credentials(database: Database, clock: Clock, ask: Ask) -> N
 
 
 async def _try(database: Database, clock: Clock, ask: Ask, due: Try) -> None:
+    why = ""
     try:
-        await ask(due.endpoint, due.resource_id)
+        seen = await ask(due.endpoint, due.resource_id)
+        if missing := lacks(seen.validation, due.known):
+            why = f"it is let in, and lacks what it had: {', '.join(missing)}"
     except Rejected as error:
-        async with database.transaction() as session:
-            await failing_over.note_still_refused(session, due, error.detail[:1000])
+        why = error.detail or error.cause.value
     except ProviderError as error:
         log.info("resource.first_not_tried", resource=str(due.resource_id), cause=error.cause.value)
-    else:
-        async with database.transaction() as session:
+        return
+    async with database.transaction() as session:
+        if why:
+            await failing_over.note_still_refused(session, due, why[:1000])
+        else:
             await failing_over.note_accepted(session, due, clock.now())

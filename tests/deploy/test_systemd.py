@@ -1,13 +1,17 @@
 """The unit is valid and shut in, and the installer can be run again."""
 
+import asyncio
 import os
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from uuid import uuid4
 
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
 
 from libs.common.runner import STOP_WITHIN_S
 from libs.common.settings import Settings, variable_of
@@ -65,6 +69,9 @@ def test_a_stop_has_the_time_that_it_takes_and_every_variable_is_a_setting() -> 
     known = {variable_of(name) for name in Settings.model_fields}
     named = set(re.findall(r"TIDES_[A-Z_]+[A-Z]", unit + texts["keys.conf"] + texts["tides.env"]))
     assert {name.removesuffix("_FILE") for name in named} <= known
+    assert re.search(r"^User=tides-%i$", unit, re.M), "one that all instances share may signal all of them"
+    filters = re.findall(r"^SystemCallFilter=(.*)$", unit, re.M)
+    assert filters.index("nice setpriority") > filters.index("~@privileged @resources"), "backtests step back"
     assert set(re.findall(r'^known="(.*)"$', texts["install"], re.M)[0].split()) == set(SERVICES)
 
 
@@ -102,8 +109,14 @@ def test_the_installer_names_what_is_missing_and_changes_no_setting_that_is_ther
         asked = install(tmp_path, "monitor")
         assert asked.returncode == 2, wrong
         assert "lacks: TIDES_INSTALLATION_ID (a UUID) for monitor; give" in asked.stderr
-    whole = f"TIDES_PORT=9090\n{keys}\nTIDES_INSTALLATION_ID='{uuid4()}'\n"
-    settings.write_text(whole)
+    whole = f"TIDES_PORT=9090\n{keys}\nTIDES_INSTALLATION_ID='{uuid4()}'"
+    settings.write_text(whole)  # its last line has no end
+    asked = install(tmp_path, "monitor", "workload")
+    assert asked.returncode == 2
+    assert (
+        "would listen at one place: workload and monitor at 127.0.0.1:9090; put a TIDES_PORT" in asked.stderr
+    )
+    (tmp_path / "etc/tides/workload.env").write_text("TIDES_PORT=9091\n")
 
     for _ in range(2):
         done = install(tmp_path, "monitor", "workload")
@@ -112,6 +125,67 @@ def test_the_installer_names_what_is_missing_and_changes_no_setting_that_is_ther
     assert os.readlink(tmp_path / "opt/tides") == release[0]
     unit = tmp_path / "etc/systemd/system/tides@.service"
     assert unit.read_text() == (SYSTEMD / "tides@.service").read_text()
+
+    wants = tmp_path / "etc/systemd/system/multi-user.target.wants"
+    wants.mkdir()
+    (wants / "tides@workload.service").symlink_to("../tides@.service")
+    (tmp_path / "etc/tides/monitor.env").write_text("TIDES_PORT=9091\n")
+    assert "workload and monitor at 127.0.0.1:9091;" in install(tmp_path, "monitor").stderr, (
+        "it runs here, too"
+    )
+
+
+def test_the_command_on_a_vm_has_what_its_services_have_and_overrules_nobody(tmp_path: Path) -> None:
+    etc, wants = tmp_path / "etc/tides", tmp_path / "etc/systemd/system/multi-user.target.wants"
+    program = tmp_path / "opt/tides/bin/tides"
+    for folder in (etc / "secrets", wants, program.parent):
+        folder.mkdir(parents=True)
+    program.write_text('#!/bin/sh\necho "$*"; env\n')
+    program.chmod(0o755)
+    keys = '{"keys": [{"kid": "it\'s"}]}'
+    (etc / "tides.env").write_text(
+        f"#TIDES_SITE=x\nTIDES_HOST=0.0.0.0\nTIDES_VERIFY_KEYS='{keys}'\nTIDES_PORT=8080"
+    )
+    (etc / "workload.env").write_text("TIDES_PORT=8087\n")
+    for secret in ("database_url", "bus_url", "sealing_keys", "bootstrap_admin_token"):
+        (etc / "secrets" / secret).write_text("hush")
+    for name in ("monitor", "workload"):
+        (wants / f"tides@{name}.service").symlink_to("../tides@.service")
+
+    given = {"PATH": os.environ["PATH"], "ROOT": str(tmp_path), "TIDES_BUS_URL": "amqp://other/"}
+    words = ["sh", str(SYSTEMD / "tides"), "dead", "list"]
+    done = subprocess.run(words, env=given, capture_output=True, text=True, timeout=30)
+    said, *lines = done.stdout.splitlines()
+    assert (said, done.stderr, "hush" in done.stdout) == ("dead list", "", False)
+    assert {name: value for name, _, value in (line.partition("=") for line in lines) if "TIDES" in name} == {
+        "TIDES_HOST": "0.0.0.0",
+        "TIDES_PORT": "8080",
+        "TIDES_VERIFY_KEYS": keys,
+        "TIDES_DATABASE_URL_FILE": f"{etc}/secrets/database_url",
+        "TIDES_SEALING_KEYS_FILE": f"{etc}/secrets/sealing_keys",
+        "TIDES_TOKEN_FILE": f"{etc}/secrets/bootstrap_admin_token",
+        "TIDES_BUS_URL": "amqp://other/",
+        "TIDES_URL_MONITOR": "http://127.0.0.1:8080",
+        "TIDES_URL_WORKLOAD": "http://127.0.0.1:8087",
+    }
+
+
+async def test_ready_is_who_says_so(tmp_path: Path) -> None:
+    state = {"status": 503}
+
+    async def answer(_: web.Request) -> web.Response:
+        seen, state["status"] = state["status"], 200
+        return web.Response(status=seen)
+
+    app = web.Application()
+    app.router.add_get("/readyz", answer)
+    async with TestServer(app) as server:
+        for place, seconds, code in ((f"127.0.0.1:{server.port}", "30", 0), ("127.0.0.1:1", "0.1", 1)):
+            process = await asyncio.create_subprocess_exec(
+                sys.executable, "-I", str(SYSTEMD / "ready.py"), place, seconds
+            )
+            assert await process.wait() == code, place
+    assert state["status"] == 200, "who is not ready yet is asked again"
 
 
 def test_of_older_versions_the_last_stays_and_what_something_runs_from(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 from libs.common.auth import Role
 from libs.common.clock import WallClock
 from libs.common.contracts.action import ActionLoginRefused
-from libs.common.contracts.resource import LoginRefused, ResourceChanged
+from libs.common.contracts.resource import LoginRefused, ResourceChanged, ResourceDegraded
 from libs.providers.base import MissingPrivilege
 from services.registry.main import build
 from services.registry.reconcile import try_first_credentials
@@ -115,6 +115,12 @@ async def test_a_refused_credential_gives_way_and_comes_back_whatever_comes_twic
     assert house.script.logins[1:] == [("tides", PASSWORD)], "one of four replicas tries"
     assert (await house.shown())["alternate"]["why"] == "wrong password"
     house.script.password = PASSWORD
+    house.script.missing = (MissingPrivilege("VirtualMachine.Interact.PowerOff", "giving back"),)
+    house.clock.at += timedelta(minutes=16)
+    await house.beat()
+    assert "lacks what it had: VirtualMachine.Interact.PowerOff" in (await house.shown())["alternate"]["why"]
+    assert await house.told() == (SECOND, SECRET), "it was made anew without its role"
+    house.script.missing = ()
     house.clock.at += timedelta(minutes=16)
     await house.beat(4)
     assert await house.told() == ("tides", PASSWORD)
@@ -148,6 +154,14 @@ async def test_who_dies_while_trying_leaves_it_to_the_next_time(
     await house.beat()
     assert await house.told() == ("tides", PASSWORD)
     assert house.script.logins[1:] == [("tides", PASSWORD)] * 2
+
+    await house.refuse((await house.shown())["revision"])
+    house.script.missing = (MissingPrivilege("VirtualMachine.Interact.PowerOff", "giving back"),)
+    about = {"resource_id": UUID(house.path.rpartition("/")[2]), "cause": "auth", "detail": "no such user"}
+    await house.lone.tell(ResourceDegraded(at=house.clock.now(), **about))
+    house.clock.at += timedelta(minutes=16)
+    await house.beat()
+    assert await house.told() == ("tides", PASSWORD), "less is better than an alternate that is refused, too"
 
 
 async def test_either_is_rotated_in_flight_and_the_first_is_tried_when_it_is_another(house: House) -> None:

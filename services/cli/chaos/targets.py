@@ -206,7 +206,13 @@ async def by_systemd() -> dict[str, Victim]:
     units = [line.split()[0] for line in (await run(words)).splitlines() if line.strip()]
     return {
         unit.removeprefix("tides@").removesuffix(".service"): ByCommand(
-            ("systemctl", "kill", "--kill-whom=all", "-s", "SIGKILL", unit),
+            (
+                "systemctl",
+                "kill",
+                "-s",
+                "SIGKILL",
+                unit,
+            ),  # of all its processes: the option for it was renamed
             ("systemctl", "stop", unit),
             ("systemctl", "start", unit),
         )

@@ -9,7 +9,7 @@ from typing import Any
 
 import aiohttp
 
-from services.cli.client import Failed, Target, open_client
+from services.cli.client import SERVICE_OF, Failed, Target, open_client
 from services.cli.doctor.findings import Check, Finding, Grade, fail, ok, warn
 from services.cli.doctor.stores import compare_clocks
 
@@ -27,7 +27,9 @@ _ANY = "Look at the cloud and at the monitors' log (`monitor.round_failed`)."
 
 def checks(target: Target) -> dict[str, Check]:
     """Every check over REST, by name."""
-    urls = {"services": target.url, **{f"service {name}": url for name, url in target.by_service.items()}}
+    urls = {f"service {name}": url for name, url in target.by_service.items()}
+    if set(SERVICE_OF.values()) - target.by_service.keys():
+        urls["services"] = target.url  # where all have an address of their own, nobody is asked there
     found: dict[str, Check] = {name: partial(look_at_process, name, url) for name, url in urls.items()}
     return {
         **found,

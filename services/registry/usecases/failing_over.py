@@ -4,9 +4,10 @@ Only a refused login moves a resource to its alternate: who does not answer woul
 first is tried again seldom, by one replica, for each try brings an account nearer to being locked out.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 from uuid import UUID
 
 import structlog
@@ -14,7 +15,7 @@ from sqlalchemy import select
 
 from libs.common.contracts.resource import LoginFact
 from libs.common.db import Session
-from services.registry.domain import Endpoint
+from services.registry.domain import Endpoint, Health
 from services.registry.models import Resource
 from services.registry.usecases.credentials import endpoint_of, forget_refusal
 from services.registry.usecases.registering import advance, announce
@@ -50,6 +51,11 @@ class Try:
     resource_id: UUID
     credential_revision: int
     endpoint: Endpoint
+    known: Mapping[str, Any] | None
+    """What it could do and see when it was validated last, less the clusters that are gone since.
+
+    None: not known, or less would do, because the alternate is of no use either.
+    """
 
 
 async def claim_tries(session: Session, now: datetime) -> Sequence[Try]:
@@ -59,7 +65,14 @@ async def claim_tries(session: Session, now: datetime) -> Sequence[Try]:
     found = (await session.scalars(rows.with_for_update(skip_locked=True))).all()
     for resource in found:
         resource.first_try_at = now + TRY_EVERY
-    return [Try(row.id, row.credential_revision, endpoint_of(row)) for row in found]
+    return [Try(row.id, row.credential_revision, endpoint_of(row), _known_of(row)) for row in found]
+
+
+def _known_of(resource: Resource) -> Mapping[str, Any] | None:
+    known, there = resource.validation, {each["cluster"] for each in resource.inventory}
+    if known is None or not known["ok"] or resource.health is Health.DEGRADED:
+        return None
+    return known | {"clusters": [each for each in known["clusters"] if each["cluster"] in there]}
 
 
 async def note_accepted(session: Session, tried: Try, now: datetime) -> None:

@@ -29,13 +29,15 @@ EVERY_S = 15.0
 RENEW_EVERY_S = 5.0
 RUN_WITHIN_S = 900.0
 _LONGEST_LINE = 4_194_304
-_PROGRAM = """
-import os, sys
-os.nice(5)
+PROGRAM = """
+import contextlib, os, sys
+with contextlib.suppress(OSError):
+    os.nice(5)  # where a sandbox allows it
 from services.stats.domain.backtest import answer
 for line in answer(sys.stdin):
     print(line, flush=True)
 """
+"""What the process of a replay does."""
 
 
 class Lost(Exception):
@@ -179,7 +181,7 @@ async def _process() -> AsyncIterator[asyncio.subprocess.Process]:
     one_thread = {f"{library}_NUM_THREADS": "1" for library in ("OMP", "OPENBLAS", "MKL")}
     environment = {"PATH": os.environ.get("PATH", ""), "PYTHONPATH": os.pathsep.join(sys.path), **one_thread}
     child = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", _PROGRAM, env=environment, limit=_LONGEST_LINE,
+        sys.executable, "-c", PROGRAM, env=environment, limit=_LONGEST_LINE,
         stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
     )  # fmt: skip
     try:

@@ -112,8 +112,10 @@ async def claim(session: Session, now: datetime) -> Claim | None:
     worn = and_(due, backtest.c.attempts >= MOST_ATTEMPTS)
     failed = {"state": State.FAILED, "ended_at": now, "error": error, "lease_token": None}
     await session.execute(update(backtest).where(worn).values(**failed))
+    # One whose lease ran out only now may be worn, too: it is failed the next time.
+    fresh = and_(due, backtest.c.attempts < MOST_ATTEMPTS)
     oldest = (
-        select(backtest.c.id).where(due).order_by(backtest.c.id).limit(1).with_for_update(skip_locked=True)
+        select(backtest.c.id).where(fresh).order_by(backtest.c.id).limit(1).with_for_update(skip_locked=True)
     )
     backtest_id = await session.scalar(oldest)
     if backtest_id is None:

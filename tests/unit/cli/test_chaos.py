@@ -129,7 +129,7 @@ async def test_units_containers_and_pods_are_killed_stopped_and_started_by_their
         await victim.start()
     asked = (tmp_path / "asked").read_text().splitlines()
     assert asked[:6] == [
-        "systemctl kill --kill-whom=all -s SIGKILL tides@monitor.service",
+        "systemctl kill -s SIGKILL tides@monitor.service",
         "systemctl stop tides@monitor.service",
         "systemctl start tides@monitor.service",
         "docker kill lab-workload-2",

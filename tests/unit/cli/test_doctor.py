@@ -10,10 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import SecretStr
 
+from services.cli.client import Target
 from services.cli.doctor import findings
-from services.cli.doctor.doors import judge
+from services.cli.doctor.doors import checks, judge
 from services.cli.doctor.findings import Finding, Grade, examine, ok
+from services.cli.run import SERVICES
 from tests.unit.cli.conftest import Type
 from tests.unit.cli.house import TOKEN, House
 
@@ -32,6 +35,15 @@ OPEN = {"state": "open", "cause": "auth", "detail": "no", "since": "12:00", "nex
 
 def test_a_well_resource_is_said_to_be_so() -> None:
     assert [finding.grade for finding in judge(WELL, WATCHED, CLOSED)] == [Grade.OK, Grade.OK]
+
+
+def test_the_common_address_is_asked_only_where_a_service_has_none_of_its_own() -> None:
+    everywhere = {service: f"http://{service}:8080" for service in SERVICES}
+    found = checks(Target("http://nobody", SecretStr("x"), everywhere))
+    assert {f"service {name}" for name in SERVICES} < found.keys()
+    assert "services" not in found
+    del everywhere["stats"]
+    assert "services" in checks(Target("http://somebody", SecretStr("x"), everywhere))
 
 
 AILS: list[tuple[dict[str, Any], dict[str, Any] | None, dict[str, Any], Grade, str, str]] = [

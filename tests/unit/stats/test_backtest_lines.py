@@ -1,6 +1,9 @@
 """What the process of a backtest reads and says: lines in, lines out."""
 
+import io
 import json
+import os
+import sys
 from typing import Any
 
 import pytest
@@ -8,6 +11,7 @@ import pytest
 from libs.harvest.document import PRESETS
 from services.stats.domain.backtest import answer
 from services.stats.domain.history import tell
+from services.stats.reconcile.replays import PROGRAM
 
 MACHINE = {"template": "-", "vcpus": 1, "memory_mib": 1024, "disk_gib": 10.0}
 ASKED: dict[str, Any] = {
@@ -42,6 +46,19 @@ def test_memory_that_was_measured_bounds_the_machines() -> None:
     (*_, last) = ask([day(number, "a", 4000, memory=9000) for number in range(3)])
     assert last["result"]["memory_known"]
     assert last["result"]["figures"]["core_hours"] == 0.0
+
+
+def test_where_a_sandbox_forbids_to_step_back_a_backtest_works_all_the_same(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(_: int) -> int:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "nice", refuse)
+    lines = [ASKED, *(day(number, "b", 4000) for number in range(3))]
+    monkeypatch.setattr(sys, "stdin", io.StringIO("\n".join(map(json.dumps, lines))))
+    exec(PROGRAM, {})  # as `python -c` does
+    assert "result" in json.loads(capsys.readouterr().out.splitlines()[-1])
 
 
 def test_more_hosts_than_can_be_held_are_refused_at_once() -> None:
