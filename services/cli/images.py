@@ -162,7 +162,7 @@ def cancel_derivation(context: typer.Context, name: Name) -> None:
 
 
 def _tell_derivations(derivations: list[Item]) -> None:
-    """The newest few, with what to do about those that failed."""
+    """The newest few, with what to do where the last that is over failed."""
     if not derivations:
         return
     columns = ["derived from ", "with", "state", "step", "why", "until"]
@@ -178,10 +178,9 @@ def _tell_derivations(derivations: list[Item]) -> None:
         for one in derivations
     ]
     show.table(columns, rows)
-    for one in derivations:
-        if one["remedy"]:
-            show.say(f"derivation from version {one['source']} failed: {one['reason']}. {one['remedy']}")
-            return
+    last = next((one for one in derivations if one["state"] != "running"), None)
+    if last is not None and last["remedy"]:
+        show.say(f"derivation from version {last['source']} failed: {last['reason']}. {last['remedy']}")
 
 
 def _row(template: Item, version: Item) -> list[object]:

@@ -107,6 +107,10 @@ def test_a_derivation_is_asked_for_shown_and_cancelled(house: House, tides: Type
     assert sent["ca_pem"].startswith("-----BEGIN")
     shown = tides("template", "show", "worker").out
     assert "derivation from version 2 failed: its time is over: no mirror. Name a proxy." in shown
+    mended = {"items": [derivation(3, "succeeded"), listed[1]], "next_cursor": None}
+    house.answers["GET", f"{PATH}/derivations"] = (200, mended)
+    assert "Name a proxy." not in tides("template", "show", "worker").out, "the next one succeeded"
+    house.answers["GET", f"{PATH}/derivations"] = (200, {"items": listed, "next_cursor": None})
     assert tides("template", "cancel", "worker").out == "derivation from version 2: cancelled\n"
     house.answers["GET", f"{PATH}/derivations"] = (200, {"items": listed[1:], "next_cursor": None})
     none = tides("template", "cancel", "worker")
