@@ -1,10 +1,11 @@
-"""The main job inside a container: `lend` makes everything and waits for machines, `yield` brings their owner back.
+"""The main job, in a container or VM: `lend` makes everything and waits for machines, `yield` brings their owner back.
 
 `lend patiently` has the times of the preset and of the cloud as they are; without it seconds stand for minutes.
 `yield when-told` waits for the file `now` beside the cloud.
 """
 
 import asyncio
+import os
 import sys
 import time
 from collections.abc import Awaitable, Callable
@@ -22,12 +23,13 @@ from services.cli.access import find_target
 from services.cli.client import Client, Failed, open_client
 from services.cli.demo import furnish
 
-URL, PASSWORD = "sim:///clouds/lab.json", "lab"
+CLOUDS = Path(os.environ.get("LAB_CLOUDS", "/clouds"))
+URL, PASSWORD = f"sim://{CLOUDS}/lab.json", "lab"
 LAB = ClusterDefinition(name="lab", hosts=2, owner=OwnerProfile.IDLE, cores=8, core_mhz=2500, memory_gib=64)
 MACHINE = {"template": furnish.WORKER, "vcpus": 4, "memory_mib": 1024, "disk_gib": 5}
 FLOOR_MHZ = 4 * 200
 INTERVAL_S = 2
-SIGN = Path("/clouds/now")
+SIGN = CLOUDS / "now"
 HASTY = SimulatedSettings(clusters=[LAB], interval_s=INTERVAL_S, clone_s=2, boot_s=2)
 HURRY: dict[str, Any] = {
     "idle_dwell_s": 6.0,
@@ -37,7 +39,7 @@ HURRY: dict[str, Any] = {
     "step_machines": 2,
     "stale_after_s": 60.0,
 }
-TOKEN = Path("/run/secrets/bootstrap_admin_token")
+TOKEN = Path(os.environ.get("TIDES_TOKEN_FILE", "/run/secrets/bootstrap_admin_token"))
 
 
 async def until(condition: Callable[[], Awaitable[Any]], seconds: float, what: str) -> Any:
