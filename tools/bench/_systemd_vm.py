@@ -26,7 +26,7 @@ cat /proc/$1/cmdline | tr '\\0' ' '; echo; cat /proc/$1/environ | tr '\\0' ' '; 
 grep -E '^(Uid|CapEff|CapBnd|NoNewPrivs):' /proc/$1/status | tr '\\n\\t' '  '; echo
 uid=$(awk '/^Uid:/ {print $2}' /proc/$1/status)
 as="nsenter -t $1 -m setpriv --reuid $uid --regid $uid --clear-groups --bounding-set=-all --inh-caps=-all"
-for path in /probe /opt/probe /etc/probe /usr/probe /home/probe /root/probe; do $as touch $path 2>&1; done
+for folder in . opt etc usr home root; do $as touch /$folder/probe 2>&1; done
 $as sh -c "ls /run/credentials /var/lib/private/tides; touch /tmp/probe '/var/lib/tides/$3/probe' && echo wrote"
 $as sh -c "kill -0 $1" && echo signals itself
 for other in $2; do $as sh -c "kill -0 $other" 2>/dev/null && echo may signal $other; done; true
