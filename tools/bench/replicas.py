@@ -12,7 +12,6 @@ import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from uuid import UUID
 
 from rich.console import Console
 from rich.table import Table
@@ -113,9 +112,13 @@ async def _shared(fleet: Fleet, count: int) -> bool:
 
 
 async def _lose_one(fleet: Fleet, service: str, replicas: Sequence[Process]) -> float:
-    """Kill the replica that holds most; seconds until others hold all of it. It is started again."""
-    token, held = await _busiest(fleet, service)
-    victim = await _holder(fleet, service, replicas, token)
+    """Kill a replica that holds as much as any; seconds until others hold all of it. It is started again."""
+    victim = await _busiest(service, replicas)
+    # Which of the tokens is whose is not told: the dead one's is that of which all has gone to others.
+    holders = await fleet.database.fetch(
+        f"select lease_token as token, array_agg(id) as ids from {service}.resource"
+        " where lease_until > now() and not gone group by 1"
+    )
     began = time.perf_counter()
     await victim.kill()
     query = (
@@ -124,7 +127,8 @@ async def _lose_one(fleet: Fleet, service: str, replicas: Sequence[Process]) -> 
     )
 
     async def all_taken() -> bool:
-        return bool(await fleet.database.fetchval(query, held, token) == len(held))
+        counts = [await fleet.database.fetchval(query, each["ids"], each["token"]) for each in holders]
+        return any(count == len(each["ids"]) for count, each in zip(counts, holders, strict=True))
 
     await until(all_taken, timeout=TAKEN_WITHIN_S, what=f"the leases of {victim.name} taken over")
     took = time.perf_counter() - began
@@ -132,25 +136,9 @@ async def _lose_one(fleet: Fleet, service: str, replicas: Sequence[Process]) -> 
     return took
 
 
-async def _busiest(fleet: Fleet, service: str) -> tuple[UUID, list[UUID]]:
-    rows = await fleet.database.fetch(
-        f"select lease_token, array_agg(id) as ids from {service}.resource"
-        " where lease_until > now() and not gone group by 1 order by count(*) desc limit 1"
-    )
-    return rows[0]["lease_token"], rows[0]["ids"]
-
-
-async def _holder(fleet: Fleet, service: str, replicas: Sequence[Process], token: UUID) -> Process:
-    """The process with this token: monitors say their pid, workloads how much they hold."""
-    if service == "monitor":
-        name = await fleet.database.fetchval("select name from monitor.replica where token = $1", token)
-        return next(each for each in replicas if each.process and f":{each.process.pid}:" in name)
-    leases = [await _leases_of(each) for each in replicas]
-    return replicas[leases.index(max(leases))]
-
-
-async def _leases_of(process: Process) -> float:
-    return total(await metrics_of(process), "tides_workload_held")
+async def _busiest(service: str, replicas: Sequence[Process]) -> Process:
+    held = [total(await metrics_of(each), f"tides_{service}_held") for each in replicas]
+    return replicas[held.index(max(held))]
 
 
 async def _all_run(fleet: Fleet) -> None:
