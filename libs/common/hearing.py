@@ -4,6 +4,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 import structlog
+from structlog.contextvars import bind_contextvars
 
 from libs.common.bus.base import Hopeless, Message
 from libs.common.bus.handling import heed_cancellation
@@ -74,6 +75,7 @@ def patiently(
     note, taken = _noting(name, metrics), _Taken()
 
     async def handle(message: Message) -> None:
+        bind_contextvars(service=name)  # of this message's task
         event, backoff = decode(message, lambda strange: note(message.key, strange)), Backoff()
         seen, tries, beside = taken.count, 0, 0
         while True:

@@ -1,6 +1,7 @@
 """Structured logs: one JSON object a line, colours on a terminal; other libraries' too; secrets masked."""
 
 import logging
+import os
 import re
 import sys
 from collections.abc import Mapping, Sequence
@@ -86,6 +87,37 @@ def mask_secrets(_logger: WrappedLogger, _method: str, event: EventDict) -> Even
 
 class _Handler(logging.StreamHandler[TextIO]):
     """Ours among the root's handlers, which may also be a test runner's."""
+
+    def __init__(self, stream: TextIO) -> None:
+        super().__init__(stream)
+        self._is_journal = _is_journal(stream)
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Where systemd's journal reads, each line says how urgent it is, so that `journalctl -p err` finds it."""
+        told = super().format(record)
+        if not self._is_journal:
+            return told
+        urgency = next(number for level, number in _URGENCY if record.levelno >= level)
+        return "\n".join(f"<{urgency}>{line}" for line in told.splitlines())
+
+
+_URGENCY = (
+    (logging.CRITICAL, 2),
+    (logging.ERROR, 3),
+    (logging.WARNING, 4),
+    (logging.INFO, 6),
+    (logging.NOTSET, 7),
+)
+"""Levels as syslog numbers them (sd-daemon(3)), the most urgent first."""
+
+
+def _is_journal(stream: TextIO) -> bool:
+    """Whether it is what systemd gave this process as its journal (`JOURNAL_STREAM`: device and inode)."""
+    try:
+        status = os.fstat(stream.fileno())
+    except (OSError, ValueError):
+        return False
+    return os.environ.get("JOURNAL_STREAM") == f"{status.st_dev}:{status.st_ino}"
 
 
 def _drop_colours(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import structlog
+from structlog.contextvars import bind_contextvars
 
 from libs.common.auth import Verifier
 from libs.common.bus.base import Bus, BusUnavailable, Queue
@@ -292,6 +293,7 @@ async def _beat(service: str, beat: Beat, runtime: Runtime, metrics: Metrics) ->
     every_s = max(beat.every_s, runtime.settings.beat_floor_s)
     chance = random.Random()
     metrics.begins(service, beat.name, every_s)
+    bind_contextvars(service=service)  # of this task, and of those that it starts
     runtime.activity.begin()
     try:
         while True:

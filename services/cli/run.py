@@ -11,6 +11,7 @@ from urllib.parse import quote
 
 import psutil
 from pydantic import SecretStr
+from structlog.contextvars import bind_contextvars
 
 from libs.common.clock import Clock
 from libs.common.embedded import EmbeddedPostgres
@@ -181,7 +182,9 @@ and by Python's own 700 it is looked through hundreds of times while it is still
 async def run_process(names: Sequence[str], settings: Settings) -> None:
     """Run until told to stop, or until a loop that must not end has ended."""
     configure(settings.log_level, settings.log_format)
-    tracing = open_tracing(os.environ, _traced_as(names))
+    called = _called(names)
+    bind_contextvars(service=called.removeprefix("tides-"))  # a beat, message or request knows better
+    tracing = open_tracing(os.environ, called)
     stop = asyncio.Event()
     when_told_to_stop(stop.set)
     async with started(names, settings, tracing=tracing) as (process, _):
@@ -195,8 +198,8 @@ async def run_process(names: Sequence[str], settings: Settings) -> None:
             process.failed.result()
 
 
-def _traced_as(names: Sequence[str]) -> str:
-    """What a process is called among others where traces are collected."""
+def _called(names: Sequence[str]) -> str:
+    """What a process is called among others where traces and logs are collected."""
     return "tides" if "all" in names else f"tides-{'-'.join(chosen(names))}"
 
 

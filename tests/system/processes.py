@@ -90,10 +90,10 @@ class Process:
         async with asyncio.timeout(STOP_WITHIN_S):
             await self.process.wait()
 
-    def facts(self, event: str) -> list[dict[str, Any]]:
-        """Log lines of one event."""
+    def facts(self, event: str | None = None) -> list[dict[str, Any]]:
+        """Log lines, or those of one event."""
         lines = (line for line in self.log.read_text(errors="replace").splitlines() if line.startswith("{"))
-        return [fact for fact in map(json.loads, lines) if fact.get("event") == event]
+        return [fact for fact in map(json.loads, lines) if event in (None, fact.get("event"))]
 
     def tail(self) -> str:
         """The end of its log."""

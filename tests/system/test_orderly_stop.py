@@ -116,6 +116,8 @@ async def test_a_process_that_is_told_to_stop_settles_hands_back_and_ends_in_tim
     assert seen[PAUSED.name].waiting == 1, "what was said while stopping went out"
     assert seen[SAMPLES.name].waiting, "the sample in hand waits for another"
     assert seen[SAMPLES.name].consumers == 0
+    told = {(fact["event"], fact["service"]) for fact in process.facts()}
+    assert {("runner.stopping", "registry-monitor-workload"), ("cluster.paused", "workload")} <= told
 
 
 async def _clusters(deployment: Deployment) -> list[dict[str, Any]]:

@@ -9,6 +9,7 @@ from uuid import UUID
 
 import pytest
 from prometheus_client import CollectorRegistry
+from structlog.contextvars import get_contextvars
 from structlog.testing import capture_logs
 
 from libs.common.bus.base import Message
@@ -42,6 +43,8 @@ class Server:
         self.taken: list[str] = []
         self.refusals = 0
         self.is_up = True
+        self.tags: set[object] = set()
+        """What log lines say of whose they are."""
 
     async def answers(self) -> bool:
         """Down for one question after it went away over a message."""
@@ -51,6 +54,7 @@ class Server:
     async def react(self, message: Message, _event: Event) -> None:
         """Take it, or not."""
         await asyncio.sleep(0)
+        self.tags.add(get_contextvars().get("service"))
         if message.id in self.faults:
             self.refusals += 1
             sqlstate = self.faults[message.id]
@@ -81,6 +85,14 @@ def registry() -> CollectorRegistry:
 @pytest.fixture
 def handle(server: Server, registry: CollectorRegistry) -> Callable[[Message], Awaitable[None]]:
     return patiently("tiny", cast(Database, server), Metrics(registry), server.react, Patience(3, 6))
+
+
+async def test_what_is_logged_over_a_message_says_of_which_service_it_is(
+    server: Server, handle: Callable[[Message], Awaitable[None]]
+) -> None:
+    await asyncio.gather(handle(message(1)), handle(message(2)))
+    assert server.tags == {"tiny"}
+    assert "service" not in get_contextvars()
 
 
 @pytest.mark.parametrize(

@@ -3,9 +3,12 @@
 import io
 import json
 import logging
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from typing import TextIO
 
 import pytest
 import structlog
@@ -16,11 +19,11 @@ from libs.common import log, personal_tokens
 
 
 @contextmanager
-def written(form: str = "json", level: str = "INFO") -> Iterator[io.StringIO]:
-    stream = io.StringIO()
-    log.configure(level, form, stream)
+def written(form: str = "json", level: str = "INFO", stream: TextIO | None = None) -> Iterator[io.StringIO]:
+    kept = io.StringIO()
+    log.configure(level, form, stream or kept)
     try:
-        yield stream
+        yield kept
     finally:
         log.configure()
 
@@ -124,3 +127,19 @@ def test_levels_below_the_configured_one_are_silent() -> None:
         structlog.get_logger().info("chatter")
         structlog.get_logger().warning("said")
     assert [json.loads(line)["event"] for line in stream.getvalue().splitlines()] == ["said"]
+
+
+def test_the_journal_hears_how_urgent_each_line_is_and_nobody_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with (tmp_path / "journal").open("w+") as journal, (tmp_path / "file").open("w+") as file:
+        status = os.fstat(journal.fileno())
+        monkeypatch.setenv("JOURNAL_STREAM", f"{status.st_dev}:{status.st_ino}")
+        for stream in (journal, file):
+            with written(stream=stream):
+                structlog.get_logger().info("machine.deployed")
+                structlog.get_logger().error("beat.failed")
+        told, plain = [(tmp_path / name).read_text().splitlines() for name in ("journal", "file")]
+    assert [line[:3] for line in told] == ["<6>", "<3>"]
+    assert [json.loads(line[3:])["event"] for line in told] == ["machine.deployed", "beat.failed"]
+    assert [json.loads(line)["event"] for line in plain] == ["machine.deployed", "beat.failed"]
