@@ -117,6 +117,7 @@ def test_the_installer_names_what_is_missing_and_changes_no_setting_that_is_ther
         "would listen at one place: workload and monitor at 127.0.0.1:9090; put a TIDES_PORT" in asked.stderr
     )
     (tmp_path / "etc/tides/workload.env").write_text("TIDES_PORT=9091\n")
+    assert not (tmp_path / "opt/tides").is_symlink(), "what starts meanwhile is still the version before"
 
     for _ in range(2):
         done = install(tmp_path, "monitor", "workload")
