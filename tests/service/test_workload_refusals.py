@@ -1,6 +1,7 @@
 """What a cloud refuses about one object stays that object's: its cluster or machine rests, everything else goes on."""
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -10,10 +11,11 @@ from structlog.testing import capture_logs
 from libs.common.contracts.action import ActionLoginRefused, MachineFailed, MachineRequested
 from libs.common.contracts.usage import HostState
 from libs.common.secrets import authenticator_context
-from libs.providers.base import Cause, LoginRefused
+from libs.providers.base import Cause, LoginRefused, Rejected, Unavailable
 from services.workload.reconcile.beats import _guarded
 from services.workload.reconcile.hands import Hands
 from services.workload.usecases.leasing import Claimed
+from services.workload.usecases.limiting import LimitsDue
 from tests.service.workload_house import LAB, House, open_house
 from tests.service.workload_words import HALF_MHZ
 
@@ -74,6 +76,18 @@ async def test_an_outage_costs_no_session_and_with_it_what_is_known_of_clones(ho
     await house.run(60)
     assert await held.get("simulated", house.connection()) is before
     assert await house.fetch("select failures, retry_at from resource") == [{"failures": 0, "retry_at": None}]
+
+
+async def test_limits_that_no_open_decision_asked_for_hold_up_no_cut_when_they_are_refused(
+    house: House,
+) -> None:
+    hands = house.hands()
+    drifted = LimitsDue(house.cluster_id, "domain-c1", "lab", None, 9_000.0, {}, "lending")
+    cut = replace(drifted, action_id=uuid4(), cap_mhz=0.0)
+    hands.rest(drifted, Rejected(Cause.NOT_FOUND, "DRS is off: the pool is gone"))
+    assert (hands.is_resting(drifted), hands.is_resting(cut)) == (True, False)
+    hands.rest(drifted, Unavailable(Cause.TIMEOUT, "no answer"))
+    assert hands.is_resting(cut), "who does not answer is not asked about this cluster"
 
 
 async def test_what_a_lane_is_refused_with_an_old_password_makes_nobody_rest(house: House) -> None:

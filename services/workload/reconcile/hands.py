@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import partial
-from typing import TypeVar
+from typing import Literal, TypeVar
 from uuid import UUID
 
 import structlog
@@ -34,6 +34,8 @@ RELEASE = "release"
 """Stands beside the acts on machines where refusals are remembered."""
 FORGET_REFUSALS_AFTER = timedelta(hours=1)
 _GIVES_BACK = (Act.DELETE, Act.SUSPEND, RELEASE)
+Wish = UUID | Literal["any"] | None
+"""Limits that are to rest: of one action, of none (what holds is asked for again), or whichever they are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +70,8 @@ class Hands:
     tracing: Tracing = OFF
     looked_at: dict[UUID, tuple[int, bool, datetime]] = field(default_factory=dict)
     """When each resource's inventory was last read, at which of its revisions, and whether all was settled then."""
-    resting_until: dict[UUID, tuple[UUID | None, datetime]] = field(default_factory=dict)
-    """Clusters whose limits were refused: which wish (None: any), and not asked again before."""
+    resting_until: dict[UUID, tuple[Wish, datetime]] = field(default_factory=dict)
+    """Clusters whose limits were refused: which wish, and not asked again before."""
     checked: dict[UUID, tuple[datetime | None, datetime]] = field(default_factory=dict)
     """When the limits of each cluster were last asked for, and upon which sample that showed ours exposed."""
     refused: dict[tuple[str, str], tuple[int, datetime]] = field(default_factory=dict)
@@ -130,13 +132,13 @@ class Hands:
 
     def is_resting(self, due: LimitsDue) -> bool:
         """Whether these limits were refused a moment ago. A newer wish is asked for at once: it may be a cut."""
-        wish, until = self.resting_until.get(due.cluster_id, (None, None))
-        return until is not None and self.clock.now() < until and wish in (None, due.action_id)
+        wish, until = self.resting_until.get(due.cluster_id, ("any", None))
+        return until is not None and self.clock.now() < until and wish in ("any", due.action_id)
 
     def rest(self, due: LimitsDue, error: ProviderError) -> None:
         """Do not ask for these limits for a while; where there was no answer, for none of the cluster's."""
         until = self.clock.now() + timedelta(seconds=self.pace.refused_rest_s)
-        wish = None if error.cause is Cause.TIMEOUT else due.action_id
+        wish: Wish = "any" if error.cause is Cause.TIMEOUT else due.action_id
         self.resting_until[due.cluster_id] = (wish, until)
 
     def pause(self, due: LimitsDue) -> None:
