@@ -88,7 +88,7 @@ class Sessions:
     async def drop_used(self, connection: Connection) -> None:
         """End the session that somebody with this connection was given; one of a newer word is left to its users."""
         known = self._open.get(connection.resource_id)
-        if known is not None and (known[0] == connection or known[0].revision <= connection.revision):
+        if known is not None and known[0].revision <= connection.revision:
             await self.drop(connection.resource_id)
 
     async def keep(self, resource_ids: set[UUID]) -> None:

@@ -15,7 +15,6 @@ from tools.parts.slots import free_port
 from tools.parts.systemd import SystemdMachine
 
 BIN = Path(sys.executable).parent
-ALL = ("identity", "registry", "policy", "templates", "contribution", "monitor", "workload", "stats")
 SCALED = ("monitor", "workload")
 SHARING = ("registry", "templates", *SCALED)
 """Who must reach the simulated cloud, which is a file of one user."""

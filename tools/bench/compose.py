@@ -8,18 +8,14 @@ of its own with fresh secrets and volumes, and takes them away at the end.
 import argparse
 import sys
 import tempfile
-import time
-from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TypeVar
 
+from tools.bench._timed import timed
 from tools.parts import PartMissing
 from tools.parts.compose import Installation
 from tools.parts.compose.engine import DockerEngine
 from tools.parts.compose.images import Images, build_all, build_tides
-
-T = TypeVar("T")
 
 
 def main() -> None:
@@ -35,8 +31,8 @@ def main() -> None:
         with ExitStack() as stack:
             engine = DockerEngine()
             stack.callback(engine.close)
-            _timed("engine", engine.start)
-            images = _timed("images", lambda: _images(engine, given))
+            timed("engine", engine.start)
+            images = timed("images", lambda: _images(engine, given))
             folder = stack.enter_context(
                 tempfile.TemporaryDirectory(prefix="tides-compose-", ignore_cleanup_errors=True)
             )
@@ -51,13 +47,13 @@ def rehearse(installation: Installation, *how: str) -> None:
     """Lend, be taken away, come back, and give way to the owner."""
     _up(installation)
     print("\n".join(installation.job("lend", *how)), flush=True)
-    _timed("down (the volumes stay)", installation.down)
+    timed("down (the volumes stay)", installation.down)
     _up(installation)
     print("\n".join(installation.job("yield")), flush=True)
 
 
 def _up(installation: Installation) -> None:
-    health = list(_timed("up", installation.up).values())
+    health = list(timed("up", installation.up).values())
     print(f"{health.count('healthy')} of {len(health)} containers are healthy", flush=True)
 
 
@@ -66,13 +62,6 @@ def _images(engine: DockerEngine, given: argparse.Namespace) -> Images:
         return build_all(engine, "tides-lab")
     image = given.image or build_tides(engine, "tides-lab", given.base_image)
     return Images(image, given.postgres_image, given.rabbitmq_image)
-
-
-def _timed(what: str, act: Callable[[], T]) -> T:
-    began = time.monotonic()
-    found = act()
-    print(f"{what}: after {time.monotonic() - began:.0f} s", flush=True)
-    return found
 
 
 if __name__ == "__main__":

@@ -15,17 +15,17 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
 
 import asyncpg
 
-from tools.bench._systemd_vm import ALL, SCALED, Vm, insist, new_installation
+from services.cli.run import SERVICES as ALL
+from tools.bench._systemd_vm import SCALED, Vm, insist, new_installation
+from tools.bench._timed import timed
 from tools.parts import PartMissing
 from tools.parts.postgres import PostgresServer
 from tools.parts.rabbitmq import RabbitNode
 from tools.parts.wire import Wire
 
-T = TypeVar("T")
 STOPPED_WITHIN_S = 20.0
 BACK_WITHIN_S = 60.0
 """Restart= waits for five seconds; the rest is its start."""
@@ -71,24 +71,24 @@ def _rehearse(database: str, stores: dict[str, str], chaos_minutes: float) -> No
         one, two = Vm("one", place, installation, ALL), Vm("two", place, installation, SCALED)
         for vm in (one, two):
             stack.callback(vm.machine.close)
-            _timed(f"{vm.name}: systemd is up", vm.machine.start)
+            timed(f"{vm.name}: systemd is up", vm.machine.start)
             vm.prepare()
-            _timed(f"{vm.name}: {len(vm.services)} services installed and ready", vm.install)
+            timed(f"{vm.name}: {len(vm.services)} services installed and ready", vm.install)
         one.is_shut_in()
         _doctor(one)
         two.knows(one)
         _doctor(two, "TIDES_TOKEN_FILE=/root/token")
         print("\n".join(one.job("lend")), flush=True)
-        _timed("one: installed again, nothing new", _again(one))
+        timed("one: installed again, nothing new", _again(one))
         _killed(two)
         _chaos(one, chaos_minutes)
         print("\n".join(one.job("yield")), flush=True)
         _upgrade(two)
         _backtest(one)
         _stop(database, one, two)
-        _timed("one: off", one.machine.stop)
-        _timed("one: systemd is up again", one.machine.start)
-        _timed("one: every service is ready again", lambda: one.all_ready(120))
+        timed("one: off", one.machine.stop)
+        timed("one: systemd is up again", one.machine.start)
+        timed("one: every service is ready again", lambda: one.all_ready(120))
 
 
 def _again(vm: Vm) -> Callable[[], None]:
@@ -133,7 +133,7 @@ def _killed(vm: Vm) -> None:
     def is_back() -> bool:
         return vm.pid("workload") not in (0, first) and vm.is_ready("workload")
 
-    _timed(f"{vm.name}: workload was killed and is ready again", lambda: vm.until(is_back, BACK_WITHIN_S))
+    timed(f"{vm.name}: workload was killed and is ready again", lambda: vm.until(is_back, BACK_WITHIN_S))
 
 
 def _chaos(vm: Vm, minutes: float) -> None:
@@ -151,7 +151,7 @@ def _upgrade(vm: Vm) -> None:
     """What is not named runs on from the version before, until it is started again."""
     before = vm.run("readlink", "/opt/tides").strip()
     vm.run("sed", "-i", 's/^version = .*/version = "99.0"/', "/root/tides/pyproject.toml")
-    _timed(f"{vm.name}: monitor upgraded and ready", lambda: vm.install("monitor"))
+    timed(f"{vm.name}: monitor upgraded and ready", lambda: vm.install("monitor"))
     insist((vm.version("monitor"), vm.version("workload") != "99.0") == ("99.0", True), "only monitor is new")
     insist(before in vm.run("cat", f"/proc/{vm.pid('workload')}/cmdline"), "workload runs from before")
     vm.run("systemctl", "restart", "tides@workload")
@@ -166,7 +166,7 @@ def _stop(database: str, *vms: Vm) -> None:
         def is_held() -> bool:
             return None not in asyncio.run(_leases(database))
 
-        _timed("the cloud is held", partial(vm.until, is_held, 60))
+        timed("the cloud is held", partial(vm.until, is_held, 60))
         for service in SCALED:
             began = time.monotonic()
             vm.run("systemctl", "stop", f"tides@{service}")
@@ -188,13 +188,6 @@ async def _leases(url: str) -> list[object]:
         return [row["lease_token"] for row in await connection.fetch(query)]
     finally:
         await connection.close()
-
-
-def _timed(what: str, act: Callable[[], T]) -> T:
-    began = time.monotonic()
-    found = act()
-    print(f"{what}: after {time.monotonic() - began:.1f} s", flush=True)
-    return found
 
 
 if __name__ == "__main__":

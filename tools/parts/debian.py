@@ -4,7 +4,8 @@ import fcntl
 import os
 import shutil
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 from tools.parts import PartMissing
@@ -29,26 +30,44 @@ def install(packages: Sequence[str]) -> bool:
     return True
 
 
-def unpack(name: str, packages: Sequence[str]) -> Path:
-    """The root of the unpacked packages, for who may not install. Raises PartMissing without apt."""
+def find_debootstrap() -> str:
+    """The program that makes a Debian of its own. Raises PartMissing."""
+    if shutil.which("debootstrap") is None and not install(["debootstrap"]):
+        raise PartMissing("debootstrap is not here, and no apt-get to install it with.")
+    return shutil.which("debootstrap") or ""
+
+
+def kept(name: str, make: Callable[[Path], None]) -> Path:
+    """What stays in the cache under this name; made where it is not there yet, by one process at a time.
+
+    What `make` leaves at the path that it is given is whole: it is renamed to it.
+    """
     target = cache_folder() / name
     with (cache_folder() / f"{name}.lock").open("a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if target.exists():
-            return target
-        if shutil.which("apt-get") is None or shutil.which("dpkg-deb") is None:
-            raise PartMissing(f"{packages[0]} is not here: install it with this system's package manager.")
-        half = target.with_suffix(".new")
-        shutil.rmtree(half, ignore_errors=True)
-        (half / "debs").mkdir(parents=True)
-        options = _private_apt(cache_folder() / "apt")
-        _run(["apt-get", *options, "update"], packages)
-        _run(["apt-get", *options, "download", *packages], packages, half / "debs")
-        for deb in sorted((half / "debs").glob("*.deb")):
-            _run(["dpkg-deb", "-x", str(deb), str(half)], packages)
-        shutil.rmtree(half / "debs")
-        half.rename(target)
+        if not target.exists():
+            make(target)
     return target
+
+
+def unpack(name: str, packages: Sequence[str]) -> Path:
+    """The root of the unpacked packages, for who may not install. Raises PartMissing without apt."""
+    return kept(name, partial(_unpack, packages))
+
+
+def _unpack(packages: Sequence[str], target: Path) -> None:
+    if shutil.which("apt-get") is None or shutil.which("dpkg-deb") is None:
+        raise PartMissing(f"{packages[0]} is not here: install it with this system's package manager.")
+    half = target.with_suffix(".new")
+    shutil.rmtree(half, ignore_errors=True)
+    (half / "debs").mkdir(parents=True)
+    options = _private_apt(cache_folder() / "apt")
+    _run(["apt-get", *options, "update"], packages)
+    _run(["apt-get", *options, "download", *packages], packages, half / "debs")
+    for deb in sorted((half / "debs").glob("*.deb")):
+        _run(["dpkg-deb", "-x", str(deb), str(half)], packages)
+    shutil.rmtree(half / "debs")
+    half.rename(target)
 
 
 def _private_apt(folder: Path) -> list[str]:

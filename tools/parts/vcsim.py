@@ -2,7 +2,6 @@
 
 import asyncio
 import datetime as dt
-import fcntl
 import hashlib
 import ipaddress
 import os
@@ -193,12 +192,7 @@ def find_program() -> Path:
     if known:
         return Path(known)
     digest = hashlib.sha256(b"".join(source.read_bytes() for source in SOURCES)).hexdigest()[:16]
-    program = debian.cache_folder() / f"vcsim-{digest}"
-    with (debian.cache_folder() / "vcsim.lock").open("a") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not program.exists():
-            _build(program)
-    return program
+    return debian.kept(f"vcsim-{digest}", _build)
 
 
 def _build(program: Path) -> None:

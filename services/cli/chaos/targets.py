@@ -206,13 +206,8 @@ async def by_systemd() -> dict[str, Victim]:
     units = [line.split()[0] for line in (await run(words)).splitlines() if line.strip()]
     return {
         unit.removeprefix("tides@").removesuffix(".service"): ByCommand(
-            (
-                "systemctl",
-                "kill",
-                "-s",
-                "SIGKILL",
-                unit,
-            ),  # of all its processes: the option for it was renamed
+            # Of all its processes, which is what is meant where nothing is said: the option for it was renamed.
+            ("systemctl", "kill", "-s", "SIGKILL", unit),
             ("systemctl", "stop", unit),
             ("systemctl", "start", unit),
         )

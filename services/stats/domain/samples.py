@@ -80,12 +80,9 @@ def read_hosts(sample: Sample) -> list[HostRow]:
     columns: list[_Column] = [column or (None,) * count for column in _columns_of(sample)]
     if not _is_plain(columns):
         return [_row(sample, number, row) for number, row in enumerate(zip(*columns, strict=True))]
-    hosts, interval_s, quality = (
-        map(clean_text, sample.hosts),
-        repeat(sample.interval_s),
-        repeat(sample.quality.value),
-    )
-    return list(zip(hosts, interval_s, *columns, sample.states, quality, strict=False))
+    hosts = map(clean_text, sample.hosts)
+    interval_s, quality = repeat(sample.interval_s, count), repeat(sample.quality.value, count)
+    return list(zip(hosts, interval_s, *columns, sample.states, quality, strict=True))
 
 
 def clean(value: float | None, most: float = _LARGEST) -> float | None:

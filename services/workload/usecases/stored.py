@@ -110,7 +110,7 @@ async def keep(session: Session, told: Sequence[Told | None]) -> None:
 def log_decided(told: Sequence[Told | None]) -> None:
     """Say what was decided, once it cannot be rolled back alone any more; of budgets alone only who asks for it hears.
 
-    At thousands of samples a second they would be all that a log holds, and a tenth of the time.
+    At thousands of samples a second they would be all that a log holds, and a fifteenth of the time.
     """
     for one in told:
         if one is not None:

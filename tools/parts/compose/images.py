@@ -8,7 +8,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from tools.parts import PartMissing, debian
+from tools.parts import debian
 from tools.parts.compose.engine import DockerEngine
 
 ROOT = Path(__file__).parents[3]
@@ -70,9 +70,8 @@ def ensure_debian(engine: DockerEngine) -> None:
     """The smallest Debian, made by debootstrap from its own mirror (a minute) unless the engine has it."""
     if engine.run("image", "ls", "-q", DEBIAN).strip():
         return
-    if shutil.which("debootstrap") is None and not debian.install(["debootstrap"]):
-        raise PartMissing("debootstrap is not here, and no apt-get to install it with.")
+    program = debian.find_debootstrap()
     with tempfile.TemporaryDirectory(prefix="tides-debian-") as folder:
-        engine.run(shutil.which("debootstrap") or "", "--variant=minbase", SUITE, folder)
+        engine.run(program, "--variant=minbase", SUITE, folder)
         with subprocess.Popen(["tar", "-C", folder, "-c", "."], stdout=subprocess.PIPE) as packed:
             engine.run("import", "-", DEBIAN, feed=packed.stdout)

@@ -3,7 +3,6 @@
 It shares this machine's network, so that stores on 127.0.0.1 are reached; it sees no other file, process or group.
 """
 
-import fcntl
 import os
 import shutil
 import subprocess
@@ -132,20 +131,14 @@ class SystemdMachine:
 
 def ensure_debian() -> Path:
     """A Debian with systemd, made by debootstrap at the first time (a minute) and kept; nobody writes to it."""
-    folder = debian.cache_folder() / f"systemd-{SUITE}"
-    with (debian.cache_folder() / "systemd.lock").open("a") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not folder.exists():
-            _make_debian(folder)
-    return folder
+    return debian.kept(f"systemd-{SUITE}", _make_debian)
 
 
 def _make_debian(folder: Path) -> None:
-    if shutil.which("debootstrap") is None and not debian.install(["debootstrap"]):
-        raise PartMissing("debootstrap is not here, and no apt-get to install it with.")
+    program = debian.find_debootstrap()
     half = folder.with_suffix(".new")
     shutil.rmtree(half, ignore_errors=True)
-    words = ("debootstrap", "--variant=minbase", f"--include={','.join(PACKAGES)}", SUITE, str(half))
+    words = (program, "--variant=minbase", f"--include={','.join(PACKAGES)}", SUITE, str(half))
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise PartMissing(f"debootstrap failed: {(done.stdout + done.stderr).strip()[-600:]}")
